@@ -1,0 +1,1 @@
+"""Programs that measure accuracy and speed; each prints the command, the machine and the versions with its figures."""

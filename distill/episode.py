@@ -1,0 +1,203 @@
+"""The SAM-G frame as training lives it: in batches, with gradients through every decode.
+
+The steps are those of the runtime (`samg_fast.frames`). Prompts of other kinds are mixed in (points and boxes drawn
+from the truth, corrected by clicks, as Segment Anything was trained), so that the decoder understands prompts and not
+one procedure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .losses import decode_loss, part_loss, point_loss, true_iou
+from .model import BOX_END, BOX_START, EMPTY_SLOT, NEGATIVE, PADDING, POSITIVE, Tiny
+
+
+class Prompts:
+    """Slots of a batch: points that stay, a box that is replaced, all in pixels of the frame."""
+
+    def __init__(self, batch: int, slots: int) -> None:
+        self.coords = torch.zeros(batch, slots, 2)
+        self.labels = torch.full((batch, slots), float(EMPTY_SLOT))
+        self.used = torch.zeros(batch, dtype=torch.long)
+        self.box = torch.zeros(batch, 4)
+        self.has_box = torch.zeros(batch, dtype=torch.bool)
+
+    def add(self, where: Tensor, label: Tensor | int, chosen: Tensor | None = None) -> None:
+        """Add point ``where`` (B, 2) with its label to the pictures ``chosen`` (B,) bool, all by default."""
+        rows = torch.arange(len(self.used)) if chosen is None else chosen.nonzero()[:, 0]
+        at = self.used[rows]
+        self.coords[rows, at] = where[rows].float()
+        self.labels[rows, at] = label[rows].float() if isinstance(label, Tensor) else float(label)
+        self.used[rows] += 1
+
+    def set_box(self, box: Tensor, chosen: Tensor) -> None:
+        """Put ``box`` (B, 4) in place for the pictures ``chosen``."""
+        self.box[chosen] = box[chosen].float()
+        self.has_box |= chosen
+
+    def slots(self, scale: float) -> tuple[Tensor, Tensor]:
+        """Return coordinates in the prompt frame (B, N, 2) and labels (B, N), box or "not a point" included."""
+        coords, labels, rows = self.coords.clone(), self.labels.clone(), torch.arange(len(self.used))
+        coords[rows, self.used] = torch.where(self.has_box[:, None], self.box[:, :2], 0.0)
+        labels[rows, self.used] = torch.where(self.has_box, float(BOX_START), float(PADDING))
+        coords[rows, self.used + 1] = torch.where(self.has_box[:, None], self.box[:, 2:], 0.0)
+        labels[rows, self.used + 1] = torch.where(self.has_box, float(BOX_END), float(EMPTY_SLOT))
+        return coords * scale, labels
+
+
+def _place(flat: Tensor, width: int) -> Tensor:
+    return torch.stack([flat % width, flat // width], -1)
+
+
+def _draw(weights: Tensor) -> Tensor:
+    """Draw a pixel (x, y) of each (B, F, F) map among those over 0; among all where none is."""
+    flat = (weights > 0).flatten(1).float() + 1e-3
+    return _place((torch.rand_like(flat) * flat).argmax(1), weights.shape[2])
+
+
+def _argmin(similarity: Tensor, allowed: Tensor | None = None) -> Tensor:
+    values = similarity if allowed is None else similarity.masked_fill(~allowed, torch.inf)
+    values = values if allowed is not None else values[:, :-1, :-1]
+    return _place(values.flatten(1).argmin(1), values.shape[2])
+
+
+def boxes_of(mask: Tensor) -> Tensor:
+    """Bounding boxes (B, 4) of masks (B, F, F) bool; the official fallback (1, 1, W−1, H−1) where a mask is empty."""
+    height, width = mask.shape[1:]
+    columns, rows = mask.any(1), mask.any(2)
+    x0, y0 = columns.float().argmax(1), rows.float().argmax(1)
+    x1, y1 = width - 1 - columns.flip(1).float().argmax(1), height - 1 - rows.flip(1).float().argmax(1)
+    fallback = torch.tensor([1, 1, width - 1, height - 1])
+    return torch.where(mask.any((1, 2))[:, None], torch.stack([x0, y0, x1, y1], 1), fallback)
+
+
+def _inside(box: Tensor, side: int) -> Tensor:
+    at = torch.arange(side)
+    x = (at >= box[:, 0:1]) & (at < box[:, 2:3])
+    y = (at >= box[:, 1:2]) & (at < box[:, 3:4])
+    return y[:, :, None] & x[:, None, :]
+
+
+def target_feature(features: Tensor, inside: Tensor) -> Tensor:
+    """Point feature of each target: (max + mean)/2 over the cells ``inside`` (B, G, G) bool, L2-normalised, (B, C)."""
+    chosen = inside[:, None]
+    mean = (features * chosen).sum((2, 3)) / chosen.sum((2, 3)).clamp(min=1)
+    largest = features.masked_fill(~chosen, -1e4).amax((2, 3))
+    return F.normalize((mean + largest) / 2, dim=1)
+
+
+@dataclass
+class Outcome:
+    """Loss of a batch with its terms, and the IoU of each decode's used mask on the SAM-G prompts."""
+
+    loss: Tensor
+    terms: dict[str, float]
+    iou: Tensor  # (3, number of SAM-G samples)
+
+
+def to_frame(maps: Tensor, side: int, frame: int) -> Tensor:
+    """Bring (B, M, 4G, 4G) to the prompt frame, then to (B, M, F, F), bilinear."""
+    if maps.shape[-1] != side:
+        maps = F.interpolate(maps, size=(side, side), mode="bilinear")
+    return F.interpolate(maps, size=(frame, frame), mode="bilinear") if frame != side else maps
+
+
+def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = False) -> Outcome:
+    """Encode a batch of pairs, prompt and decode three times, and sum the losses.
+
+    Parameters
+    ----------
+    model : Tiny
+    batch : dict of Tensor
+        As `distill.compose.collate` makes it, ``image`` normalised to float. References first, then queries; each
+        picture of a pair serves the other as reference.
+    only_samg : bool
+        Use SAM-G's own prompts for every picture (for validation).
+    """
+    image, target = batch["image"], batch["target"].float()
+    count, frame, side, grid = len(image), target.shape[1], model.shape.side, model.shape.grid
+    embedding, features = model.encoder(image)
+    embedding32, features32 = embedding.float(), features.float()
+    moving = batch["moving"].float()
+    seen = F.binary_cross_entropy_with_logits(to_frame(model.objectness(embedding).float(), side, frame)[:, 0], moving)
+
+    cover = F.interpolate(target[:, None], size=(grid, grid), mode="area")[:, 0]
+    inside = F.interpolate(target[:, None], size=(grid, grid), mode="bilinear")[:, 0] > 0
+    inside = torch.where(inside.any(1).any(1)[:, None, None], inside, cover > 0)
+    other = torch.arange(count).roll(count // 2)
+    similarity = torch.zeros(count, grid, grid)
+    for maps in (embedding32, features32):
+        wanted = target_feature(maps, inside)[other]
+        similarity = similarity + 0.5 * torch.einsum("bc,bchw->bhw", wanted, F.normalize(maps, dim=1))
+    rival = F.interpolate(batch["rival"].float()[:, None], size=(grid, grid), mode="area")[:, 0]
+    points = point_loss(similarity, cover, rival)
+    middle = ((torch.arange(grid) + 0.5) * frame / grid).long()
+    body = batch["body"][:, middle][:, :, middle].reshape(2, count // 2, grid, grid)
+    first, second = F.normalize(features32, dim=1).chunk(2)
+    parts = part_loss(first, second, body)
+
+    with torch.no_grad():
+        shown = F.interpolate(similarity[:, None], scale_factor=4.0, mode="bilinear")
+        shown = to_frame(shown, side, frame)[:, 0]
+        mode = torch.zeros(count) if only_samg else torch.rand(count)
+        samg, clicks, boxed = mode < 0.6, (mode >= 0.6) & (mode < 0.9), mode >= 0.9
+        partial = (target != moving).flatten(1).any(1)
+        prompts = Prompts(count, model.shape.slots)
+        positive = torch.where(samg[:, None], _place(shown.flatten(1).argmax(1), frame), _draw(target))
+        prompts.add(positive, POSITIVE, samg | clicks)
+        prompts.add(
+            torch.where(samg[:, None], _argmin(shown), _draw(1 - target)),
+            NEGATIVE,
+            samg | (clicks & (torch.rand(count) < 0.7)),
+        )
+        if not only_samg:
+            for _ in range(3):
+                prompts.add(_draw(target), POSITIVE, ~boxed & (torch.rand(count) < torch.where(partial, 0.4, 0.15)))
+            for _ in range(2):
+                on_rival = (torch.rand(count) < 0.7) & batch["rival"].any((1, 2))
+                rest = torch.where(on_rival[:, None, None], batch["rival"].float(), 1 - target)
+                prompts.add(
+                    _draw(rest),
+                    NEGATIVE,
+                    clicks & (torch.rand(count) < 0.4) | (partial & samg & (torch.rand(count) < 0.5)),
+                )
+            shift = torch.randn(count, 4) * 0.03 * frame
+            prompts.set_box((boxes_of(target > 0.5) + shift).clamp(0, frame - 1), boxed)
+
+    mask_input, has = torch.zeros(count, 1, 4 * grid, 4 * grid), torch.zeros(count)
+    total, used_iou = torch.zeros(()), []
+    for step in range(3):
+        coords, labels = prompts.slots(side / frame)
+        low_res, iou = model.decoder(embedding, coords, labels, mask_input, has)
+        low_res, iou = low_res.float(), iou.float()
+        logits = to_frame(low_res, side, frame)
+        total = total + decode_loss(logits, iou, target, weighted=step == 0)
+        with torch.no_grad():
+            if step == 0:
+                used = low_res[:, 1:].mean(1, keepdim=True)
+            else:
+                best = 1 + iou[:, 1:].argmax(1)
+                used = low_res[torch.arange(count), best][:, None]
+            at_frame = to_frame(used, side, frame)[:, 0]
+            used_iou.append(true_iou(at_frame[:, None], target)[samg, 0])
+            mask = at_frame > 0
+            box = boxes_of(mask)
+            if step == 0:
+                allowed = _inside(box, frame)
+                negative = torch.where(allowed.flatten(1).any(1)[:, None], _argmin(shown, allowed), 0)
+            else:
+                negative = _argmin(shown)
+            wrong = mask != (target > 0.5)
+            click = _draw(wrong)
+            label = target[torch.arange(count), click[:, 1], click[:, 0]] > 0.5
+            prompts.add(torch.where(samg[:, None], negative, click), torch.where(samg, float(NEGATIVE), label.float()))
+            prompts.set_box(box, samg)
+            mask_input, has = used, torch.ones(count)
+    loss = total + 2 * seen + 0.5 * points + 0.2 * parts
+    terms = {"decode": total.item() / 3, "seen": seen.item(), "points": points.item(), "parts": parts.item()}
+    return Outcome(loss, terms, torch.stack(used_iou))

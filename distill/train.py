@@ -1,0 +1,242 @@
+"""Train the networks; stop and resume at any step.
+
+Everything that decides the result is in `Settings`, which is kept in every checkpoint, and in the pool's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from samg_fast.envs.backgrounds import VideoClip
+from samg_fast.files import replacing
+
+from .compose import stream
+from .episode import run_episode
+from .model import Shape, Tiny
+from .pool import Group
+
+logger = logging.getLogger(__name__)
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""ImageNet's mean and deviation on 0..255, as SAM normalises."""
+
+
+def _emphasis() -> dict[str, float]:
+    """Draw the domains of the paper's tasks more often than others, and most what is smallest and thinnest."""
+    paper = ("walker", "cartpole", "finger", "cheetah", "hopper")
+    return {"suite/ball_in_cup": 4.0, "suite/quadruped": 2.0, **{f"suite/{domain}": 2.5 for domain in paper}}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is made of.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps in all; the learning rate's cosine ends there.
+    pairs : int
+        Pairs of pictures a step; twice as many pictures.
+    rate, decay : float
+        AdamW's peak learning rate and weight decay.
+    warmup : int
+        Steps over which the rate rises.
+    average : float
+        Decay of the moving average of the weights, which is what becomes the bundle.
+    seed : int
+    validation_every : int
+        Every so-many-th group of the pool is kept for validation.
+    emphasis : dict
+        How many times as often as others the groups of a source are drawn.
+    shape : Shape
+    """
+
+    steps: int = 6900
+    pairs: int = 16
+    rate: float = 2e-3
+    decay: float = 0.02
+    warmup: int = 200
+    average: float = 0.998
+    seed: int = 0
+    validation_every: int = 25
+    emphasis: dict[str, float] = field(default_factory=_emphasis)
+    shape: Shape = field(default_factory=Shape)
+
+
+class _Pairs(IterableDataset[dict[str, Tensor]]):
+    def __init__(self, groups: list[Group], clips: list[VideoClip], settings: Settings, start: int) -> None:
+        self.groups, self.clips, self.settings, self.start = groups, clips, settings, start
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        # The seed holds the step at which this run starts: a resumed run draws new pairs, not the first ones again.
+        worker = torch.utils.data.get_worker_info()
+        seed = (self.settings.seed, self.start, worker.id if worker else 0)
+        settings = self.settings
+        batches = stream(
+            self.groups,
+            self.clips,
+            pairs=settings.pairs,
+            side=settings.shape.side,
+            seed=seed,
+            emphasis=settings.emphasis,
+        )
+        for batch in batches:
+            yield {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+
+def normalise(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the uint8 pictures of a batch into the encoder's input."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    image = ((batch["image"].float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    return {**batch, "image": image}
+
+
+class MovingAverage:
+    """Exponential moving average of a model's weights and statistics."""
+
+    def __init__(self, model: Tiny, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def update(self, model: Tiny) -> None:
+        """Take the model's present state in."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    if step < settings.warmup:
+        return settings.rate * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+@torch.no_grad()
+def validate(model: Tiny, batches: list[dict[str, Tensor]]) -> list[float]:
+    """Mean IoU after each of the three decodes, on SAM-G's own prompts."""
+    was_training = model.training
+    model.eval()
+    outcomes = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16):
+                outcomes.append(run_episode(model, batch, only_samg=True).iou)
+    model.train(was_training)
+    return [round(float(value), 4) for value in torch.cat(outcomes, 1).mean(1)]
+
+
+def load_checkpoint(path: Path) -> tuple[Tiny, Settings, int]:
+    """Return the averaged model of a checkpoint, its settings and its step."""
+    saved = torch.load(path, weights_only=True)
+    settings = Settings(**{**saved["settings"], "shape": Shape(**saved["settings"]["shape"])})
+    model = Tiny(settings.shape)
+    model.load_state_dict(saved["average"])
+    return model.eval(), settings, int(saved["step"])
+
+
+def train(
+    groups: list[Group],
+    clips: list[VideoClip],
+    validation_clips: list[VideoClip],
+    out: Path,
+    settings: Settings,
+    *,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+    save_every: int = 250,
+) -> Path:
+    """Train until ``settings.steps``, resuming from ``out`` if a checkpoint is there.
+
+    Parameters
+    ----------
+    groups : list of Group
+        The pool; some of it is used for validation only.
+    clips, validation_clips : list of VideoClip
+        Backgrounds, besides the procedural ones.
+    out : path
+        Folder for ``checkpoint.pt`` and ``log.jsonl``.
+    settings : Settings
+    progress : callable, optional
+        Called after every step with the step and the smoothed terms of the loss.
+    save_every : int
+        Steps between checkpoints, each with a validation.
+
+    Returns
+    -------
+    path
+        The checkpoint.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
+    torch.manual_seed(settings.seed)
+    model = Tiny(settings.shape)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    heavy = [p for p in model.parameters() if p.ndim > 1]
+    light = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": heavy, "weight_decay": settings.decay}, {"params": light, "weight_decay": 0.0}], lr=settings.rate
+    )
+    average, start = MovingAverage(model, settings.average), 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average.state, start = saved["average"], int(saved["step"])
+        average.steps = start
+        logger.info("resumed at step %d", start)
+    torch.manual_seed(settings.seed + start)
+
+    held = groups[:: settings.validation_every]
+    training = [group for index, group in enumerate(groups) if index % settings.validation_every]
+    draw = stream(held, validation_clips, pairs=settings.pairs, side=settings.shape.side, seed=(settings.seed, 999))
+    fixed = [normalise({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in next(draw).items()}) for _ in range(8)]
+    loader = DataLoader(_Pairs(training, clips, settings, start), batch_size=None, num_workers=1, prefetch_factor=4)
+
+    smooth: dict[str, float] = {}
+    began = time.monotonic()
+    for step, batch in zip(range(start, settings.steps), loader, strict=False):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            outcome = run_episode(model, normalise(batch))
+        optimiser.zero_grad(set_to_none=True)
+        outcome.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+        optimiser.step()
+        average.update(model)
+        terms = {**outcome.terms, **{f"iou{i + 1}": float(v) for i, v in enumerate(outcome.iou.mean(1))}}
+        smooth = {k: 0.97 * smooth.get(k, v) + 0.03 * v for k, v in terms.items()}
+        if progress:
+            progress(step + 1, smooth)
+        if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+            state = {
+                "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state,
+                "step": step + 1, "settings": asdict(settings),
+            }  # fmt: skip
+            with replacing(checkpoint) as temporary:
+                torch.save(state, temporary)
+            candidate = Tiny(settings.shape)
+            candidate.load_state_dict(average.state)
+            validation = validate(candidate, fixed)
+            seconds = (time.monotonic() - began) / (step + 1 - start)
+            line = {"step": step + 1, "validation_iou": validation, "seconds_per_step": round(seconds, 3), **smooth}
+            with log.open("a") as file:
+                file.write(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
+    return checkpoint

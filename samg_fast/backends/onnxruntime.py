@@ -1,0 +1,85 @@
+"""The ONNX Runtime backend: the portable one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from samg_fast.backends import BackendStatus
+from samg_fast.errors import BackendError
+
+__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeNetwork", "status"]
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+def status() -> BackendStatus:
+    """Say whether ONNX Runtime can run here."""
+    if _PROVIDER not in ort.get_available_providers():
+        return BackendStatus("onnxruntime", False, f"it has no {_PROVIDER}", ort.__version__)
+    return BackendStatus("onnxruntime", True, "", ort.__version__, ("fp32", "int8"), "CPU")
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    precision : {"fp32", "int8"}
+        Which of the bundle's files to run.
+    threads : int or None
+        CPU threads for each network; None leaves it to ONNX Runtime.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, precision: str, threads: int | None) -> None:
+        self.version: str = ort.__version__
+        self.precision = precision
+        self.threads = threads
+
+    def open(self, path: str | os.PathLike[str]) -> OnnxRuntimeNetwork:
+        """Read an ONNX file.
+
+        Raises
+        ------
+        BackendError
+            ONNX Runtime cannot read it.
+        """
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors are raised; its warnings are about its own graph rewriting
+        options.inter_op_num_threads = 1
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
+        except Exception as error:  # its exceptions share no base but Exception
+            raise BackendError(f"onnxruntime cannot read {Path(path).name}: {_line(error)}") from error
+        return OnnxRuntimeNetwork(session, Path(path).name)
+
+
+class OnnxRuntimeNetwork:
+    """An ONNX graph on ONNX Runtime, whose sessions may be called from several threads."""
+
+    def __init__(self, session: Any, name: str) -> None:
+        self._session = session
+        self._name = name
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run the graph; see `samg_fast.backends.Network`. Outputs are new arrays."""
+        dense = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items()}
+        try:
+            return dict(zip(self._outputs, self._session.run(None, dense), strict=True))
+        except Exception as error:  # its exceptions share no base but Exception
+            raise BackendError(f"onnxruntime cannot run {self._name}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,397 @@
+"""Bundles: the three networks of one configuration as ONNX files, with a manifest that says all a runtime must know.
+
+A bundle is a folder. `docs/bundle.md` describes the manifest and the ONNX contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from samg_fast.errors import BundleError
+from samg_fast.files import write_text
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PRECISIONS",
+    "ROLES",
+    "Bundle",
+    "FileSpec",
+    "Manifest",
+    "NetworkSpec",
+    "Resize",
+    "Role",
+    "sha256_of",
+    "write_manifest",
+]
+
+FORMAT = 1
+"""The manifest format this package reads and writes."""
+
+MANIFEST = "manifest.json"
+"""The name of the manifest in a bundle's folder."""
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Every precision the package has a word for; a backend and a bundle each offer some."""
+
+Role = Literal["encoder", "features", "decoder"]
+Resize = Literal["uint8", "float"]
+ROLES: tuple[Role, ...] = ("encoder", "features", "decoder")
+
+_Spec = TypeVar("_Spec", bound="FileSpec | NetworkSpec | Manifest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSpec:
+    """One file of a bundle.
+
+    Parameters
+    ----------
+    file : str
+        Its name in the bundle's folder.
+    sha256 : str
+        SHA-256 of its content, 64 hexadecimal digits.
+    """
+
+    file: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _expect(
+            isinstance(self.file, str) and self.file not in ("", ".", "..") and not set(self.file) & set("/\\:\0"),
+            "file",
+            self.file,
+            "a plain file name",
+        )
+        digits = isinstance(self.sha256, str) and len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")
+        _expect(digits, "sha256", self.sha256, "64 lower-case hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(FileSpec):
+    """An image network: one input ``image`` (B, 3, side, side), one dense map (B, channels, grid, grid).
+
+    Parameters
+    ----------
+    file, sha256 : str
+        The ONNX file. `encoder` and `features` may name the same file: then they are one graph with two outputs.
+    output : str
+        Name of the output that holds the map.
+    side : int
+        Input side in pixels; frames are letterboxed to it (longest side to `side`, zeros to the right and below).
+    grid : int
+        Side of the map, in cells.
+    channels : int
+        Channels of the map.
+    mean, std : tuple of 3 floats
+        Normalisation of R, G, B in units of 0..1.
+    resize : {"uint8", "float"}
+        ``"uint8"``: Pillow's bilinear on the uint8 picture (SAM); ``"float"``: divide by 255, then bilinear without
+        antialias, align_corners False (DINOv2).
+    """
+
+    output: str
+    side: int
+    grid: int
+    channels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Resize
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
+        for name in ("side", "grid", "channels"):
+            _expect_positive(name, getattr(self, name))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+        _expect(all(value > 0 for value in self.std), "std", self.std, "three numbers above 0")
+        _expect(self.resize in ("uint8", "float"), "resize", self.resize, "'uint8' or 'float'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Parameters
+    ----------
+    name, description, license, source : str
+        The bundle's name, a line about it, the licence of its weights and where they came from.
+    opset : int
+        ONNX opset of the files.
+    precisions : tuple of str
+        What the files hold: ``"fp32"`` (the default files), and each key of `precision_files`.
+    prompt_side : int
+        P, the longest side of the frame in prompt coordinates (1024 in official SAM).
+    slots : int
+        N, the points and box corners the decoder takes; empty ones are labelled -2.
+    encoder, features : NetworkSpec
+        The SAM side and the DINO side.
+    decoder : FileSpec
+        The prompt decoder.
+    precision_files : mapping, optional
+        For a precision, the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``.
+    format : int
+        Format of the manifest.
+    """
+
+    name: str
+    description: str
+    license: str
+    source: str
+    opset: int
+    precisions: tuple[str, ...]
+    prompt_side: int
+    slots: int
+    encoder: NetworkSpec
+    features: NetworkSpec
+    decoder: FileSpec
+    precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _expect(self.format == FORMAT, "format", self.format, f"{FORMAT}, the only one this version reads")
+        for name in ("name", "description", "license", "source"):
+            _expect(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
+        _expect(self.name != "", "name", self.name, "a name")
+        for name in ("opset", "prompt_side", "slots"):
+            _expect_positive(name, getattr(self, name))
+        object.__setattr__(self, "precisions", _strings("precisions", self.precisions))
+        for precision in self.precisions:
+            _expect(precision in PRECISIONS, "precisions", precision, f"some of {', '.join(PRECISIONS)}")
+        named = {"fp32", *self.precision_files}
+        _expect(
+            set(self.precisions) == named, "precisions", list(self.precisions), f"{sorted(named)} by the files named"
+        )
+        self._check_shared_graph()
+
+    @property
+    def shared_graph(self) -> bool:
+        """Whether encoder and features are one graph, which then runs once per frame."""
+        return self.encoder.file == self.features.file
+
+    @property
+    def most_parts(self) -> int:
+        """The most parts a target may have: the last decode also holds four other points and a box."""
+        return self.slots - 6
+
+    def file(self, role: Role, precision: str = "fp32") -> FileSpec:
+        """Return the file of a network at a precision; the default one where that precision has no file of its own."""
+        return self.precision_files.get(precision, {}).get(role, getattr(self, role))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as the plain values that `manifest.json` holds."""
+        values = asdict(self)
+        if not self.precision_files:
+            del values["precision_files"]
+        return {"format": values.pop("format"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        """Build a manifest from the plain values of `manifest.json`.
+
+        Raises
+        ------
+        BundleError
+            A key is missing, unknown, or holds something else than it should; the message names it.
+        """
+        if not isinstance(values, Mapping):
+            raise BundleError(f"a manifest must be a JSON object, not {type(values).__name__}")
+        version = values.get("format", FORMAT)
+        _expect(version == FORMAT, "format", version, f"{FORMAT}, the only one this version reads")
+        nested: dict[str, type[FileSpec]] = {"encoder": NetworkSpec, "features": NetworkSpec, "decoder": FileSpec}
+        plain = dict(values)
+        for role, spec in nested.items():
+            if role in plain:
+                plain[role] = _build(spec, plain[role], f"{role}.")
+        variants = plain.get("precision_files", {})
+        _expect(isinstance(variants, Mapping), "precision_files", variants, "an object")
+        plain["precision_files"] = {name: _variant(name, files) for name, files in variants.items()}
+        return _build(cls, plain, "", required=("format",))
+
+    def _check_shared_graph(self) -> None:
+        encoder, features = self.encoder, self.features
+        if self.shared_graph:
+            for name in ("sha256", "side", "mean", "std", "resize"):
+                mine, other = getattr(encoder, name), getattr(features, name)
+                what = f"the encoder's {name} ({mine}), as both are the graph {encoder.file}"
+                _expect(mine == other, f"features.{name}", other, what)
+            _expect(
+                encoder.output != features.output,
+                "features.output",
+                features.output,
+                "another output than the encoder's",
+            )
+        for precision in self.precision_files:
+            first, second = self.file("encoder", precision), self.file("features", precision)
+            same = (first.file == second.file) == self.shared_graph
+            what = (
+                "one file for both encoder and features"
+                if self.shared_graph
+                else "a file each for encoder and features"
+            )
+            _expect(same, f"precision_files.{precision}", f"{first.file} and {second.file}", what)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on the disk whose files are what its manifest says.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder.
+    manifest : Manifest
+        What its manifest says.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest and compare every file with its SHA-256.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The bundle's folder.
+
+        Raises
+        ------
+        BundleError
+            The folder, its manifest or a file is missing, truncated, altered or not understood.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"bundle {folder} is not a folder")
+        try:
+            manifest = Manifest.from_dict(json.loads((folder / MANIFEST).read_bytes()))
+        except FileNotFoundError:
+            raise BundleError(f"bundle {folder} has no {MANIFEST}") from None
+        # JSON and UTF-8 errors are ValueErrors, and so is BundleError; brackets without end are a RecursionError.
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"bundle {folder}: {MANIFEST} cannot be read: {error}") from error
+        bundle = cls(folder, manifest)
+        files = {bundle.file(role, precision) for role in ROLES for precision in manifest.precisions}
+        for spec in sorted(files, key=lambda spec: spec.file):
+            _verify(folder / spec.file, spec.sha256, f"bundle {manifest.name}")
+        return bundle
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, as its manifest says."""
+        return self.manifest.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides what a point feature means: the default networks and how frames reach them.
+
+        Renaming a bundle or adding a precision does not change it, so a target stays good; other weights do.
+        """
+        values = self.manifest.to_dict()
+        decisive = {key: values[key] for key in ("prompt_side", *ROLES)}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def file(self, role: Role, precision: str = "fp32") -> FileSpec:
+        """Return the name and SHA-256 of a network's file at a precision."""
+        spec = self.manifest.file(role, precision)
+        return FileSpec(file=spec.file, sha256=spec.sha256)
+
+    def onnx_path(self, role: Role, precision: str = "fp32") -> Path:
+        """Return the path of a network's ONNX file at a precision."""
+        return self.path / self.file(role, precision).file
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return _digest(file)
+
+
+def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
+    """Write `manifest.json` into a bundle's folder, whole or not at all, and return its path.
+
+    Raises
+    ------
+    MediaError
+        The file cannot be written there.
+    """
+    path = Path(folder) / MANIFEST
+    write_text(path, json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(path: Path, sha256: str, whose: str) -> None:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{whose}: file {path} cannot be read: {error.strerror or error}") from error
+    if found != sha256:
+        raise BundleError(f"{whose}: file {path} is truncated or altered: its SHA-256 is {found}, expected {sha256}")
+
+
+def _build(kind: type[_Spec], values: Any, prefix: str, required: tuple[str, ...] = ()) -> _Spec:
+    """Make a dataclass of a JSON object, naming what is missing, unknown or wrong."""
+    if not isinstance(values, Mapping):
+        raise BundleError(f"{prefix.rstrip('.')} must be an object, not {values!r}")
+    known = {item.name: item for item in fields(kind)}
+    needed = {n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    missing = sorted((needed | set(required)) - set(values))
+    if missing:
+        raise BundleError(f"missing {_keys(missing, prefix)}")
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise BundleError(f"unknown {_keys(unknown, prefix)}")
+    try:
+        return kind(**values)
+    except BundleError as error:
+        raise BundleError(f"{prefix}{error}") from None
+
+
+def _variant(precision: str, files: Any) -> dict[Role, FileSpec]:
+    prefix = f"precision_files.{precision}"
+    _expect(isinstance(files, Mapping) and set(files) <= set(ROLES), prefix, files, f"an object with keys of {ROLES}")
+    _expect(precision != "fp32", prefix, "fp32", "another precision: the default files are fp32")
+    return {role: _build(FileSpec, spec, f"{prefix}.{role}.") for role, spec in files.items()}
+
+
+def _keys(names: list[str], prefix: str) -> str:
+    return f"key{'s' if len(names) > 1 else ''} {', '.join(prefix + name for name in names)}"
+
+
+def _expect(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise BundleError(f"{name} is {value!r}, expected {expected}")
+
+
+def _expect_positive(name: str, value: object) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    _expect(good, name, value, "a whole number above 0")
+
+
+def _three_numbers(name: str, values: Any) -> tuple[float, float, float]:
+    good = isinstance(values, (list, tuple)) and len(values) == 3
+    good = good and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e6 for v in values)
+    _expect(good, name, values, "three numbers")
+    return (float(values[0]), float(values[1]), float(values[2]))
+
+
+def _strings(name: str, values: Any) -> tuple[str, ...]:
+    good = isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+    _expect(good, name, values, "a list of texts")
+    return tuple(values)

@@ -1,0 +1,94 @@
+"""The ``samg-fast`` command.
+
+A command is a function in a module of its own here, with light imports above and heavy ones inside, and one line below.
+Its docstring is its help; a form feed in it ends what is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from samg_fast import __version__
+from samg_fast.cli.demo import demo
+from samg_fast.cli.distill import distill
+from samg_fast.cli.doctor import doctor
+from samg_fast.cli.identify import identify
+from samg_fast.cli.models import models
+from samg_fast.cli.segment import segment
+from samg_fast.errors import SamgError
+
+__all__ = ["app", "main"]
+
+
+class _Program(TyperGroup):
+    """Turns what the package raises on purpose into one line and an exit status; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except SamgError as error:
+            typer.echo(f"samg-fast: {error}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.echo("samg-fast: interrupted; files that were already written are whole", err=True)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Program,
+    help="SAM-G masked observations for visual reinforcement learning, at the rate of the control loop.",
+    epilog="\b\nExample:\n  samg-fast demo --out out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"samg-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # `auto` says what it chose at INFO. Only until the command ends: in a program that calls it, others decide.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("samg-fast: %(message)s"))
+    logger = logging.getLogger("samg_fast")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    ctx.call_on_close(partial(logger.setLevel, level))
+    ctx.call_on_close(partial(logger.removeHandler, handler))
+
+
+def _add(command: Any, example: str) -> None:
+    # \b keeps the line as it is, so that it can be copied
+    app.command(epilog=f"\b\nExample:\n  {example}")(command)
+
+
+_add(doctor, "samg-fast doctor")
+_add(models, "samg-fast models")
+_add(identify, "samg-fast identify walker.png mask.png --point 40,24 -o walker.safetensors")
+_add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
+_add(demo, "samg-fast demo --out out --json out/figures.json")
+_add(distill, "samg-fast distill --out distilled --clips videos")
+
+
+def main() -> None:
+    """Run the program on the arguments it was called with, and exit."""
+    app(prog_name="samg-fast")

@@ -1,0 +1,196 @@
+"""What the commands share: options, tables, JSON, progress, and how Ctrl-C ends a run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from samg_fast.errors import MissingExtraError
+from samg_fast.files import write_text
+from samg_fast.outputs import check_writable
+
+if TYPE_CHECKING:
+    from samg_fast.segmenter import Segmenter
+
+__all__ = [
+    "INTERRUPTED",
+    "Backend",
+    "BackendOption",
+    "BundleOption",
+    "JsonOption",
+    "Precision",
+    "PrecisionOption",
+    "ThreadsOption",
+    "check_json",
+    "extra",
+    "graceful_interrupt",
+    "open_segmenter",
+    "progress",
+    "say",
+    "show_table",
+    "write_json",
+]
+
+STDOUT = Path("-")
+INTERRUPTED = 130
+
+
+class Backend(str, Enum):
+    """What ``--backend`` takes."""
+
+    auto = "auto"
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+
+
+class Precision(str, Enum):
+    """What ``--precision`` takes."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shipped bundle or the folder of one.")]
+BackendOption = Annotated[Backend, typer.Option(help="What runs the networks.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="What they run in.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default the backend decides.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too; - for stdout.")
+]
+
+
+def open_segmenter(bundle: str, backend: Backend, precision: Precision, threads: int | None) -> Segmenter:
+    """Open a bundle as the four options say."""
+    import samg_fast
+
+    return samg_fast.load(bundle, backend=backend.value, precision=precision.value, threads=threads)
+
+
+@contextmanager
+def extra(what: str, name: str) -> Iterator[None]:
+    """Turn a failed import into the command that mends it.
+
+    Parameters
+    ----------
+    what : str
+        What needs the packages: "distillation".
+    name : str
+        The extra that brings them: "distill".
+
+    Raises
+    ------
+    MissingExtraError
+        A module is missing that is not the package's own.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "samg_fast":
+            raise
+        raise MissingExtraError(what, name) from error
+
+
+def check_json(path: Path | None) -> None:
+    """Prove before the work starts that ``--json`` can be written."""
+    if path is not None and path != STDOUT:
+        check_writable(path)
+
+
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write figures where ``--json`` says, if it says anything."""
+    if path is None:
+        return
+    text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_text(path, text)
+
+
+def say(text: str, *, json_to: Path | None = None) -> None:
+    """Print a line for people: to stdout, or to stderr where the JSON goes to stdout."""
+    typer.echo(text, err=json_to == STDOUT)
+
+
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0, json_to: Path | None = None
+) -> None:
+    """Print a table for people, where `say` prints.
+
+    Parameters
+    ----------
+    headings : sequence of str
+    rows : iterable of sequences
+    numbers : int
+        So many columns, the last ones, are right-aligned.
+    json_to : pathlib.Path, optional
+        The ``--json`` option.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(headings))
+    for number, heading in enumerate(headings):
+        is_number = number >= len(headings) - numbers
+        # Words may wrap, figures never
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(stderr=json_to == STDOUT, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a bar on stderr while the block runs, if somebody looks: nothing unless stdout and stderr are a terminal.
+
+    Yields
+    ------
+    callable
+        To be called after every step.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    watched = sys.stderr.isatty() and sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not watched) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def graceful_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C end a loop between two steps instead of within one; a second Ctrl-C interrupts at once.
+
+    Yields
+    ------
+    callable
+        True once Ctrl-C was pressed.
+    """
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    # Only the main thread may handle signals, and a job in the background that ignores Ctrl-C shall go on doing so.
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        yield asked.is_set
+        return
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,131 @@
+"""``samg-fast demo``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from samg_fast.cli.common import (
+    INTERRUPTED,
+    Backend,
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+    check_json,
+    graceful_interrupt,
+    open_segmenter,
+    progress,
+    say,
+    show_table,
+    write_json,
+)
+from samg_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from samg_fast.demo import Report, Shot
+
+_LIVE_FRAMES = 200
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for demo.mp4 and contact_sheet.png.")],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", "--task", metavar="TASK,…", help="Tasks of the pack; may be repeated."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--settings", "--setting", metavar="SETTING,…", help="original, video_easy, video_hard, …"),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help=f"Frames of each episode. Default: all of the pack, {_LIVE_FRAMES} live.")
+    ] = None,
+    live: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="Run this dm_control task instead of the frames that ship: needs OpenGL."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a live episode.")] = 0,
+    bundle: BundleOption = "tiny",
+    backend: BackendOption = Backend.auto,
+    precision: PrecisionOption = Precision.auto,
+    threads: ThreadsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Cut targets out of moving videos, with the accuracy and the time of every stage.
+
+    Every target is learned from one clean picture. The frames and their ground truth ship with the package, so that
+    neither a display nor OpenGL is needed.
+    """
+    from samg_fast import demo as demonstration
+    from samg_fast import demo_pictures
+    from samg_fast.media import output_folder, write_image
+
+    if live is not None and tasks:
+        raise typer.BadParameter("--live names its task itself", param_hint="--tasks")
+    folder = output_folder(out)
+    check_json(json)
+    with open_segmenter(bundle, backend, precision, threads) as segmenter:
+        if live is None:
+            from samg_fast.envs.clip_pack import load_pack
+
+            episodes = demonstration.pack_episodes(load_pack(), _names(tasks), _names(settings), frames)
+        else:
+            count = frames or _LIVE_FRAMES
+            chosen = _names(settings) or ["video_hard"]
+            episodes = [demonstration.live_episode(live, each, count, seed=seed) for each in chosen]
+        total = sum(episode.count for episode in episodes)
+        with graceful_interrupt() as stop:
+            try:
+                with progress("segmenting", total) as advance:
+                    report = demonstration.run(segmenter, episodes, advance=advance, stop=stop)
+            except InputError:
+                if stop():  # there is no frame, and it is known why
+                    raise KeyboardInterrupt from None
+                raise
+            interrupted = stop()
+        _show(report, json)
+        write_json(json, report.to_json())  # before the pictures: an interruption of those must not cost the figures
+        with progress("writing the video", len(report.shots)) as advance:
+            demo_pictures.write_video(report, folder / "demo.mp4", advance=advance)
+        write_image(folder / "contact_sheet.png", demo_pictures.contact_sheet(segmenter, report))
+    say(f"wrote {folder / 'demo.mp4'} and {folder / 'contact_sheet.png'}", json_to=json)
+    if interrupted:
+        typer.echo(f"samg-fast: interrupted; kept the {len(report.shots)} of {total} frames that were done", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _names(values: list[str] | None) -> list[str]:
+    """Split "a,b" and repeated options alike."""
+    return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
+
+
+def _show(report: Report, json: Path | None) -> None:
+    """Print accuracy and times per task and setting, then the split over the stages."""
+    from samg_fast import demo as demonstration
+    from samg_fast.stopwatch import STAGES
+
+    say(f"{report.bundle} on {report.backend} {report.precision}, {report.device}\n", json_to=json)
+
+    def row(task: str, setting: str, shots: Sequence[Shot], iou: float, iou_min: float) -> list[str]:
+        times = [f"{ms:.1f}" for ms in demonstration.percentiles(shots).values()]
+        rate = 1e3 * len(shots) / sum(shot.ms for shot in shots)
+        return [task, setting, str(len(shots)), f"{iou:.3f}", f"{iou_min:.3f}", *times, f"{rate:.0f}"]
+
+    rows = [row(run.task, run.setting, run.shots, run.iou, run.iou_min) for run in report.runs]
+    rows.append(row("all", "", report.shots, report.mean_iou, min(run.iou_min for run in report.runs)))
+    headings = ("task", "setting", "frames", "IoU mean", "worst", "ms p50", "p95", "p99", "frames/s")
+    show_table(headings, rows, numbers=7, json_to=json)
+
+    say("\nms per stage (median)", json_to=json)
+    stages = [
+        [task, *(f"{ms:.2f}" for ms in demonstration.stage_medians([s for r in runs for s in r.shots]).values())]
+        for task, runs in report.by_task().items()
+    ]
+    show_table(("task", *STAGES), stages, numbers=len(STAGES), json_to=json)
+    say("", json_to=json)

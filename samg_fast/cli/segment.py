@@ -1,0 +1,173 @@
+"""``samg-fast segment``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from json import dumps
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samg_fast.cli.common import (
+    INTERRUPTED,
+    Backend,
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+    check_json,
+    graceful_interrupt,
+    open_segmenter,
+    progress,
+    say,
+    write_json,
+)
+from samg_fast.errors import InputError
+from samg_fast.files import write_text
+
+if TYPE_CHECKING:
+    from samg_fast.media import Frames, VideoWriter
+    from samg_fast.segmenter import Segmenter
+    from samg_fast.target import Target
+
+_WRITTEN = ("masks", "overlays", "overlay.mp4", "results.json")
+
+
+def segment(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a video.")],
+    target: Annotated[Path, typer.Option("--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for what comes out.")],
+    bundle: BundleOption = "tiny",
+    backend: BackendOption = Backend.auto,
+    precision: PrecisionOption = Precision.auto,
+    threads: ThreadsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Cut a target out of a picture, a folder of pictures or a video.
+
+    DIR gets a mask per frame in masks/, the masks drawn over the frames as overlay.mp4 (a video) or in overlays/
+    (pictures), and results.json with score, box, area and time of every frame. If the run is interrupted or a frame
+    cannot be read, what was done until then stays, and results.json says that it is not complete. What an earlier run
+    wrote there stays until the first frame is done.
+    """
+    from samg_fast.media import frames_in, output_folder
+    from samg_fast.target import Target
+
+    folder = output_folder(out)
+    check_json(json)
+    _check_apart(source, folder)
+    learned = Target.load(target)
+    frames = frames_in(source)
+    output_folder(folder / "masks")
+    with open_segmenter(bundle, backend, precision, threads) as segmenter, graceful_interrupt() as stop:
+        results = _Results(segmenter, frames)
+        try:
+            with progress("segmenting", frames.count) as advance:
+                _run(results, segmenter, learned, frames, folder, advance, stop)
+            results.complete = not stop()
+        finally:
+            figures = results.to_json()
+            if results.frames:
+                text = dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+                write_text(folder / "results.json", text)
+        interrupted = stop()
+    write_json(json, figures)
+    summary = figures["summary"]
+    if interrupted:
+        line = f"samg-fast: interrupted; kept the {summary['frames']} frames that were done in {folder}"
+        typer.echo(line, err=True)
+        raise typer.Exit(INTERRUPTED)
+    times = f"{summary['ms']['p50']:.1f} ms per frame (p95 {summary['ms']['p95']:.1f})"
+    count = f"{summary['frames']} frame{'' if summary['frames'] == 1 else 's'}"
+    say(f"{folder}: {count}, {times}, mean score {summary['mean_score']:.2f}", json_to=json)
+
+
+def _check_apart(source: Path, folder: Path) -> None:
+    """Refuse to read what the run would write over or remove."""
+    given = source.resolve()
+    written = [(folder / name).resolve() for name in _WRITTEN]
+    if any(path == given or path in given.parents for path in written):
+        raise InputError(f"cannot segment {source} into {folder}: it would be written over; give another folder")
+
+
+def _forget_earlier_run(folder: Path) -> None:
+    """Remove what would be wrong beside new masks."""
+    for name in ("results.json", "overlay.mp4"):
+        (folder / name).unlink(missing_ok=True)
+
+
+@dataclass
+class _Results:
+    """What results.json says."""
+
+    segmenter: Segmenter
+    source: Frames
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        import numpy as np
+
+        summary: dict[str, Any] = {"frames": len(self.frames)}
+        if self.frames:
+            ms = [frame["ms"] for frame in self.frames]
+            percentiles = np.percentile(ms, (50, 95, 99)).round(3).tolist()
+            summary["ms"] = dict(zip(("p50", "p95", "p99"), percentiles, strict=True))
+            summary["frames_per_second"] = round(1e3 * len(ms) / sum(ms), 2)
+            summary["mean_score"] = round(float(np.mean([frame["score"] for frame in self.frames])), 4)
+            summary["empty_masks"] = sum(frame["area"] == 0 for frame in self.frames)
+        return {
+            "input": str(self.source.path),
+            "bundle": self.segmenter.bundle.name,
+            "backend": self.segmenter.backend,
+            "precision": self.segmenter.precision,
+            "complete": self.complete,
+            "summary": summary,
+            "frames": self.frames,
+        }
+
+
+def _run(
+    results: _Results,
+    segmenter: Segmenter,
+    target: Target,
+    frames: Frames,
+    folder: Path,
+    advance: Callable[[], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Segment frame by frame; a frame enters the results when all that belongs to it is written."""
+    from samg_fast import drawing
+    from samg_fast.media import VideoWriter, output_folder, write_image
+
+    video: AbstractContextManager[VideoWriter | None] = nullcontext()
+    if frames.fps is not None:
+        video = VideoWriter(folder / "overlay.mp4", frames.fps)
+    else:
+        output_folder(folder / "overlays")
+    with video as writer:
+        for name, frame in frames:
+            if stop():
+                break
+            started = perf_counter()
+            out = segmenter.segment(frame, target)
+            ms = (perf_counter() - started) * 1e3
+            if not results.frames:
+                _forget_earlier_run(folder)
+            factor = drawing.watchable(*frame.shape[:2])
+            drawn = drawing.overlay(frame, out.mask, factor=factor)
+            write_image(folder / "masks" / f"{name}.png", out.mask)
+            if writer is None:
+                write_image(folder / "overlays" / f"{name}.png", drawn)
+            else:
+                writer.write(drawn)
+            box = None if out.box is None else [int(side) for side in out.box]
+            entry = {"name": name, "mask": f"masks/{name}.png", "score": round(float(out.score), 4), "box": box}
+            results.frames.append({**entry, "area": int(out.mask.sum()), "ms": round(ms, 3)})
+            advance()

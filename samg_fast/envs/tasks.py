@@ -1,0 +1,140 @@
+"""Task names: ``domain_task`` of dm_control's suite, and the camera each one is seen through.
+
+Nothing here imports dm_control: a name can be checked, completed and listed on a machine that cannot render.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from samg_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["EIGHT", "TASKS", "UNSEEN", "Task", "find_task", "nearest"]
+
+# dm_control.suite.ALL_TASKS of the pinned version; a test compares the two.
+_SUITE: Final[dict[str, tuple[str, ...]]] = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "lqr": ("lqr_2_1", "lqr_6_2"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+
+# The quadruped's first two cameras look from far away or straight from behind; the benchmarks all use the third.
+_CAMERAS: Final[dict[str, int]] = {"quadruped": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One control task and how it is looked at.
+
+    Parameters
+    ----------
+    domain, task : str
+        dm_control's own two names, the arguments of ``dm_control.suite.load``.
+    camera : int
+        Index of the model's camera that renders the observation.
+    """
+
+    domain: str
+    task: str
+    camera: int = 0
+
+    @property
+    def name(self) -> str:
+        """``domain_task``, the name this task has everywhere in the package."""
+        return f"{self.domain}_{self.task}"
+
+
+TASKS: Final[Mapping[str, Task]] = MappingProxyType(
+    {
+        f"{domain}_{task}": Task(domain, task, _CAMERAS.get(domain, 0))
+        for domain, tasks in _SUITE.items()
+        for task in tasks
+    }
+)
+"""Every task of dm_control's suite by name, in alphabetical order of the domain."""
+
+EIGHT: Final[tuple[str, ...]] = (
+    "walker_walk",
+    "walker_stand",
+    "cartpole_swingup",
+    "ball_in_cup_catch",
+    "finger_spin",
+    "cheetah_run",
+    "hopper_stand",
+    "quadruped_walk",
+)
+"""The eight DMControl tasks of the SAM-G paper (arXiv 2312.17116)."""
+
+UNSEEN: Final[tuple[str, ...]] = ("reacher_easy", "pendulum_swingup", "acrobot_swingup", "swimmer_swimmer6")
+"""Four tasks whose domains the shipped bundle never saw while it was trained."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Suggest the names that look most like a wrong one.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    names : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        ``"did you mean a, b or c?"`` with at most three names, or ``"there are a, b, c"`` with all of them when none
+        is alike.
+    """
+    names = list(names)
+    folded = {each.casefold(): each for each in names}
+    close = [folded[each] for each in get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.5)]
+    if not close:
+        return f"there are {', '.join(names)}"
+    *head, last = close
+    return f"did you mean {', '.join(head)} or {last}?" if head else f"did you mean {last}?"
+
+
+def find_task(name: str) -> Task:
+    """Look a task up by its name.
+
+    Parameters
+    ----------
+    name : str
+        ``domain_task``, for example ``"ball_in_cup_catch"``.
+
+    Returns
+    -------
+    Task
+        The task with its camera.
+
+    Raises
+    ------
+    InputError
+        No task has that name; the message says which ones are nearest.
+    """
+    try:
+        return TASKS[name]
+    except (KeyError, TypeError):
+        raise InputError(f"there is no task {name!r}: {nearest(name, TASKS)}") from None

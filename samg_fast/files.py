@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all: written beside, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from samg_fast.errors import MediaError
+
+__all__ = ["replacing", "write_bytes", "write_text"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+
+    The temporary name keeps the suffix of `path`, because writers choose their format by it, and starts with a dot. Two
+    processes may write the same file at once: the last rename wins, and a reader sees one file or the other, whole.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to make or replace. Its folder must exist.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write. Whatever is written there must be closed when the block ends.
+
+    Raises
+    ------
+    MediaError
+        The file cannot be written there.
+    """
+    final = Path(path)
+    if not final.name or "\0" in final.name:
+        raise MediaError(f"cannot write {str(path)!r}: it is not the name of a file")
+    temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(final)
+        if os.name == "posix":  # a rename is only safe once its folder is on the disk
+            _flush_folder(final.parent)
+    except MediaError:
+        raise
+    except OSError as error:
+        raise MediaError(f"cannot write {final}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Raises
+    ------
+    MediaError
+        The file cannot be written there.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all.
+
+    Raises
+    ------
+    MediaError
+        The file cannot be written there.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file on the disk."""
+    with path.open("rb+") as file:  # for writing: Windows refuses to flush a file opened for reading
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Ask the system to put a folder's entries on the disk; only POSIX can open a folder to do so."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

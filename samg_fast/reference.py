@@ -1,0 +1,310 @@
+"""The operations of a SAM-G frame outside the networks, in plain NumPy and float32: the definition of each.
+
+`samg_fast.ops` has the same names, checks its input and runs fast; tests hold the two against each other. Written to be
+read next to the paper (arXiv 2312.17116) and segment-anything's predictor: one step at a time, nothing cached.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from samg_fast.arrays import Box, Floats, Frame, Mask
+from samg_fast.bundle import NetworkSpec
+from samg_fast.geometry import Letterbox, resize_matrix
+
+__all__ = [
+    "apply_mask",
+    "lift",
+    "mask_box",
+    "mask_cells",
+    "mask_feature",
+    "masked_picture_cells",
+    "point_feature",
+    "preprocess",
+    "resize",
+    "resize_logits",
+    "similarity_map",
+    "to_frame",
+    "topk_points",
+    "unit",
+]
+
+_SMALLEST_NORM = 1e-12
+"""Below it a vector has no direction; dividing by it instead keeps zeros zero (torch's normalize does the same)."""
+
+
+def resize(maps: Floats, height: int, width: int) -> Floats:
+    """Resize maps: bilinear, align_corners False, no antialias.
+
+    Parameters
+    ----------
+    maps : (..., h, w) float32 array
+    height, width : int
+        The new size.
+
+    Returns
+    -------
+    (..., height, width) float32 array
+    """
+    rows, columns = resize_matrix(maps.shape[-2], height), resize_matrix(maps.shape[-1], width)
+    return np.asarray(rows @ maps @ columns.T, np.float32)
+
+
+def unit(vectors: NDArray[np.floating], axis: int) -> Floats:
+    """L2-normalise along an axis; a zero vector stays zero."""
+    norm = np.linalg.norm(vectors, axis=axis, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, _SMALLEST_NORM), np.float32)
+
+
+def preprocess(frames: Frame, spec: NetworkSpec) -> Floats:
+    """Turn frames into a network's input: letterbox, normalise, zero-pad right and bottom.
+
+    Parameters
+    ----------
+    frames : (B, H, W, 3) uint8 array
+        RGB.
+    spec : NetworkSpec
+        Its `side`, `mean`, `std` and `resize`. ``"uint8"`` resizes the picture with Pillow's bilinear filter, rounding
+        to uint8 (SAM); ``"float"`` divides by 255 and resizes in float (DINOv2).
+
+    Returns
+    -------
+    (B, 3, side, side) float32 array
+    """
+    batch, height, width, _ = frames.shape
+    box = Letterbox(height, width, spec.side)
+    out = np.zeros((batch, 3, spec.side, spec.side), np.float32)
+    mean = np.asarray(spec.mean, np.float32)[:, None, None]
+    std = np.asarray(spec.std, np.float32)[:, None, None]
+    for index, frame in enumerate(frames):
+        if spec.resize == "uint8":
+            size = (box.new_width, box.new_height)
+            picture = np.asarray(
+                Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR), np.float32
+            ) / np.float32(255)
+            planes = picture.transpose(2, 0, 1)
+        else:
+            planes = resize(
+                frame.transpose(2, 0, 1).astype(np.float32) / np.float32(255), box.new_height, box.new_width
+            )
+        out[index, :, : box.new_height, : box.new_width] = (planes - mean) / std
+    return out
+
+
+def lift(features: Floats, grid: int) -> Floats:
+    """Bring a (..., g, g) map to the SAM map's grid, before any normalisation."""
+    return resize(features, grid, grid)
+
+
+def to_frame(maps: Floats, sides: tuple[int, ...], height: int, width: int) -> Floats:
+    """Bring square maps to the frame: resize up to the prompt frame, crop what the frame covers, resize.
+
+    Parameters
+    ----------
+    maps : (K, n, n) float32 array
+    sides : tuple of int
+        The sides to go through; the last is P, the prompt frame's.
+    height, width : int
+        The frame, in pixels.
+
+    Returns
+    -------
+    (K, height, width) float32 array
+    """
+    for side in sides:
+        maps = resize(maps, side, side)
+    box = Letterbox(height, width, sides[-1])
+    return resize(maps[:, : box.new_height, : box.new_width], height, width)
+
+
+def similarity_map(
+    sam_features: Floats,
+    dino_features: Floats,
+    sam_map: Floats,
+    dino_map: Floats,
+    *,
+    prompt_side: int,
+    height: int,
+    width: int,
+) -> Floats:
+    """Cosine similarity of K features with every cell of both maps, averaged, at the frame's size.
+
+    Parameters
+    ----------
+    sam_features : (K, C1) float32 array
+    dino_features : (K, C2) float32 array
+        L2-normalised point features.
+    sam_map : (C1, G, G) float32 array
+    dino_map : (C2, g, g) float32 array
+        Raw maps; the second is brought to G x G before its cells are normalised.
+    prompt_side : int
+        P, the side of the prompt frame.
+    height, width : int
+        The frame, in pixels.
+
+    Returns
+    -------
+    (K, height, width) float32 array
+        The way to the frame is G, 4G, P, crop, frame.
+    """
+    grid = sam_map.shape[-1]
+    sam = unit(sam_map, axis=0)
+    dino = unit(lift(dino_map, grid), axis=0)
+    cosines = (np.einsum("kc,cyx->kyx", sam_features, sam) + np.einsum("kc,cyx->kyx", dino_features, dino)) / 2
+    return to_frame(cosines.astype(np.float32), (4 * grid, prompt_side), height, width)
+
+
+def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -> NDArray[np.int64]:
+    """Find the k largest or smallest values of a map.
+
+    Parameters
+    ----------
+    values : (H, W) float32 array
+        A NaN counts as minus infinity.
+    k : int
+        How many.
+    largest : bool
+        The largest, or the smallest.
+    box : tuple, optional
+        (x0, y0, x1, y1): only rows y0 .. y1 - 1 and columns x0 .. x1 - 1 count. By default the whole map.
+
+    Returns
+    -------
+    (k, 2) int64 array
+        (x, y) points, best first; among equal values the lowest row-major index comes first. Where the box holds fewer
+        than k pixels, (0, 0) stands for the missing ones, as in the official code.
+    """
+    x0, y0, x1, y1 = box if box is not None else (0, 0, values.shape[1], values.shape[0])
+    inside = [
+        (y, x) for y in range(max(y0, 0), min(y1, len(values))) for x in range(max(x0, 0), min(x1, values.shape[1]))
+    ]
+    clean = np.where(np.isnan(values), -np.inf, values)
+    inside.sort(key=lambda cell: -clean[cell] if largest else clean[cell])  # stable, so ties stay in row-major order
+    out = np.zeros((k, 2), np.int64)
+    for index, (y, x) in enumerate(inside[:k]):
+        out[index] = x, y
+    return out
+
+
+def resize_logits(low_res: Floats, *, prompt_side: int, height: int, width: int) -> Floats:
+    """Bring low-resolution mask logits to the frame: P, crop, frame.
+
+    Parameters
+    ----------
+    low_res : (M, 4G, 4G) float32 array
+    prompt_side : int
+        P, the side of the prompt frame.
+    height, width : int
+        The frame, in pixels.
+
+    Returns
+    -------
+    (M, height, width) float32 array
+        Logits; the mask is where they are above 0.
+    """
+    return to_frame(low_res, (prompt_side,), height, width)
+
+
+def mask_box(mask: Mask) -> Box:
+    """Bounding box of a mask, corners inclusive; (1, 1, W - 1, H - 1) if it is empty, as in the official code."""
+    rows, columns = np.nonzero(mask)
+    if len(rows) == 0:
+        return 1, 1, mask.shape[1] - 1, mask.shape[0] - 1
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+
+
+def mask_cells(mask: Mask, *, side: int, grid: int) -> Mask:
+    """Say which grid cells a mask reaches: letterboxed to the encoder's side, resized to the grid, above 0.
+
+    Parameters
+    ----------
+    mask : (H, W) bool array
+    side, grid : int
+        The encoder's input side and grid.
+
+    Returns
+    -------
+    (grid, grid) bool array
+    """
+    box = Letterbox(mask.shape[0], mask.shape[1], side)
+    square = np.zeros((side, side), np.float32)
+    square[: box.new_height, : box.new_width] = resize(mask.astype(np.float32), box.new_height, box.new_width)
+    return np.asarray(resize(square, grid, grid) > 0)
+
+
+def masked_picture_cells(picture: Frame, spec: NetworkSpec) -> Mask:
+    """Say which grid cells a masked picture's target reaches, the official way.
+
+    The picture, black outside the target, goes through the encoder's preprocessing and is resized to the grid; a cell
+    belongs to the target where the first normalised channel is above 0, so where red is above the mean's.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8 array
+    spec : NetworkSpec
+        The encoder's.
+
+    Returns
+    -------
+    (grid, grid) bool array
+    """
+    return np.asarray(resize(preprocess(picture[None], spec)[0, 0], spec.grid, spec.grid) > 0)
+
+
+def mask_feature(features: Floats, cells: Mask) -> Floats:
+    """Point feature of a mask: (max + mean) / 2 per channel over its cells, L2-normalised.
+
+    Parameters
+    ----------
+    features : (C, G, G) float32 array
+        A raw map.
+    cells : (G, G) bool array
+        At least one is set.
+
+    Returns
+    -------
+    (C,) float32 array
+    """
+    inside = features[:, cells]
+    return unit((inside.max(axis=1) + inside.mean(axis=1)) / 2, axis=0)
+
+
+def point_feature(features: Floats, x: float, y: float) -> Floats:
+    """Point feature of a human point: bilinear sample of a raw map, L2-normalised.
+
+    Parameters
+    ----------
+    features : (C, G, G) float32 array
+        A raw map.
+    x, y : float
+        In cells, without a half-pixel shift: a square frame's point (x, y) is (x / W * G, y / H * G). Beyond the last
+        cell the last cell counts.
+
+    Returns
+    -------
+    (C,) float32 array
+    """
+    last = features.shape[-1] - 1
+    left, top = min(int(x), last), min(int(y), last)
+    right, bottom = min(left + 1, last), min(top + 1, last)
+    across, down = np.float32(x - left), np.float32(y - top)
+    above = features[:, top, left] * (1 - across) + features[:, top, right] * across
+    below = features[:, bottom, left] * (1 - across) + features[:, bottom, right] * across
+    return unit(above * (1 - down) + below * down, axis=0)
+
+
+def apply_mask(frame: Frame, mask: Mask) -> Frame:
+    """Masked observation: the frame where the mask is set, black elsewhere.
+
+    Parameters
+    ----------
+    frame : (H, W, 3) uint8 array
+    mask : (H, W) bool array
+
+    Returns
+    -------
+    (H, W, 3) uint8 array
+    """
+    return frame * mask[..., None].astype(np.uint8)

@@ -1,0 +1,49 @@
+"""What the tests share: synthetic bundles, and segmenters on every backend that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from synthetic_bundle import write_bundle
+
+import samg_fast
+from samg_fast.backends import BACKENDS
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a bundle whose features have a network of their own."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "separate", shared=False)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a bundle whose encoder and features are one graph, with other weights."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "shared", shared=True, prompt_side=64, seed=7)
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name each backend in turn; one that is not installed is skipped by name."""
+    name: str = request.param
+    pytest.importorskip(name)
+    return name
+
+
+@pytest.fixture(scope="session", params=["separate", "shared"])
+def segmenter(
+    request: pytest.FixtureRequest, backend: str, bundle_folder: Path, shared_folder: Path
+) -> Iterator[samg_fast.Segmenter]:
+    """Open each synthetic bundle on each backend."""
+    folder = bundle_folder if request.param == "separate" else shared_folder
+    with samg_fast.load(folder, backend=backend, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def one_segmenter(backend: str, bundle_folder: Path) -> Iterator[samg_fast.Segmenter]:
+    """Open the separate bundle, where one kind of bundle is enough."""
+    with samg_fast.load(bundle_folder, backend=backend, threads=1) as opened:
+        yield opened

@@ -1,0 +1,158 @@
+"""Manifests and bundles: what is good is read back, what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samg_fast.bundle import MANIFEST, Bundle, FileSpec, Manifest, sha256_of, write_manifest
+from samg_fast.errors import BundleError
+
+Values = dict[str, Any]
+
+
+@pytest.fixture
+def values(bundle_folder: Path) -> Values:
+    """Read a good manifest's plain values."""
+    read: Values = json.loads((bundle_folder / MANIFEST).read_text())
+    return read
+
+
+@pytest.fixture
+def copy(bundle_folder: Path, tmp_path: Path) -> Path:
+    """Copy a good bundle, to be damaged."""
+    return shutil.copytree(bundle_folder, tmp_path / "copy")
+
+
+def test_round_trip(values: Values, tmp_path: Path) -> None:
+    manifest = Manifest.from_dict(values)
+    write_manifest(tmp_path, manifest)
+    again = Manifest.from_dict(json.loads((tmp_path / MANIFEST).read_text()))
+    assert again == manifest
+    assert again.to_dict() == manifest.to_dict()
+    assert json.loads(json.dumps(manifest.to_dict())) == values
+
+
+def test_opens(bundle_folder: Path, shared_folder: Path) -> None:
+    bundle, shared = Bundle.open(bundle_folder), Bundle.open(str(shared_folder))
+    assert bundle.name == "synthetic"
+    assert not bundle.manifest.shared_graph
+    assert shared.manifest.shared_graph
+    assert shared.onnx_path("features") == shared.onnx_path("encoder") == shared_folder / "encoder.onnx"
+    assert bundle.manifest.most_parts == 6
+    assert len({bundle.fingerprint, shared.fingerprint}) == 2
+
+
+def test_fingerprint_follows_what_matters(bundle_folder: Path) -> None:
+    bundle = Bundle.open(bundle_folder)
+    manifest = bundle.manifest
+    same = replace(manifest, name="other", description="other")
+    assert Bundle(bundle.path, same).fingerprint == bundle.fingerprint
+    for changed in (
+        replace(manifest, decoder=replace(manifest.decoder, sha256="1" * 64)),
+        replace(manifest, encoder=replace(manifest.encoder, mean=(0.1, 0.2, 0.3))),
+        replace(manifest, prompt_side=97),
+    ):
+        assert Bundle(bundle.path, changed).fingerprint != bundle.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda v: v.pop("slots"), "missing key slots"),
+        (lambda v: (v.pop("name"), v.pop("opset")), "missing keys name, opset"),
+        (lambda v: v.pop("format"), "missing key format"),
+        (lambda v: v["encoder"].pop("std"), r"missing key encoder\.std"),
+        (lambda v: v.update(slot=3), "unknown key slot"),
+        (lambda v: v["decoder"].update(side=3), r"unknown key decoder\.side"),
+        (lambda v: v.update(format=2), "format is 2, expected 1"),
+        (lambda v: v.update(name=""), "name is '', expected a name"),
+        (lambda v: v.update(license=3), "license is 3, expected a text"),
+        (lambda v: v.update(slots="16"), "slots is '16', expected a whole number above 0"),
+        (lambda v: v.update(prompt_side=True), "prompt_side is True, expected a whole number"),
+        (lambda v: v.update(decoder="decoder.onnx"), "decoder must be an object"),
+        (lambda v: v["encoder"].update(side=0), r"encoder\.side is 0"),
+        (lambda v: v["encoder"].update(mean=[1, 2]), r"encoder\.mean is \[1, 2\], expected three numbers"),
+        (lambda v: v["encoder"].update(std=[1, 0, 1]), r"encoder\.std is .*above 0"),
+        (lambda v: v["encoder"].update(resize="cubic"), r"encoder\.resize is 'cubic', expected 'uint8' or 'float'"),
+        (lambda v: v["encoder"].update(output=""), r"encoder\.output is ''"),
+        (lambda v: v["encoder"].update(file="../encoder.onnx"), r"encoder\.file is .*plain file name"),
+        (lambda v: v["encoder"].update(sha256="abc"), r"encoder\.sha256 is 'abc', expected 64"),
+        (lambda v: v.update(precisions=["fp32", "int8"]), "precisions is .*int8"),
+        (lambda v: v.update(precisions=["fp32", "fp3"]), "precisions is 'fp3'"),
+        (lambda v: v.update(precisions="fp32"), "precisions is 'fp32', expected a list"),
+        (
+            lambda v: v["features"].update(file="encoder.onnx"),
+            r"features\.sha256 is .* both are the graph encoder\.onnx",
+        ),
+        (lambda v: v.update(precision_files=[]), r"precision_files is \[\]"),
+        (lambda v: v.update(precision_files={"int8": {"trunk": {}}}), r"precision_files\.int8 is"),
+    ],
+)
+def test_bad_manifest(values: Values, damage: Callable[[Values], object], message: str) -> None:
+    damage(values)
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_dict(values)
+
+
+def test_int8_of_a_shared_graph_is_shared(shared_folder: Path) -> None:
+    manifest = Bundle.open(shared_folder).manifest
+    one = FileSpec(file="encoder-int8.onnx", sha256="0" * 64)
+    with pytest.raises(BundleError, match=r"precision_files\.int8 is .*expected one file for both"):
+        replace(manifest, precisions=("fp32", "int8"), precision_files={"int8": {"encoder": one}})
+    good = replace(manifest, precisions=("fp32", "int8"), precision_files={"int8": {"encoder": one, "features": one}})
+    assert good.file("encoder", "int8") == one
+    assert good.file("decoder", "int8") == manifest.decoder
+    assert Manifest.from_dict(json.loads(json.dumps(good.to_dict()))) == good
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere is not a folder"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"3", b"[" * 100_000])
+def test_unreadable_manifest(copy: Path, content: bytes) -> None:
+    (copy / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match=r"copy: manifest\.json cannot be read: ") as caught:
+        Bundle.open(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "features.onnx", "decoder.onnx"])
+def test_truncated_file(copy: Path, name: str) -> None:
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=f"synthetic: file .*{name} is truncated or altered: its SHA-256 is"):
+        Bundle.open(copy)
+
+
+def test_altered_file(copy: Path) -> None:
+    path = copy / "encoder.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"encoder\.onnx is truncated or altered"):
+        Bundle.open(copy)
+
+
+def test_missing_file(copy: Path) -> None:
+    (copy / "decoder.onnx").unlink()
+    with pytest.raises(BundleError, match=r"decoder\.onnx cannot be read: No such file"):
+        Bundle.open(copy)
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert sha256_of(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
