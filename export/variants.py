@@ -199,7 +199,7 @@ class Variants:
             self.findings.notes.append("int8: the decoder stays in fp32, as it is not quantised")
             return None
         image: NetworkSpec = getattr(manifest, role)
-        inputs = [self._batched({"image": ops.preprocess(f[None], image)})["image"] for f in calibration_frames()]
+        inputs = [self._batched({"image": ops.preprocess(f[None], [image])[0]})["image"] for f in calibration_frames()]
         spec = self.save(to_int8(graph, inputs, transformer=role == "features"), role, "int8")
         self.findings.hold(self._compare_on_cpu(spec.file, role, "int8"))
         return spec

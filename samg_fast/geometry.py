@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 from samg_fast.arrays import Floats
 from samg_fast.errors import InputError
 
-__all__ = ["Letterbox", "Taps", "cell_matrix", "chain_matrix", "chain_taps", "resize_matrix"]
+__all__ = [
+    "PILLOW_BITS",
+    "Letterbox",
+    "Taps",
+    "cell_matrix",
+    "chain_matrix",
+    "chain_taps",
+    "pillow_taps",
+    "resize_matrix",
+]
+
+PILLOW_BITS = 22
+"""Bits behind the point in Pillow's sums."""
 
 
 @dataclass(frozen=True)
@@ -142,45 +154,70 @@ def cell_matrix(n_in: int, new: int, side: int, grid: int) -> Floats:
 
 
 class Taps(NamedTuple):
-    """A resize matrix by what is not zero in it.
+    """A resize matrix by what is not zero in it, as the kernels take it.
 
-    Row i of the result is the sum over t of row ``source[t, i]`` times ``weight[t, i]``.
+    Entry i of the result is the sum over t of entry ``source[t, i]`` times ``weight[t, i]``.
 
     Parameters
     ----------
-    source : (T, n_out) intp array
-    weight : (T, n_out, 1) float32 array
-        Zero where a row needs fewer than T others. T is 2 for one resize and 3 or 4 for SAM's chains.
+    source : (T, n_out) int32 array
+        Each column rises; where an entry needs fewer than T others, its last one is repeated.
+    weight : (T, n_out) float32 array
+        Zero where a source is repeated. T is 2 for one resize and 3 or 4 for SAM's chains.
     """
 
-    source: NDArray[np.intp]
+    source: NDArray[np.int32]
     weight: Floats
-
-    def apply(self, maps: Floats) -> Floats:
-        """Resize the rows of maps (M, n_in, w), giving (M, n_out, w).
-
-        Whole rows are gathered and added, which is faster than the matrix product it stands for; and a product of that
-        size would start the BLAS library's threads, which wait, for milliseconds at times, for the cores that the
-        backend's threads hold.
-        """
-        out: Floats = maps.take(self.source[0], axis=1)
-        out *= self.weight[0]
-        for source, weight in zip(self.source[1:], self.weight[1:], strict=True):
-            term = maps.take(source, axis=1)
-            term *= weight
-            out += term
-        return out
 
 
 @lru_cache(maxsize=256)
 def chain_taps(sides: tuple[int, ...], crop: int, n_out: int) -> Taps:
-    """Return `chain_matrix` of the same arguments as `Taps`."""
-    matrix = chain_matrix(sides, crop, n_out)
-    count = int((matrix != 0).sum(axis=1).max())
-    # What is not zero comes first, in order, as the sort is stable; shorter rows are filled up with weights of zero.
-    source = np.argsort(matrix == 0, axis=1, kind="stable")[:, :count]
-    weight = np.take_along_axis(matrix, source, axis=1)
-    return Taps(np.ascontiguousarray(source.T), np.ascontiguousarray(weight.T)[..., None])
+    """Return `chain_matrix` of the same arguments as `Taps`; read-only, as they are cached."""
+    return _taps(chain_matrix(sides, crop, n_out))
+
+
+@lru_cache(maxsize=256)
+def pillow_taps(n_in: int, n_out: int) -> Taps:
+    """Return one axis of Pillow's bilinear resize of uint8 pictures; read-only, as they are cached.
+
+    Its filter is a triangle, widened where the picture shrinks. Pillow sums in fixed point with 22 bits behind the
+    point, and so do the kernels: the weights here are whole numbers, which float32 holds exactly.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Length of the axis before and after.
+
+    Returns
+    -------
+    Taps
+        Weights of an entry sum to about 2^22.
+    """
+    scale = n_in / n_out
+    widened = max(scale, 1.0)
+    centre = (np.arange(n_out) + 0.5) * scale
+    first = np.maximum((centre - widened + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + widened + 0.5).astype(np.int64), n_in)
+    matrix = np.zeros((n_out, n_in), np.float32)
+    for row, (low, high, middle) in enumerate(zip(first, last, centre, strict=True)):
+        share = np.maximum(1 - np.abs((np.arange(low, high) - middle + 0.5) / widened), 0)
+        # Pillow adds and divides one after the other, in double precision
+        matrix[row, low:high] = np.floor(share / np.cumsum(share)[-1] * (1 << PILLOW_BITS) + 0.5)
+    return _taps(matrix)
+
+
+def _taps(matrix: Floats) -> Taps:
+    """Read the taps off a matrix."""
+    count = max(int((matrix != 0).sum(axis=1).max()), 1)
+    # What is not zero comes first, in order, as the sort is stable
+    order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :count]
+    weight = np.take_along_axis(matrix, order, axis=1)
+    last = np.maximum((weight != 0).sum(axis=1, keepdims=True) - 1, 0)
+    source = np.where(weight != 0, order, np.take_along_axis(order, last, axis=1))
+    taps = Taps(np.ascontiguousarray(source.T, np.int32), np.ascontiguousarray(weight.T, np.float32))
+    for array in taps:
+        array.setflags(write=False)
+    return taps
 
 
 def _resize(n_in: int, n_out: int) -> NDArray[np.float64]:

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from samg_fast import ops
-from samg_fast.arrays import Floats, Frame
+from samg_fast.arrays import Box, Floats, Frame
 from samg_fast.backends import Backend, Network
-from samg_fast.bundle import Bundle, NetworkSpec, Role
+from samg_fast.bundle import Bundle, Role
+from samg_fast.device import Cpu
 from samg_fast.errors import BackendError, BundleError
 from samg_fast.geometry import Letterbox
 from samg_fast.prompts import NEGATIVE, POSITIVE, Prompt, fill_slots
+from samg_fast.reference import ResizedLogits
 from samg_fast.stopwatch import Stopwatch
 from samg_fast.target import Target
 
@@ -70,6 +72,7 @@ class Networks:
         self.bundle = bundle
         self._manifest = bundle.manifest
         self._local = threading.local()
+        self._device = Cpu(backend.threads)
 
         def opened(role: Role) -> Network:
             precision = self._manifest.role_precision(role, backend.precision)
@@ -108,15 +111,17 @@ class Networks:
         size = (frames.shape[1], frames.shape[2])
         if manifest.batch is not None and len(frames) < manifest.batch:
             frames = np.concatenate((frames, np.repeat(frames[-1:], manifest.batch - len(frames), axis=0)))
-        image = self._preprocess("encoder", frames, manifest.encoder)
-        other = None if networks.features is None else self._preprocess("features", frames, manifest.features)
+        specs = [manifest.encoder] if networks.features is None else [manifest.encoder, manifest.features]
+        shapes = [(len(frames), 3, spec.side, spec.side) for spec in specs]
+        images = [self._kept(f"image {index}", shape) for index, shape in enumerate(shapes)]
+        ops.preprocess(frames, specs, out=images, device=self._device)
         clock.lap("preprocess")
-        outputs = networks.encoder(image=image)
+        outputs = networks.encoder(image=images[0])
         sam = outputs[manifest.encoder.output]
         clock.lap("encoder")
-        if networks.features is None or other is None:
+        if networks.features is None:
             return Maps(sam, outputs[manifest.features.output], size)
-        dino = networks.features(image=other)[manifest.features.output]
+        dino = networks.features(image=images[1])[manifest.features.output]
         clock.lap("features")
         return Maps(sam, dino, size)
 
@@ -130,6 +135,7 @@ class Networks:
             prompt_side=self._manifest.prompt_side,
             height=maps.size[0],
             width=maps.size[1],
+            device=self._device,
         )
 
     def decode(self, maps: Maps, prompts: Sequence[Prompt], mask_input: Floats | None) -> tuple[Floats, Floats]:
@@ -157,7 +163,7 @@ class Networks:
             prompts = [*prompts, *[prompts[-1]] * (full - count)]
             if mask_input is not None:
                 mask_input = np.concatenate((mask_input, np.repeat(mask_input[-1:], full - count, axis=0)))
-        coords, labels = fill_slots(prompts, Letterbox(*maps.size, manifest.prompt_side), manifest.slots)
+        coords, labels = fill_slots(prompts, Letterbox(*maps.size, manifest.prompt_side), manifest.slots, self._device)
         outputs = self._networks().decoder(
             embedding=maps.sam,
             point_coords=coords,
@@ -167,18 +173,33 @@ class Networks:
         )
         return outputs["low_res_masks"][:count, 1:], outputs["iou"][:count, 1:]
 
+    def resize_logits(
+        self, low_res: Floats, size: Size, *, weights: Floats | None = None, iou: Floats | None = None
+    ) -> ResizedLogits:
+        """Make one mask of each frame's, (B, M, 4G, 4G), and bring it to the frame; see `ops.resize_logits`."""
+        return ops.resize_logits(
+            low_res,
+            weights=weights,
+            iou=iou,
+            prompt_side=self._manifest.prompt_side,
+            height=size[0],
+            width=size[1],
+            device=self._device,
+        )
+
     def to_frame(self, low_res: Floats, size: Size) -> Floats:
-        """Bring logits (M, 4G, 4G) to the frame, (M, H, W)."""
-        return ops.resize_logits(low_res, prompt_side=self._manifest.prompt_side, height=size[0], width=size[1])
+        """Bring the logits of several masks (M, 4G, 4G) to the frame, each by itself, (M, H, W)."""
+        return self.resize_logits(low_res[:, None], size, weights=np.ones((len(low_res), 1), np.float32)).logits
+
+    def point(self, similarity: Floats, *, largest: bool, box: Box | None = None) -> list[tuple[int, int]]:
+        """Find the most or least similar point of each of some maps (K, H, W), inside a box; see `ops.topk_points`."""
+        points = ops.topk_points(similarity, 1, largest, box, device=self._device)
+        return [(x, y) for x, y in points[:, 0].tolist()]
 
     def _networks(self) -> _Open:
         if self._open is None:
             raise BackendError("this segmenter is closed; load the bundle again")
         return self._open
-
-    def _preprocess(self, role: str, frames: Frame, spec: NetworkSpec) -> Floats:
-        out = self._kept(role, (len(frames), 3, spec.side, spec.side))
-        return ops.preprocess(frames, spec, out)
 
     def _no_mask(self, count: int) -> Floats:
         side = 4 * self._manifest.encoder.grid

@@ -1,91 +1,126 @@
 """The operations of a SAM-G frame outside the networks, checked and fast.
 
-Each has the name and meaning of its definition in `samg_fast.reference`; results agree to float32 rounding. Resize
-chains are precomputed (`samg_fast.geometry.Taps`): each is one pass over rows and one over columns. What runs once per
-task rather than once per frame is passed to the reference after the checks.
+Each has the name and meaning of its definition in `samg_fast.reference`; results agree to float32 rounding. Those of
+every frame run as kernels of `engine/`, on the device that `device` names and on its arrays; on `samg_fast.device.CPU`,
+which takes NumPy's, if none is named. What runs once per task is passed to the reference after the checks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from numpy.typing import DTypeLike, NDArray
 
 from samg_fast import reference
-from samg_fast.arrays import Box, Floats, Frame, Mask, check_floats, check_frame, check_frames, check_mask, describe
+from samg_fast.arrays import Box, Floats, Frame, Mask, check_floats, check_frame, check_mask, describe
 from samg_fast.bundle import NetworkSpec
+from samg_fast.device import CPU, Array, Device
 from samg_fast.errors import InputError, InputTypeError
-from samg_fast.geometry import Letterbox, Taps, cell_matrix, chain_taps
-from samg_fast.reference import Coordinates
+from samg_fast.geometry import Letterbox, Taps, cell_matrix, chain_taps, pillow_taps
+from samg_fast.reference import Coordinates, ResizedLogits
 
 __all__ = [
+    "MOST_CELLS",
+    "MOST_FEATURES",
+    "MOST_PIXELS",
+    "MOST_POINTS",
+    "MOST_VALUES",
     "apply_mask",
-    "mask_box",
     "mask_cells",
     "mask_feature",
     "masked_picture_cells",
     "point_feature",
     "preprocess",
+    "prompt_assembly",
     "resize_logits",
     "similarity_map",
     "topk_points",
 ]
 
-_SMALLEST_NORM = np.float32(1e-12)
+MOST_POINTS = 64
+"""The most points that `topk_points` finds."""
+
+MOST_FEATURES = 64
+"""The most features that `similarity_map` takes at once."""
+
+MOST_VALUES = 2048 * 2048
+"""The most values of a map that `topk_points` searches."""
+
+MOST_PIXELS = 2**29
+"""The most pixels of a frame: kernels count its bytes in 32 bits."""
+
+MOST_CELLS = 2**14
+"""The longest side of a map or a mask, for the same reason."""
+
+_REAL = (np.float32, np.float16)
 
 
-def preprocess(frames: Frame, spec: NetworkSpec, out: Floats | None = None) -> Floats:
-    """Turn frames into a network's input: letterbox, normalise, zero-pad right and bottom.
+def preprocess(
+    frames: Frame,
+    specs: Sequence[NetworkSpec],
+    *,
+    out: Sequence[Array] | None = None,
+    dtype: DTypeLike = np.float32,
+    device: Device = CPU,
+) -> list[Floats]:
+    """Turn frames into the input of one network or two, in one pass: letterbox, normalise, zero-pad right and bottom.
 
     Parameters
     ----------
     frames : (B, H, W, 3) uint8 array
         RGB.
-    spec : NetworkSpec
-        Its `side`, `mean`, `std` and `resize`; see `samg_fast.reference.preprocess`.
-    out : (B, 3, side, side) float32 array, optional
-        Where to write; made if not given.
+    specs : sequence of one or two NetworkSpec
+        Their `side`, `mean`, `std` and `resize`; see `samg_fast.reference.preprocess`.
+    out : sequence of (B, 3, side, side) float32 or float16 arrays, optional
+        Where to write, one for each network; made if not given.
+    dtype : dtype
+        float32 or float16, of what is made.
+    device : Device
+        Whose arrays these are.
 
     Returns
     -------
-    (B, 3, side, side) float32 array
-        `out`.
+    list of (B, 3, side, side) arrays
+        `out`. The resize of ``"uint8"`` is Pillow's to the bit; normalised values agree with the reference to float32
+        rounding, or are rounded to float16 once.
 
     Raises
     ------
     InputTypeError, InputError
-        `frames` are not uint8 RGB pictures, or `out` is not such an array.
+        `frames` are not uint8 RGB pictures, or `out` are not such arrays.
     """
-    frames = check_frames("frames", frames)
+    frames = _input(device, "frames", frames, (None, None, None, 3), (np.uint8,))
+    if 0 in frames.shape:
+        raise InputError(f"frames must have at least one pixel, not shape {tuple(frames.shape)}")
+    if not 1 <= len(specs) <= 2:
+        raise InputError(f"specs must be one or two, not {len(specs)}")
     batch, height, width, _ = frames.shape
-    shape = (batch, 3, spec.side, spec.side)
+    _check_size("frames", height, width)
+    shapes = [(batch, 3, spec.side, spec.side) for spec in specs]
     if out is None:
-        out = np.empty(shape, np.float32)
-    elif out.shape != shape or out.dtype != np.float32:
-        raise InputError(f"out must be float32 of shape {shape}, not {out.dtype} of shape {out.shape}")
-    box = Letterbox(height, width, spec.side)
-    out[:, :, box.new_height :, :] = 0
-    out[:, :, :, box.new_width :] = 0
-    content = out[:, :, : box.new_height, : box.new_width]
-    mean, std = _normalisation(spec)
-    if spec.resize == "uint8":
-        size = (box.new_width, box.new_height)
-        for planes, frame in zip(content, frames, strict=True):
-            picture = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-            np.divide(picture.transpose(2, 0, 1), np.float32(255), out=planes, dtype=np.float32)
-        content -= mean
-        content /= std
-        return out
-    # Normalising before the resize is the same, as the weights of a bilinear sample sum to 1, and touches fewer pixels.
-    small = np.divide(frames.transpose(0, 3, 1, 2), np.float32(255), dtype=np.float32)
-    small -= mean
-    small /= std
-    rows, columns = chain_taps((height,), height, box.new_height), chain_taps((width,), width, box.new_width)
-    for planes, frame in zip(content, small, strict=True):
-        planes[...] = _resize(frame, rows, columns)
-    return out
+        if np.dtype(dtype) not in _REAL:
+            raise InputError(f"dtype must be float32 or float16, not {np.dtype(dtype)}")
+        out = [device.empty(shape, dtype) for shape in shapes]
+    elif len(out) != len(specs):
+        raise InputError(f"out must be {len(specs)} arrays, one for each network, not {len(out)}")
+    else:
+        names = ["out"] if len(out) == 1 else [f"out[{index}]" for index in range(len(out))]
+        out = [_output(device, *each, _REAL) for each in zip(names, out, shapes, strict=True)]
+    inputs = []
+    for spec, array in zip(specs, out, strict=True):
+        box = Letterbox(height, width, spec.side)
+        fixed = spec.resize == "uint8"
+        rows, columns = (
+            pillow_taps(n_in, n_out) if fixed else chain_taps((n_in,), n_in, n_out)
+            for n_in, n_out in ((height, box.new_height), (width, box.new_width))
+        )
+        levels = device.constant(_levels(spec.mean, spec.std))
+        inputs.append((fixed, _taps(device, rows), _taps(device, columns), levels, array))
+    device.run("preprocess", frames, inputs)
+    return list(out)
 
 
 def similarity_map(
@@ -97,135 +132,294 @@ def similarity_map(
     prompt_side: int,
     height: int,
     width: int,
+    out: Array | None = None,
+    device: Device = CPU,
 ) -> Floats:
     """Cosine similarity of K features with every cell of both maps, averaged, at the frame's size.
 
     Parameters
     ----------
-    sam_features : (K, C1) float32 array
-    dino_features : (K, C2) float32 array
-        L2-normalised point features.
-    sam_map : (C1, G, G) float32 array
-    dino_map : (C2, g, g) float32 array
-        Raw maps.
+    sam_features : (K, C1) or (B, K, C1) float32 array
+    dino_features : (K, C2) or (B, K, C2) float32 array
+        L2-normalised point features, up to 64: the same for all frames, or those of each.
+    sam_map : (C1, G, G) or (B, C1, G, G) float32 or float16 array
+    dino_map : (C2, g, g) or (B, C2, g, g) float32 or float16 array
+        Raw maps, of one frame or of B.
     prompt_side : int
         P, the side of the prompt frame.
     height, width : int
         The frame, in pixels.
+    out : (K, height, width) or (B, K, height, width) float32 array, optional
+        Where to write; made if not given.
+    device : Device
+        Whose arrays these are.
 
     Returns
     -------
-    (K, height, width) float32 array
+    (K, height, width) or (B, K, height, width) float32 array
+        `out`.
+
+    Raises
+    ------
+    InputTypeError, InputError
+        An argument has another dtype or shape, or there are more features.
+    """
+    batched = _axes(sam_map) == 4
+    lead: tuple[int | None, ...] = (None,) if batched else ()
+    sam_map = _square(device, "sam_map", sam_map, (*lead, None))
+    lead = tuple(sam_map.shape[:-3])
+    dino_map = _square(device, "dino_map", dino_map, (*lead, None))
+    each = lead if _axes(sam_features) == 3 else ()
+    sam_features = _input(device, "sam_features", sam_features, (*each, None, sam_map.shape[-3]))
+    count = sam_features.shape[-2]
+    dino_features = _input(device, "dino_features", dino_features, (*each, count, dino_map.shape[-3]))
+    if not 1 <= count <= MOST_FEATURES:
+        raise InputError(f"sam_features must be from 1 to {MOST_FEATURES} features, not {count}")
+    _check_size("height and width", height, width)
+    shape = (*lead, count, height, width)
+    result: Floats = device.empty(shape, np.float32) if out is None else _output(device, "out", out, shape)
+    grid, dino_grid = sam_map.shape[-1], dino_map.shape[-1]
+    rows, columns = _frame_taps((grid, 4 * grid, prompt_side), height, width)
+    device.run(
+        "similarity_map",
+        *(_batched(device, features, 3) for features in (sam_features, dino_features)),
+        *(_batched(device, maps, 4) for maps in (sam_map, dino_map)),
+        _taps(device, chain_taps((dino_grid,), dino_grid, grid)),
+        _taps(device, rows),
+        _taps(device, columns),
+        _batched(device, result, 4),
+    )
+    return result
+
+
+def topk_points(
+    values: Floats,
+    k: int,
+    largest: bool,
+    box: Box | NDArray[np.int32] | None = None,
+    *,
+    out: Array | None = None,
+    device: Device = CPU,
+) -> NDArray[np.int32]:
+    """Find the k largest or smallest values of a map, or of each of several.
+
+    Parameters
+    ----------
+    values : (H, W) or (B, H, W) float32 array
+        Up to 2048 * 2048 values a map. A NaN counts as minus infinity.
+    k : int
+        How many, 1 .. min(H * W, 64).
+    largest : bool
+        The largest, or the smallest.
+    box : tuple or (4,) or (B, 4) int32 array, optional
+        (x0, y0, x1, y1): only rows y0 .. y1 - 1 and columns x0 .. x1 - 1 count; it may reach beyond the map. By default
+        the whole map. Of several maps, one for each, or a tuple for all.
+    out : (k, 2) or (B, k, 2) int32 array, optional
+        Where to write; made if not given.
+    device : Device
+        Whose arrays these are.
+
+    Returns
+    -------
+    (k, 2) or (B, k, 2) int32 array
+        `out`: (x, y) points, best first; ties in row-major order; (0, 0) for what a smaller box does not hold.
+
+    Raises
+    ------
+    InputTypeError, InputError
+        `values` are not such maps, `box` is no box, or `k` is not in its range.
+    """
+    batched = _axes(values) == 3
+    values = _input(device, "values", values, (None,) * (3 if batched else 2))
+    lead, (height, width) = tuple(values.shape[:-2]), values.shape[-2:]
+    if 0 in lead:
+        raise InputError("values must have at least one map, not 0")
+    if not 1 <= height * width <= MOST_VALUES:
+        raise InputError(f"values must have from 1 to {MOST_VALUES} values a map, not {height} x {width}")
+    most = min(height * width, MOST_POINTS)
+    if not 1 <= k <= most:
+        raise InputError(f"k must be from 1 to {most}, the pixels of the map or {MOST_POINTS}, not {k}")
+    if isinstance(box, tuple):
+        if len(box) != 4 or not all(isinstance(each, (int, np.integer)) for each in box):
+            raise InputError(f"box must be four whole numbers (x0, y0, x1, y1), not {box}")
+        boxes = device.constant(_boxes(box, *lead))
+    elif box is not None:
+        boxes = _batched(device, _input(device, "box", box, (*lead, 4), (np.int32,)), 2)
+    else:
+        boxes = None
+    shape, points = (*lead, k, 2), (np.int32,)
+    result: NDArray[np.int32] = (
+        device.empty(shape, np.int32) if out is None else _output(device, "out", out, shape, points)
+    )
+    device.run("topk_points", _batched(device, values, 3), k, largest, boxes, _batched(device, result, 3))
+    return result
+
+
+def resize_logits(
+    low_res: Floats,
+    *,
+    weights: Floats | None = None,
+    iou: Floats | None = None,
+    prompt_side: int,
+    height: int,
+    width: int,
+    device: Device = CPU,
+) -> ResizedLogits:
+    """Make one mask of the masks of each decode, and bring it to the frame: P, crop, frame.
+
+    Parameters
+    ----------
+    low_res : (B, M, 4G, 4G) float32 or float16 array
+        Logits of M masks; only the first axis may be strided.
+    weights : (B, M) float32 array, optional
+        The masks are summed with these weights.
+    iou : (B, M) float32 array, optional
+        Or the mask with the highest predicted IoU is taken, the first of equal ones. A NaN counts as minus infinity.
+    prompt_side : int
+        P, the side of the prompt frame.
+    height, width : int
+        The frame, in pixels.
+    device : Device
+        Whose arrays these are.
+
+    Returns
+    -------
+    ResizedLogits
+
+    Raises
+    ------
+    InputTypeError, InputError
+        An argument has another dtype or shape, or not exactly one of `weights` and `iou` is given.
+    """
+    low_res = device.view("low_res", low_res, "a (B, M, 4G, 4G) float32 array")
+    side = low_res.shape[-1] if low_res.shape else 0
+    _check(low_res, "low_res", (None, None, side, side), _REAL)
+    if 0 in low_res.shape:
+        raise InputError(f"low_res must have at least one logit, not shape {tuple(low_res.shape)}")
+    if (weights is None) == (iou is None):
+        raise InputError("either weights or iou must be given, and not both")
+    if side > MOST_CELLS:
+        raise InputError(f"low_res must have sides of at most {MOST_CELLS}, not {side}")
+    _check_size("height and width", height, width)
+    batch, masks = low_res.shape[:2]
+    if weights is not None:
+        weights = _input(device, "weights", weights, (batch, masks))
+    else:
+        iou = _input(device, "iou", iou, (batch, masks))
+    rows, columns = _frame_taps((side, prompt_side), height, width)
+    result = ResizedLogits(
+        settled=device.empty((batch, side, side), np.float32),
+        logits=device.empty((batch, height, width), np.float32),
+        mask=device.empty((batch, height, width), np.bool_),
+        area=device.empty((batch,), np.int32),
+        box=device.empty((batch, 4), np.int32),
+        chosen=device.empty((batch,), np.int32),
+    )
+    low_res = device.contiguous("low_res", low_res, first=1)
+    device.run("resize_logits", low_res, weights, iou, _taps(device, rows), _taps(device, columns), *result)
+    return result
+
+
+def prompt_assembly(
+    points: NDArray[np.int32],
+    order: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    boxes: NDArray[np.int32] | None,
+    *,
+    scale: tuple[float, float],
+    slots: int,
+    device: Device = CPU,
+) -> tuple[Floats, Floats]:
+    """Bring points and boxes to the prompt frame and into the decoder's slots.
+
+    Parameters
+    ----------
+    points : (B, n, 2) int32 array
+        (x, y) in pixels of the frame.
+    order : (B, m) int32 array
+        Which of the frame's points comes first, second, ...; -1 leaves the slot empty.
+    labels : (B, m) int32 array
+        1 for a positive point, 0 for a negative one.
+    boxes : (B, 4) int32 array or None
+        (x_min, y_min, x_max, y_max) in pixels of the frame.
+    scale : tuple of float
+        Pixels of the prompt frame per pixel of the frame, along x and y.
+    slots : int
+        N: at least m + 2 with boxes, m + 1 without.
+    device : Device
+        Whose arrays these are.
+
+    Returns
+    -------
+    point_coords : (B, N, 2) float32 array
+        In pixels of the prompt frame, without SAM's +0.5; see `samg_fast.reference.prompt_assembly`.
+    point_labels : (B, N) float32 array
+
+    Raises
+    ------
+    InputTypeError, InputError
+        An argument has another dtype or shape, or there are too few slots.
+    """
+    points = _input(device, "points", points, (None, None, 2), (np.int32,))
+    batch = points.shape[0]
+    order = _input(device, "order", order, (batch, None), (np.int32,))
+    labels = _input(device, "labels", labels, tuple(order.shape), (np.int32,))
+    if boxes is not None:
+        boxes = _input(device, "boxes", boxes, (batch, 4), (np.int32,))
+    needed = order.shape[1] + (1 if boxes is None else 2)
+    if slots < needed:
+        raise InputError(f"slots must be at least {needed} for {order.shape[1]} points, not {slots}")
+    coords, slot_labels = device.empty((batch, slots, 2), np.float32), device.empty((batch, slots), np.float32)
+    device.run("prompt_assembly", points, order, labels, boxes, (float(scale[0]), float(scale[1])), coords, slot_labels)
+    return coords, slot_labels
+
+
+def apply_mask(
+    frame: Frame,
+    mask: Mask,
+    background: Frame | None = None,
+    *,
+    out: Array | None = None,
+    device: Device = CPU,
+) -> Frame:
+    """Masked observation: the frame where the mask is set, the background elsewhere.
+
+    Parameters
+    ----------
+    frame : (H, W, 3) or (B, H, W, 3) uint8 array
+        RGB.
+    mask : (H, W) or (B, H, W) bool array
+    background : (3,), (H, W, 3) or (B, H, W, 3) uint8 array, optional
+        A colour, a picture for all frames, or one for each; black by default.
+    out : array of the frame's shape, uint8, optional
+        Where to write; made if not given. It may be `frame` itself.
+    device : Device
+        Whose arrays these are.
+
+    Returns
+    -------
+    array of the frame's shape, uint8
+        `out`.
 
     Raises
     ------
     InputTypeError, InputError
         An argument has another dtype or shape.
     """
-    sam_features = check_floats("sam_features", sam_features, (None, None))
-    count, sam_channels = sam_features.shape
-    dino_features = check_floats("dino_features", dino_features, (count, None))
-    sam_map = check_floats("sam_map", sam_map, (sam_channels, None, None))
-    grid = sam_map.shape[1]
-    sam_map = check_floats("sam_map", sam_map, (sam_channels, grid, grid))
-    dino_map = check_floats("dino_map", dino_map, (dino_features.shape[1], None, None))
-    dino_map = check_floats("dino_map", dino_map, (dino_features.shape[1], dino_map.shape[1], dino_map.shape[1]))
-    if dino_map.shape[1] != grid:
-        lift = chain_taps((dino_map.shape[1],), dino_map.shape[1], grid)
-        dino_map = _resize(dino_map, lift, lift)
-    cosines = _cosines(sam_features, sam_map)
-    cosines += _cosines(dino_features, dino_map)
-    cosines *= np.float32(0.5)
-    return _to_frame(cosines.reshape(count, grid, grid), (grid, 4 * grid, prompt_side), height, width)
-
-
-def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -> NDArray[np.int64]:
-    """Find the k largest or smallest values of a map.
-
-    Parameters
-    ----------
-    values : (H, W) float32 array
-        A NaN counts as minus infinity.
-    k : int
-        How many, 1 .. H * W.
-    largest : bool
-        The largest, or the smallest.
-    box : tuple, optional
-        (x0, y0, x1, y1): only rows y0 .. y1 - 1 and columns x0 .. x1 - 1 count. By default the whole map.
-
-    Returns
-    -------
-    (k, 2) int64 array
-        (x, y) points, best first; ties in row-major order; (0, 0) for what a smaller box does not hold.
-
-    Raises
-    ------
-    InputTypeError, InputError
-        `values` is not such a map, or `k` not in its range.
-    """
-    values = check_floats("values", values, (None, None))
-    if not 1 <= k <= values.size:
-        raise InputError(f"k must be from 1 to {values.size}, the pixels of the map, not {k}")
-    height, width = values.shape
-    x0, y0, x1, y1 = box if box is not None else (0, 0, width, height)
-    x0, y0 = max(x0, 0), max(y0, 0)
-    inside = values[y0 : max(y1, y0), x0 : max(x1, x0)]
-    out = np.zeros((k, 2), np.int64)
-    if inside.size == 0:
-        return out
-    if k == 1:
-        best = int(inside.argmax() if largest else inside.argmin())
-        if inside.flat[best] == inside.flat[best]:  # NumPy stops at a NaN, which counts as minus infinity here
-            y, x = divmod(best, inside.shape[1])
-            out[0] = x + x0, y + y0
-            return out
-    flat = np.where(np.isnan(inside), np.float32(-np.inf), inside).ravel()
-    order = np.argsort(-flat if largest else flat, kind="stable")[:k]
-    out[: len(order), 0] = order % inside.shape[1] + x0
-    out[: len(order), 1] = order // inside.shape[1] + y0
-    return out
-
-
-def resize_logits(low_res: Floats, *, prompt_side: int, height: int, width: int) -> Floats:
-    """Bring low-resolution mask logits to the frame: P, crop, frame.
-
-    Parameters
-    ----------
-    low_res : (M, 4G, 4G) float32 array
-    prompt_side : int
-        P, the side of the prompt frame.
-    height, width : int
-        The frame, in pixels.
-
-    Returns
-    -------
-    (M, height, width) float32 array
-        Logits; the mask is where they are above 0.
-
-    Raises
-    ------
-    InputTypeError, InputError
-        `low_res` has another dtype or shape.
-    """
-    low_res = check_floats("low_res", low_res, (None, None, None))
-    side = low_res.shape[1]
-    low_res = check_floats("low_res", low_res, (None, side, side))
-    return _to_frame(low_res, (side, prompt_side), height, width)
-
-
-def mask_box(mask: Mask) -> Box:
-    """Bounding box of a mask, corners inclusive; (1, 1, W - 1, H - 1) if it is empty, as in the official code.
-
-    Parameters
-    ----------
-    mask : (H, W) bool array
-    """
-    height, width = mask.shape
-    rows, columns = np.logical_or.reduce(mask, axis=1), np.logical_or.reduce(mask, axis=0)
-    y0, x0 = int(rows.argmax()), int(columns.argmax())
-    if not rows[y0]:
-        return 1, 1, width - 1, height - 1
-    return x0, y0, width - 1 - int(columns[::-1].argmax()), height - 1 - int(rows[::-1].argmax())
+    batched = _axes(frame) == 4
+    frame = _input(device, "frame", frame, (*(None,) * (3 if batched else 2), 3), (np.uint8,))
+    shape = tuple(frame.shape)
+    _check_size("frame", *shape[-3:-1])
+    mask = _input(device, "mask", mask, shape[:-1], (np.bool_,))
+    if background is None:
+        background = device.constant(_black())
+    else:
+        wanted = (3,) if _axes(background) == 1 else shape if _axes(background) == 4 else shape[-3:]
+        background = _input(device, "background", background, wanted, (np.uint8,))
+    result: Frame = device.empty(shape, np.uint8) if out is None else _output(device, "out", out, shape, (np.uint8,))
+    arrays = (_batched(device, each, 4) for each in (background, result))
+    device.run("apply_mask", _batched(device, frame, 4), _batched(device, mask, 3), *arrays)
+    return result
 
 
 def mask_cells(mask: Mask, *, side: int, grid: int) -> Mask:
@@ -338,47 +532,115 @@ def point_feature(features: Floats, x: Coordinates, y: Coordinates) -> Floats:
     return reference.point_feature(features, x, y)
 
 
-def apply_mask(frame: Frame, mask: Mask) -> Frame:
-    """Masked observation: the frame where the mask is set, black elsewhere.
-
-    Parameters
-    ----------
-    frame : (H, W, 3) uint8 array
-    mask : (H, W) bool array
-
-    Returns
-    -------
-    (H, W, 3) uint8 array
-    """
-    return frame * mask[..., None].view(np.uint8)
-
-
 def _check_maps(features: Floats) -> Floats:
     """Check the map of one picture, (C, G, G), or the stacked maps of several."""
     return check_floats("features", features, (None,) * (4 if np.ndim(features) == 4 else 3))
 
 
-def _cosines(features: Floats, cells: Floats) -> Floats:
-    """Cosine of each unit feature with each cell of a (C, G, G) map, as (K, G * G)."""
-    flat = cells.reshape(len(cells), -1)
-    norm = np.sqrt(np.einsum("cn,cn->n", flat, flat))
-    dots = np.einsum("kc,cn->kn", features, flat)  # starts no BLAS threads, see geometry.Taps.apply
-    return np.asarray(dots / np.maximum(norm, _SMALLEST_NORM), np.float32)
+def _input(
+    device: Device,
+    name: str,
+    value: Any,
+    shape: tuple[int | None, ...],
+    dtypes: Sequence[type[np.generic]] = (np.float32,),
+) -> Array:
+    """Return an argument as an array of the device in C order, if it has the shape (None: any length) and a dtype."""
+    wanted = f"{_names(dtypes)} of shape {_lengths(shape)}"
+    array = device.view(name, value, wanted)
+    _check(array, name, shape, dtypes)
+    return device.contiguous(name, array)
 
 
-def _to_frame(maps: Floats, sides: tuple[int, ...], height: int, width: int) -> Floats:
-    """Bring square maps through the chain of sides to the frame."""
+def _output(
+    device: Device,
+    name: str,
+    value: Any,
+    shape: tuple[int, ...],
+    dtypes: Sequence[type[np.generic]] = (np.float32,),
+) -> Array:
+    """Return an array to be written to, if it has the shape and a dtype and is in C order."""
+    array = device.view(name, value, f"{_names(dtypes)} of shape {shape}")
+    _check(array, name, shape, dtypes)
+    if device.contiguous(name, array) is not array:
+        raise InputError(f"{name} must be in C order, as it is written to")
+    return array
+
+
+def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: Sequence[type[np.generic]]) -> None:
+    right_dtype = array.dtype in dtypes
+    lengths = tuple(array.shape)
+    fits = len(lengths) == len(shape) and all(s is None or s == n for s, n in zip(shape, lengths, strict=True))
+    if fits and right_dtype:
+        return
+    message = f"{name} must be {_names(dtypes)} of shape {_lengths(shape)}, not {array.dtype} of shape {lengths}"
+    raise InputError(message) if right_dtype else InputTypeError(message)
+
+
+def _square(device: Device, name: str, value: Any, lead: tuple[int | None, ...]) -> Array:
+    """Return an argument as an array whose last two axes are equally long, with at least one value."""
+    array = _input(device, name, value, (*lead, None, None), _REAL)
+    _check(array, name, (*lead, array.shape[-2], array.shape[-2]), _REAL)
+    if 0 in array.shape:
+        raise InputError(f"{name} must have at least one value, not shape {tuple(array.shape)}")
+    if array.shape[-1] > MOST_CELLS:
+        raise InputError(f"{name} must have sides of at most {MOST_CELLS}, not {array.shape[-1]}")
+    return array
+
+
+def _check_size(name: str, height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise InputError(f"{name} must make at most {MOST_PIXELS} pixels, not {height} x {width}")
+
+
+def _batched(device: Device, array: Array, axes: int) -> Array:
+    """Put axes of length 1 in front of an array until it has as many as a batch has."""
+    missing = axes - len(array.shape)
+    return device.reshape(array, (*(1,) * missing, *array.shape)) if missing else array
+
+
+def _axes(value: Any) -> int:
+    """Return how many axes an array of any device has."""
+    return len(getattr(value, "shape", ()))
+
+
+def _names(dtypes: Sequence[type[np.generic]]) -> str:
+    return " or ".join(np.dtype(each).name for each in dtypes)
+
+
+def _lengths(shape: tuple[int | None, ...]) -> str:
+    lengths = ", ".join("any" if length is None else str(length) for length in shape)
+    return f"({lengths}{',' * (len(shape) == 1)})"
+
+
+def _frame_taps(sides: tuple[int, ...], height: int, width: int) -> tuple[Taps, Taps]:
+    """Return rows and columns of the chain from square maps through the sides to the frame."""
     box = Letterbox(height, width, sides[-1])
-    return _resize(maps, chain_taps(sides, box.new_height, height), chain_taps(sides, box.new_width, width))
+    return chain_taps(sides, box.new_height, height), chain_taps(sides, box.new_width, width)
 
 
-def _resize(maps: Floats, rows: Taps, columns: Taps) -> Floats:
-    """Resize maps (M, h, w) along both axes; columns are done as rows of the transposed maps."""
-    upright = np.ascontiguousarray(rows.apply(maps).swapaxes(1, 2))
-    return np.ascontiguousarray(columns.apply(upright).swapaxes(1, 2))
+def _taps(device: Device, taps: Taps) -> tuple[Array, Array]:
+    return device.constant(taps.source), device.constant(taps.weight)
 
 
 @lru_cache(maxsize=64)
-def _normalisation(spec: NetworkSpec) -> tuple[Floats, Floats]:
-    """Mean and standard deviation, to be broadcast over planes."""
-    return np.asarray(spec.mean, np.float32)[:, None, None], np.asarray(spec.std, np.float32)[:, None, None]
+def _levels(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Floats:
+    """Return the normalised value of each byte of each channel, (3, 256)."""
+    byte = np.arange(256, dtype=np.float32) / np.float32(255)
+    return _frozen((byte - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None])
+
+
+@lru_cache(maxsize=256)
+def _boxes(box: Box, count: int = 1) -> NDArray[np.int32]:
+    """Return one box for each of `count` maps."""
+    limit = np.iinfo(np.int32)
+    return _frozen(np.tile(np.clip(np.asarray(box), limit.min, limit.max).astype(np.int32), (count, 1)))
+
+
+@lru_cache(maxsize=1)
+def _black() -> Frame:
+    return _frozen(np.zeros((1, 1, 1, 3), np.uint8))
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from samg_fast import ops
 from samg_fast.arrays import Box, Floats
+from samg_fast.device import Device
 from samg_fast.geometry import Letterbox
 
-__all__ = ["BOX_FIRST", "BOX_SECOND", "EMPTY", "NEGATIVE", "NOT_A_POINT", "POSITIVE", "Prompt", "fill_slots"]
+__all__ = ["NEGATIVE", "POSITIVE", "Prompt", "fill_slots"]
 
 POSITIVE, NEGATIVE = 1, 0
-BOX_FIRST, BOX_SECOND = 2, 3  # top left and bottom right corner
-NOT_A_POINT = -1  # SAM's padding point, which it adds where there is no box
-EMPTY = -2  # a slot that the decoder masks out
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,22 @@ class Prompt:
         return Prompt((*self.points, negative), (*self.labels, NEGATIVE), box)
 
 
-def fill_slots(prompts: Sequence[Prompt], letterbox: Letterbox, slots: int) -> tuple[Floats, Floats]:
+def fill_slots(prompts: Sequence[Prompt], letterbox: Letterbox, slots: int, device: Device) -> tuple[Floats, Floats]:
     """Bring prompts to the prompt frame and into the decoder's slots.
 
-    First the points, then the box's corners or SAM's "not a point", then empty slots.
+    First the points, then the box's corners or SAM's "not a point", then empty slots. Prompts with fewer points than
+    others leave slots empty between their points and their box.
 
     Parameters
     ----------
     prompts : sequence of B Prompt
+        All with a box, or all without.
     letterbox : Letterbox
         The frame in the prompt frame.
     slots : int
         N, at least what the longest prompt needs.
+    device : Device
+        Where to do it.
 
     Returns
     -------
@@ -60,16 +63,14 @@ def fill_slots(prompts: Sequence[Prompt], letterbox: Letterbox, slots: int) -> t
         In pixels of the prompt frame, without SAM's +0.5.
     point_labels : (B, N) float32 array
     """
-    coords = np.zeros((len(prompts), slots, 2), np.float32)
-    labels = np.full((len(prompts), slots), EMPTY, np.float32)
-    for coord, label, prompt in zip(coords, labels, prompts, strict=True):
+    most = max(len(prompt.points) for prompt in prompts)
+    points = np.zeros((len(prompts), most, 2), np.int32)
+    order = np.full((len(prompts), most), -1, np.int32)
+    labels = np.zeros((len(prompts), most), np.int32)
+    for index, prompt in enumerate(prompts):
         count = len(prompt.points)
-        coord[:count] = np.reshape(prompt.points, (-1, 2))
-        label[:count] = prompt.labels
-        if prompt.box is None:
-            label[count] = NOT_A_POINT  # stays at (0, 0)
-        else:
-            coord[count : count + 2] = np.reshape(prompt.box, (2, 2))
-            label[count : count + 2] = BOX_FIRST, BOX_SECOND
-    coords *= np.array((letterbox.scale_x, letterbox.scale_y), np.float32)
-    return coords, labels
+        points[index, :count], labels[index, :count] = prompt.points, prompt.labels
+        order[index, :count] = range(count)
+    boxes = None if prompts[0].box is None else np.array([prompt.box for prompt in prompts], np.int32)
+    scale = letterbox.scale_x, letterbox.scale_y
+    return ops.prompt_assembly(points, order, labels, boxes, scale=scale, slots=slots, device=device)

@@ -6,6 +6,8 @@ read next to the paper (arXiv 2312.17116) and segment-anything's predictor: one 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +17,7 @@ from samg_fast.bundle import NetworkSpec
 from samg_fast.geometry import Letterbox, resize_matrix
 
 __all__ = [
+    "ResizedLogits",
     "apply_mask",
     "lift",
     "mask_box",
@@ -24,6 +27,7 @@ __all__ = [
     "point_feature",
     "pool_features",
     "preprocess",
+    "prompt_assembly",
     "resize",
     "resize_logits",
     "similarity_map",
@@ -70,8 +74,8 @@ def preprocess(frames: Frame, spec: NetworkSpec) -> Floats:
     frames : (B, H, W, 3) uint8 array
         RGB.
     spec : NetworkSpec
-        Its `side`, `mean`, `std` and `resize`. ``"uint8"`` resizes the picture with Pillow's bilinear filter, rounding
-        to uint8 (SAM); ``"float"`` divides by 255 and resizes in float (DINOv2).
+        Its `side`, `mean`, `std` and `resize`. ``"uint8"`` resizes the picture with Pillow's bilinear filter, columns
+        first, rounding to uint8 after each axis (SAM); ``"float"`` divides by 255 and resizes in float (DINOv2).
 
     Returns
     -------
@@ -84,11 +88,10 @@ def preprocess(frames: Frame, spec: NetworkSpec) -> Floats:
     std = np.asarray(spec.std, np.float32)[:, None, None]
     for index, frame in enumerate(frames):
         if spec.resize == "uint8":
-            size = (box.new_width, box.new_height)
-            picture = np.asarray(
-                Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR), np.float32
-            ) / np.float32(255)
-            planes = picture.transpose(2, 0, 1)
+            # One axis after the other: left to itself, Pillow 13 takes the rows first at times, and rounds otherwise.
+            wide = Image.fromarray(frame).resize((box.new_width, height), Image.Resampling.BILINEAR)
+            picture = np.asarray(wide.resize((box.new_width, box.new_height), Image.Resampling.BILINEAR))
+            planes = picture.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
         else:
             planes = resize(
                 frame.transpose(2, 0, 1).astype(np.float32) / np.float32(255), box.new_height, box.new_width
@@ -160,7 +163,7 @@ def similarity_map(
     return to_frame(cosines.astype(np.float32), (4 * grid, prompt_side), height, width)
 
 
-def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -> NDArray[np.int64]:
+def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -> NDArray[np.int32]:
     """Find the k largest or smallest values of a map.
 
     Parameters
@@ -176,7 +179,7 @@ def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -
 
     Returns
     -------
-    (k, 2) int64 array
+    (k, 2) int32 array
         (x, y) points, best first; among equal values the lowest row-major index comes first. Where the box holds fewer
         than k pixels, (0, 0) stands for the missing ones, as in the official code.
     """
@@ -186,18 +189,58 @@ def topk_points(values: Floats, k: int, largest: bool, box: Box | None = None) -
     ]
     clean = np.where(np.isnan(values), -np.inf, values)
     inside.sort(key=lambda cell: -clean[cell] if largest else clean[cell])  # stable, so ties stay in row-major order
-    out = np.zeros((k, 2), np.int64)
+    out = np.zeros((k, 2), np.int32)
     for index, (y, x) in enumerate(inside[:k]):
         out[index] = x, y
     return out
 
 
-def resize_logits(low_res: Floats, *, prompt_side: int, height: int, width: int) -> Floats:
-    """Bring low-resolution mask logits to the frame: P, crop, frame.
+class ResizedLogits(NamedTuple):
+    """What decodes come to at the frame's size.
 
     Parameters
     ----------
-    low_res : (M, 4G, 4G) float32 array
+    settled : (B, 4G, 4G) float32 array
+        The masks' weighted sum, or the chosen one: the next decode's mask input.
+    logits : (B, H, W) float32 array
+    mask : (B, H, W) bool array
+        Where logits are above 0.
+    area : (B,) int32 array
+        Pixels of the mask.
+    box : (B, 4) int32 array
+        Bounding box (x_min, y_min, x_max, y_max), corners inclusive; (1, 1, W - 1, H - 1) of an empty mask, as in the
+        official code.
+    chosen : (B,) int32 array
+        Which mask it is; -1 for a weighted sum.
+    """
+
+    settled: Floats
+    logits: Floats
+    mask: Mask
+    area: NDArray[np.int32]
+    box: NDArray[np.int32]
+    chosen: NDArray[np.int32]
+
+
+def resize_logits(
+    low_res: Floats,
+    *,
+    weights: Floats | None = None,
+    iou: Floats | None = None,
+    prompt_side: int,
+    height: int,
+    width: int,
+) -> ResizedLogits:
+    """Make one mask of the masks of each decode, and bring it to the frame: P, crop, frame.
+
+    Parameters
+    ----------
+    low_res : (B, M, 4G, 4G) float32 array
+        Logits of M masks.
+    weights : (B, M) float32 array, optional
+        The masks are summed with these weights.
+    iou : (B, M) float32 array, optional
+        Or the mask with the highest predicted IoU is taken, the first of equal ones. A NaN counts as minus infinity.
     prompt_side : int
         P, the side of the prompt frame.
     height, width : int
@@ -205,10 +248,69 @@ def resize_logits(low_res: Floats, *, prompt_side: int, height: int, width: int)
 
     Returns
     -------
-    (M, height, width) float32 array
-        Logits; the mask is where they are above 0.
+    ResizedLogits
     """
-    return to_frame(low_res, (prompt_side,), height, width)
+    batch = np.arange(len(low_res))
+    if weights is not None:
+        settled = np.einsum("bm,bmyx->byx", weights, low_res).astype(np.float32)
+        chosen = np.full(len(low_res), -1, np.int32)
+    else:
+        predicted = np.asarray(iou, np.float32)
+        chosen = np.where(np.isnan(predicted), -np.inf, predicted).argmax(axis=1).astype(np.int32)
+        settled = low_res[batch, chosen]
+    logits = to_frame(settled, (prompt_side,), height, width)
+    mask = logits > 0
+    area = mask.sum(axis=(1, 2), dtype=np.int32)
+    return ResizedLogits(settled, logits, mask, area, np.array([mask_box(each) for each in mask], np.int32), chosen)
+
+
+def prompt_assembly(
+    points: NDArray[np.int32],
+    order: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    boxes: NDArray[np.int32] | None,
+    *,
+    scale: tuple[float, float],
+    slots: int,
+) -> tuple[Floats, Floats]:
+    """Bring points and boxes to the prompt frame and into the decoder's slots.
+
+    Parameters
+    ----------
+    points : (B, n, 2) int32 array
+        (x, y) in pixels of the frame.
+    order : (B, m) int32 array
+        Which of the frame's points comes first, second, ...; -1 leaves the slot empty.
+    labels : (B, m) int32 array
+        1 for a positive point, 0 for a negative one.
+    boxes : (B, 4) int32 array or None
+        (x_min, y_min, x_max, y_max) in pixels of the frame.
+    scale : tuple of float
+        Pixels of the prompt frame per pixel of the frame, along x and y.
+    slots : int
+        N: at least m + 2 with boxes, m + 1 without.
+
+    Returns
+    -------
+    point_coords : (B, N, 2) float32 array
+        In pixels of the prompt frame, without SAM's +0.5: the points, then the box's corners or, where there is none,
+        SAM's "not a point" at (0, 0), then empty slots.
+    point_labels : (B, N) float32 array
+        As the decoder reads them: 1, 0, 2 and 3 for the corners, -1 for "not a point", -2 for an empty slot.
+    """
+    count = order.shape[1]
+    coords = np.zeros((len(points), slots, 2), np.float32)
+    slot_labels = np.full((len(points), slots), -2, np.float32)
+    for frame, (places, kinds) in enumerate(zip(order, labels, strict=True)):
+        for slot, (place, kind) in enumerate(zip(places, kinds, strict=True)):
+            if 0 <= place < points.shape[1]:
+                coords[frame, slot], slot_labels[frame, slot] = points[frame, place], kind
+        if boxes is None:
+            slot_labels[frame, count] = -1
+        else:
+            coords[frame, count : count + 2] = boxes[frame].reshape(2, 2)
+            slot_labels[frame, count : count + 2] = 2, 3
+    return coords * np.array(scale, np.float32), slot_labels
 
 
 def mask_box(mask: Mask) -> Box:
@@ -326,16 +428,19 @@ def _sample(features: Floats, x: float, y: float) -> Floats:
     return np.asarray(above * (1 - down) + below * down, np.float32)
 
 
-def apply_mask(frame: Frame, mask: Mask) -> Frame:
-    """Masked observation: the frame where the mask is set, black elsewhere.
+def apply_mask(frame: Frame, mask: Mask, background: Frame | None = None) -> Frame:
+    """Masked observation: the frame where the mask is set, the background elsewhere.
 
     Parameters
     ----------
-    frame : (H, W, 3) uint8 array
-    mask : (H, W) bool array
+    frame : (H, W, 3) or (B, H, W, 3) uint8 array
+    mask : (H, W) or (B, H, W) bool array
+    background : (3,), (H, W, 3) or (B, H, W, 3) uint8 array, optional
+        A colour or a picture; black by default.
 
     Returns
     -------
-    (H, W, 3) uint8 array
+    array of the frame's shape, uint8
     """
-    return frame * mask[..., None].astype(np.uint8)
+    behind = np.zeros(3, np.uint8) if background is None else background
+    return np.where(mask[..., None], frame, behind)

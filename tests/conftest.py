@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import devices
 import pytest
 from synthetic_bundle import write_bundle
 from toy_models import dino_checkpoint, sam_checkpoint, toys  # noqa: F401
@@ -47,4 +48,11 @@ def segmenter(
 def one_segmenter(backend: str, bundle_folder: Path) -> Iterator[samg_fast.Segmenter]:
     """Open the separate bundle, where one kind of bundle is enough."""
     with samg_fast.load(bundle_folder, backend=backend, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(params=devices.NAMES)
+def place(request: pytest.FixtureRequest) -> Iterator[devices.Place]:
+    """Open each device in turn; what this build or this machine lacks is skipped by name."""
+    with devices.opened(request.param) as opened:
         yield opened

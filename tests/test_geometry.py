@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from PIL import Image
 from slow_walk import bilinear, to_frame
 
 from samg_fast.errors import InputError
-from samg_fast.geometry import Letterbox, cell_matrix, chain_matrix, chain_taps, resize_matrix
+from samg_fast.geometry import (
+    PILLOW_BITS,
+    Letterbox,
+    Taps,
+    cell_matrix,
+    chain_matrix,
+    chain_taps,
+    pillow_taps,
+    resize_matrix,
+)
 
 LENGTHS = [(1, 1), (1, 5), (5, 1), (84, 128), (128, 84), (7, 3), (64, 64), (32, 128)]
 
@@ -70,10 +82,37 @@ def test_chain_matrix(height: int, width: int, sides: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("crop", "n_out"), [(96, 84), (96, 200), (70, 33), (1, 4), (5, 1)])
 @pytest.mark.parametrize("sides", [(96,), (64, 96), (16, 64, 96)])
 def test_chain_taps(sides: tuple[int, ...], crop: int, n_out: int) -> None:
-    maps = np.random.default_rng(3).standard_normal((2, sides[0], 7)).astype(np.float32)
     taps = chain_taps(sides, crop, n_out)
     assert len(taps.source) <= 4
-    np.testing.assert_allclose(taps.apply(maps), chain_matrix(sides, crop, n_out) @ maps, atol=1e-6)
+    np.testing.assert_array_equal(dense(taps, sides[0]), chain_matrix(sides, crop, n_out))
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(84, 512), (640, 84), (7, 7), (5, 1), (1, 9), (1000, 3)])
+@pytest.mark.parametrize("taps_of", [pillow_taps, lambda n_in, n_out: chain_taps((n_in,), n_in, n_out)])
+def test_sources_are_neighbours(taps_of: Any, n_in: int, n_out: int) -> None:
+    """Kernels keep as many rows as there are taps: an entry's sources are next to each other, and never go back."""
+    source, weight = taps_of(n_in, n_out)
+    assert source.dtype == np.int32
+    assert source.min() >= 0
+    assert source.max() < n_in
+    assert np.isin(np.diff(source, axis=0), (0, 1)).all()
+    assert (np.diff(source, axis=1) >= 0).all()
+    assert (weight[1:][np.diff(source, axis=0) == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(84, 512), (640, 84), (7, 7), (5, 1), (1, 9)])
+def test_pillow_taps(n_in: int, n_out: int) -> None:
+    line = np.random.default_rng(n_in).integers(0, 256, n_in, np.uint8)
+    wanted = np.asarray(Image.fromarray(line[None]).resize((n_out, 1), Image.Resampling.BILINEAR))[0]
+    sums = dense(pillow_taps(n_in, n_out), n_in).astype(np.int64) @ line
+    assert ((sums + (1 << PILLOW_BITS - 1) >> PILLOW_BITS) == wanted).all()
+
+
+def dense(taps: Taps, n_in: int) -> np.ndarray:
+    matrix = np.zeros((taps.source.shape[1], n_in), np.float32)
+    for source, weight in zip(*taps, strict=True):
+        np.add.at(matrix, (np.arange(len(source)), source), weight)
+    return matrix
 
 
 def test_cell_matrix() -> None:
@@ -88,3 +127,6 @@ def test_cell_matrix() -> None:
 def test_cached_matrices_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         resize_matrix(3, 5)[0, 0] = 1
+    for array in (*chain_taps((3,), 3, 5), *pillow_taps(3, 5)):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1

@@ -1,4 +1,4 @@
-"""Masks: boxes, grid cells, point features, masked observations."""
+"""Masks: boxes, grid cells, point features."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from samg_fast.bundle import Bundle
 from samg_fast.errors import InputError, InputTypeError
 
 
-@pytest.mark.parametrize("module", [reference, ops])
-def test_mask_box(module: object) -> None:
-    box = module.mask_box  # type: ignore[attr-defined]
+def test_mask_box() -> None:
+    box = reference.mask_box
     mask = np.zeros((10, 14), bool)
     assert box(mask) == (1, 1, 13, 9)  # the official answer where there is nothing
     mask[3, 5] = True
@@ -91,16 +90,6 @@ def test_point_feature(x: float, y: float) -> None:
 def test_point_feature_outside(x: float, y: float) -> None:
     with pytest.raises(InputError, match="x and y must be from 0 to 5"):
         ops.point_feature(np.ones((7, 5, 5), np.float32), x, y)
-
-
-@pytest.mark.parametrize("module", [reference, ops])
-def test_apply_mask(module: object) -> None:
-    frame, mask = picture(30, 20)
-    masked = module.apply_mask(frame, mask)  # type: ignore[attr-defined]
-    assert masked.dtype == np.uint8
-    assert (masked[mask] == frame[mask]).all()
-    assert (masked[~mask] == 0).all()
-    assert (module.apply_mask(frame, mask.T.copy().T) == masked).all()  # type: ignore[attr-defined]
 
 
 def test_bad_masks() -> None:

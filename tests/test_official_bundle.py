@@ -71,8 +71,14 @@ def check(segmenter: samg_fast.Segmenter, target: samg_fast.Target, golden: Any,
             each.box,
             each.iou,
             each.low_res,
-            (ops.resize_logits(each.low_res, prompt_side=1024, height=height, width=width) > 0).sum(axis=(1, 2)),
+            areas(each.low_res, height, width),
         )
         for each in out.trace.decodes
     ]
     check_frame(golden, name, out.trace.similarity, turns, out.masked, maps=FEATURE)
+
+
+def areas(low_res: Any, height: int, width: int) -> Any:
+    """Pixels of each of a decode's masks at the frame's size."""
+    alone = np.ones((len(low_res), 1), np.float32)
+    return ops.resize_logits(low_res[:, None], weights=alone, prompt_side=1024, height=height, width=width).area

@@ -20,6 +20,7 @@ from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 
 from benchmarks.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
+from samg_fast.device import CPU  # noqa: E402
 from samg_fast.geometry import Letterbox  # noqa: E402
 from samg_fast.prompts import NEGATIVE, POSITIVE, Prompt, fill_slots  # noqa: E402
 
@@ -90,7 +91,7 @@ def test_tokens(variant: str, baked: bool) -> None:
     """Both as the official code runs it, and folded with its positions baked, as it is exported."""
     model = with_weights(DinoV2(variant))
     with np.load(GOLDEN / f"dinov2_{variant.replace('-', '_')}.npz") as golden:
-        image = ops.preprocess(golden["image"][None], dino_spec(448, model.shape.width))
+        image = ops.preprocess(golden["image"][None], [dino_spec(448, model.shape.width)])[0]
         np.testing.assert_allclose(image[0, :, ::37, ::37][:, :13, :13], golden["input_crop"], atol=2e-6)
         if baked:
             maps = PatchFeatures(fuse(model), 448).eval()(torch.from_numpy(image))
@@ -115,14 +116,14 @@ class Golden:
         self.embeddings = {name: self.encode(name) for name in ("walker84", "land480x640")}
 
     def input(self, picture: str) -> np.ndarray:
-        return ops.preprocess(self.arrays[f"{picture}.image"][None], self.spec)
+        return ops.preprocess(self.arrays[f"{picture}.image"][None], [self.spec])[0]
 
     def encode(self, picture: str) -> Any:
         return self.sam.image_encoder(torch.from_numpy(self.input(picture)))
 
     def decode(self, picture: str, prompt: Prompt, mask: Any = None, slots: int = 16) -> tuple[np.ndarray, np.ndarray]:
         height, width = self.arrays[f"{picture}.image"].shape[:2]
-        coords, labels = (torch.from_numpy(x) for x in fill_slots([prompt], Letterbox(height, width, 1024), slots))
+        coords, labels = (torch.from_numpy(x) for x in fill_slots([prompt], Letterbox(height, width, 1024), slots, CPU))
         has = torch.full((1,), float(mask is not None))
         masks, iou = self.decoder(
             self.embeddings[picture], coords, labels, torch.zeros(1, 1, 256, 256) if mask is None else mask, has
@@ -172,7 +173,9 @@ def test_embedding(golden: Golden, picture: str) -> None:
 def test_decode(golden: Golden, picture: str, index: int) -> None:
     height, width = golden.arrays[f"{picture}.image"].shape[:2]
     masks, iou = golden.decode(picture, prompts(golden, picture)[index])
-    logits = ops.resize_logits(masks[0], prompt_side=1024, height=height, width=width)
+    alone = np.ones((len(masks[0]), 1), np.float32)  # each mask for itself
+    size = {"prompt_side": 1024, "height": height, "width": width}
+    logits = ops.resize_logits(masks[0][:, None], weights=alone, **size).logits
     for multi, chosen in (("multi1", slice(1, 4)), ("multi0", slice(0, 1))):
         key = f"{picture}.prompt{index}.{multi}"
         assert relative(masks[0, chosen, ::8, ::8], golden.arrays[f"{key}.low_res_sample"]) <= LOW_RES

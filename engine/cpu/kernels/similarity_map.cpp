@@ -1,0 +1,427 @@
+// Dot products and squared norms of raw cells first, cosines from them, then the resize chain at the frame's pixels.
+//
+// DINOv2's map is brought to SAM's grid before its cells are normalised. A lifted cell is a weighted sum of up to four
+// cells, so its dot products are sums of theirs, and its squared norm follows from the products of neighbouring cells:
+// |a u + b v|^2 = a^2 |u|^2 + b^2 |v|^2 + 2 a b <u, v>. No channel is ever lifted.
+#include "samg/similarity_map.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "carver.h"
+#include "half.h"
+#include "kernels.h"
+#include "parallel.h"
+#include "taps.h"
+
+namespace samg::cpu::SAMG_LEVEL {
+
+namespace {
+
+constexpr int tile = 512;        // cells whose sums stay in the first cache
+constexpr int most_at_once = 8;  // features
+constexpr float smallest_norm = 1e-12f;
+constexpr float cancelled = 1.f / 16;  // below this share of what it is made of, a squared norm is summed anew
+
+/// Sums over the channels of a map, each (cells,) long.
+struct Sums {
+    float* dots;     // (count, cells) with each feature
+    float* squares;  // of each cell with itself
+    float* right;    // with its neighbours; null for a map that is not lifted
+    float* down;
+    float* down_right;
+    float* down_left;
+};
+
+/// Sums of one row of the DINO map, lifted along the rows: of cells u_x.
+struct Row {
+    float* squares;   // (g,) |u_x|^2
+    float* bounds;    // (g,) what |u_x|^2 cannot be greater than
+    float* products;  // (g,) <u_x, u_x+1>
+    float* dots;      // (count, g)
+};
+
+struct Scratch {
+    Sums sam, dino;
+    float* cosines;  // (count, G, G), summed over both maps
+    float* blended;  // (G,)
+    Row row;
+    float *lifted_squares, *lifted_bounds, *inverse_norms, *zeros;  // (G,)
+};
+
+Sums carve(const FeatureMap& map, int count, bool lifted, Carver& carver) {
+    const size_t cells = static_cast<size_t>(map.grid) * static_cast<size_t>(map.grid);
+    Sums sums{};
+    sums.dots = carver.take<float>(static_cast<size_t>(count) * cells);
+    sums.squares = carver.take<float>(cells);
+    if (lifted) {
+        sums.right = carver.take<float>(cells);
+        sums.down = carver.take<float>(cells);
+        sums.down_right = carver.take<float>(cells);
+        sums.down_left = carver.take<float>(cells);
+    }
+    return sums;
+}
+
+Scratch carve(const SimilarityMap& arguments, Carver& carver) {
+    const size_t count = static_cast<size_t>(arguments.count), grid = static_cast<size_t>(arguments.sam.grid);
+    Scratch scratch;
+    scratch.sam = carve(arguments.sam, arguments.count, false, carver);
+    scratch.dino = carve(arguments.dino, arguments.count, arguments.sam.grid != arguments.dino.grid, carver);
+    scratch.cosines = carver.take<float>(count * grid * grid);
+    scratch.blended = carver.take<float>(grid);
+    const size_t dino_grid = static_cast<size_t>(arguments.dino.grid);
+    scratch.row.squares = carver.take<float>(dino_grid);
+    scratch.row.bounds = carver.take<float>(dino_grid);
+    scratch.row.products = carver.take<float>(dino_grid);
+    scratch.row.dots = carver.take<float>(count * dino_grid);
+    scratch.lifted_squares = carver.take<float>(grid);
+    scratch.lifted_bounds = carver.take<float>(grid);
+    scratch.inverse_norms = carver.take<float>(grid);
+    scratch.zeros = carver.take<float>(grid);
+    return scratch;
+}
+
+size_t bytes_per_frame(const SimilarityMap& arguments) {
+    Carver carver;
+    carve(arguments, carver);
+    return carver.bytes();
+}
+
+/// Four channels of a tile's cells as floats; what is missing in the last four is zero.
+template <class Number>
+struct Channels {
+    float buffer[4][tile];
+    const float* rows[4];
+
+    void load(const Number* cells, ptrdiff_t plane, int channels, int channel, int first, int count) {
+        for (int i = 0; i < 4; ++i) {
+            if (channel + i < channels) {
+                rows[i] = as_floats(cells + (channel + i) * plane + first, buffer[i], count);
+            } else {
+                memset(buffer[i], 0, sizeof buffer[i]);
+                rows[i] = buffer[i];
+            }
+        }
+    }
+};
+
+/// Adds four channels of `count` cells to the dot products with `features` features.
+template <int features>
+void add_dots(const float* const rows[4], int count, const float (&weights)[most_at_once][4], float* __restrict dots) {
+    const float* __restrict a = rows[0], * __restrict b = rows[1], * __restrict c = rows[2], * __restrict d = rows[3];
+    for (int i = 0; i < count; ++i) {
+        for (int k = 0; k < features; ++k) {
+            dots[k * tile + i] +=
+                (a[i] * weights[k][0] + b[i] * weights[k][1]) + (c[i] * weights[k][2] + d[i] * weights[k][3]);
+        }
+    }
+}
+
+using AddDots = void (*)(const float* const[4], int, const float (&)[most_at_once][4], float*);
+constexpr AddDots add_dots_of[most_at_once + 1] = {nullptr,     add_dots<1>, add_dots<2>, add_dots<3>, add_dots<4>,
+                                                   add_dots<5>, add_dots<6>, add_dots<7>, add_dots<8>};
+
+/// Adds the products of four channels of cells with those of the cells `offset` further on.
+void add_products(const float* const rows[4], const float* const others[4], int count, float* __restrict sums) {
+    const float* __restrict a = rows[0], * __restrict b = rows[1], * __restrict c = rows[2], * __restrict d = rows[3];
+    const float *e = others[0], *f = others[1], *g = others[2], *h = others[3];
+    for (int i = 0; i < count; ++i) sums[i] += (a[i] * e[i] + b[i] * f[i]) + (c[i] * g[i] + d[i] * h[i]);
+}
+
+/// Dot products of a tile's cells with all features, in chunks, and their squares with the first chunk.
+template <class Number>
+void sum_tile(const FeatureMap& map, int count, const Number* cells, const float* features, const Sums& sums,
+              int first) {
+    const ptrdiff_t plane = static_cast<ptrdiff_t>(map.grid) * map.grid;
+    const int n = static_cast<int>(plane) - first < tile ? static_cast<int>(plane) - first : tile;
+    Channels<Number> channels;
+    for (int start = 0; start < count; start += most_at_once) {
+        const int chunk = count - start < most_at_once ? count - start : most_at_once;
+        float dots[most_at_once * tile], squares[tile];
+        memset(dots, 0, sizeof(float) * static_cast<size_t>(chunk) * tile);
+        memset(squares, 0, sizeof squares);
+        for (int channel = 0; channel < map.channels; channel += 4) {
+            channels.load(cells, plane, map.channels, channel, first, n);
+            float weights[most_at_once][4] = {};
+            for (int k = 0; k < chunk; ++k) {
+                const float* feature = features + static_cast<ptrdiff_t>(start + k) * map.channels + channel;
+                for (int i = 0; i < 4 && channel + i < map.channels; ++i) weights[k][i] = feature[i];
+            }
+            add_dots_of[chunk](channels.rows, n, weights, dots);
+            if (start == 0) add_products(channels.rows, channels.rows, n, squares);
+        }
+        for (int k = 0; k < chunk; ++k) {
+            memcpy(sums.dots + (start + k) * plane + first, dots + k * tile, sizeof(float) * static_cast<size_t>(n));
+        }
+        if (start == 0) memcpy(sums.squares + first, squares, sizeof(float) * static_cast<size_t>(n));
+    }
+}
+
+constexpr int neighbours = 4;  // right, down, down and right, down and left
+
+/// A channel's cells of a tile and their neighbours, as floats, as far as all of them are in the map.
+template <class Number>
+struct Neighbourhood {
+    float buffer[1 + neighbours][tile];
+    const float* own;
+    const float* others[neighbours];
+
+    void load(const Number* cells, const int (&offsets)[neighbours], int count) {
+        own = as_floats(cells, buffer[0], count);
+        for (int i = 0; i < neighbours; ++i) others[i] = as_floats(cells + offsets[i], buffer[1 + i], count);
+    }
+};
+
+/// Adds the products of two channels' cells with their neighbours.
+void add_neighbours(const float* a, const float* const b[neighbours], const float* c, const float* const d[neighbours],
+                    int count, float* __restrict right, float* __restrict down, float* __restrict down_right,
+                    float* __restrict down_left) {
+    const float *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3], *d0 = d[0], *d1 = d[1], *d2 = d[2], *d3 = d[3];
+    for (int i = 0; i < count; ++i) {
+        right[i] += a[i] * b0[i] + c[i] * d0[i];
+        down[i] += a[i] * b1[i] + c[i] * d1[i];
+        down_right[i] += a[i] * b2[i] + c[i] * d2[i];
+        down_left[i] += a[i] * b3[i] + c[i] * d3[i];
+    }
+}
+
+/// Products of a tile's cells with the cells right of, below and diagonally below them. Beyond the map they are 0, and
+/// across the end of a row meaningless: neither is used.
+template <class Number>
+void sum_neighbours(const FeatureMap& map, const Number* cells, const Sums& sums, int first) {
+    const int plane = map.grid * map.grid, left = plane - first, n = left < tile ? left : tile;
+    const int offsets[neighbours] = {1, map.grid, map.grid + 1, map.grid - 1};
+    const int inside = left - map.grid - 1 < 0 ? 0 : left - map.grid - 1 < n ? left - map.grid - 1 : n;
+    float products[neighbours][tile] = {};
+    Neighbourhood<Number> even, odd;
+    for (int channel = 0; inside > 0 && channel < map.channels; channel += 2) {
+        const Number* here = cells + static_cast<ptrdiff_t>(channel) * plane + first;
+        even.load(here, offsets, inside);
+        if (channel + 1 < map.channels) {
+            odd.load(here + plane, offsets, inside);
+        } else {
+            memset(odd.buffer, 0, sizeof odd.buffer);
+            odd.own = odd.buffer[0];
+            for (int i = 0; i < neighbours; ++i) odd.others[i] = odd.buffer[0];
+        }
+        add_neighbours(even.own, even.others, odd.own, odd.others, inside, products[0], products[1], products[2],
+                       products[3]);
+    }
+    for (int channel = 0; inside < n && channel < map.channels; ++channel) {  // the map's last cells have not all four
+        const Number* here = cells + static_cast<ptrdiff_t>(channel) * plane + first;
+        for (int k = 0; k < neighbours; ++k) {
+            for (int i = inside; i < n && i + offsets[k] < left; ++i) {
+                products[k][i] += to_float(here[i]) * to_float(here[i + offsets[k]]);
+            }
+        }
+    }
+    float* const outs[neighbours] = {sums.right, sums.down, sums.down_right, sums.down_left};
+    for (int k = 0; k < neighbours; ++k) {
+        memcpy(outs[k] + first, products[k], sizeof(float) * static_cast<size_t>(n));
+    }
+}
+
+int tiles(const FeatureMap& map) { return (map.grid * map.grid + tile - 1) / tile; }
+
+template <class Number>
+void sum_map(const SimilarityMap& arguments, const FeatureMap& map, int frame, const Sums& sums, int index) {
+    const ptrdiff_t cells_per_frame = static_cast<ptrdiff_t>(map.channels) * map.grid * map.grid;
+    const Number* cells = static_cast<const Number*>(map.cells) + frame * cells_per_frame;
+    const float* features = map.features + frame * map.stride;
+    sum_tile(map, arguments.count, cells, features, sums, index * tile);
+    if (sums.right != nullptr) sum_neighbours(map, cells, sums, index * tile);
+}
+
+void sum_map(const SimilarityMap& arguments, const FeatureMap& map, int frame, const Sums& sums, int index) {
+    if (map.element == Element::float32) {
+        sum_map<float>(arguments, map, frame, sums, index);
+    } else {
+        sum_map<Half>(arguments, map, frame, sums, index);
+    }
+}
+
+inline float inverse_norm(float square) {
+    const float norm = sqrtf(square);
+    return 1 / (norm > smallest_norm ? norm : smallest_norm);
+}
+
+/// One entry of a lift's axis: the two cells it lies between.
+struct Between {
+    int low, high;
+    float low_weight, high_weight;
+};
+
+inline Between between(const Taps& lift, int i) {
+    const int low = lift.source[i];
+    if (lift.count == 1) return {low, low, lift.weight[i], 0};
+    return {low, lift.source[lift.length + i], lift.weight[i], lift.weight[lift.length + i]};
+}
+
+inline float cell_value(const FeatureMap& map, ptrdiff_t index) {
+    if (map.element == Element::float32) return static_cast<const float*>(map.cells)[index];
+    return to_float(static_cast<const Half*>(map.cells)[index]);
+}
+
+/// Adds the cosines of one lifted cell from its channels: for where the products of neighbours nearly cancel out.
+void add_cell_exactly(const SimilarityMap& arguments, int frame, Between row, Between column, float* cosines) {
+    const FeatureMap& map = arguments.dino;
+    const ptrdiff_t grid = map.grid, plane = grid * grid, start = frame * map.channels * plane;
+    const ptrdiff_t out_plane = static_cast<ptrdiff_t>(arguments.sam.grid) * arguments.sam.grid;
+    const auto lifted = [&](int channel) {
+        const ptrdiff_t base = start + channel * plane;
+        const auto along = [&](ptrdiff_t y) {
+            const float low = cell_value(map, base + y * grid + column.low) * column.low_weight;
+            return low + cell_value(map, base + y * grid + column.high) * column.high_weight;
+        };
+        return along(row.low) * row.low_weight + along(row.high) * row.high_weight;
+    };
+    float square = 0;
+    for (int channel = 0; channel < map.channels; ++channel) square += lifted(channel) * lifted(channel);
+    for (int k = 0; k < arguments.count; ++k) {
+        const float* feature = map.features + frame * map.stride + static_cast<ptrdiff_t>(k) * map.channels;
+        float dot = 0;
+        for (int channel = 0; channel < map.channels; ++channel) dot += lifted(channel) * feature[channel];
+        cosines[k * out_plane] += dot * inverse_norm(square);
+    }
+}
+
+/// Lifts squares, products and dots of the rows above and below along the rows: what then is left is one row's.
+void lift_rows(const SimilarityMap& arguments, Between row, const Scratch& scratch) {
+    const int grid = arguments.dino.grid;
+    const ptrdiff_t plane = static_cast<ptrdiff_t>(grid) * grid;
+    const ptrdiff_t above = static_cast<ptrdiff_t>(row.low) * grid, below = static_cast<ptrdiff_t>(row.high) * grid;
+    const float a = row.low_weight, b = row.high_weight;
+    const Sums& sums = scratch.dino;
+    const Row& lifted = scratch.row;
+    for (int x = 0; x < grid; ++x) {
+        lifted.squares[x] = a * a * sums.squares[above + x];
+        lifted.bounds[x] = a * sums.squares[above + x];
+    }
+    for (int x = 0; x + 1 < grid; ++x) lifted.products[x] = a * a * sums.right[above + x];
+    lifted.products[grid - 1] = 0;
+    for (int k = 0; k < arguments.count; ++k) {
+        for (int x = 0; x < grid; ++x) lifted.dots[k * grid + x] = a * sums.dots[k * plane + above + x];
+    }
+    if (b == 0) return;
+    for (int x = 0; x < grid; ++x) {
+        lifted.squares[x] += b * b * sums.squares[below + x] + 2 * a * b * sums.down[above + x];
+        lifted.bounds[x] += b * sums.squares[below + x];
+    }
+    for (int x = 0; x + 1 < grid; ++x) {
+        const float across = sums.down_right[above + x] + sums.down_left[above + x + 1];
+        lifted.products[x] += b * b * sums.right[below + x] + a * b * across;
+    }
+    for (int k = 0; k < arguments.count; ++k) {
+        for (int x = 0; x < grid; ++x) lifted.dots[k * grid + x] += b * sums.dots[k * plane + below + x];
+    }
+}
+
+/// Adds the cosines with one row of the lifted map.
+void add_lifted_row(const SimilarityMap& arguments, int frame, int y, const Scratch& scratch) {
+    const int grid = arguments.dino.grid, out_grid = arguments.sam.grid;
+    const ptrdiff_t out_plane = static_cast<ptrdiff_t>(out_grid) * out_grid;
+    const Between row = between(arguments.lift, y);
+    lift_rows(arguments, row, scratch);
+    const Row& lifted = scratch.row;
+    const bool mixed = arguments.lift.count > 1;
+    const int32_t *low = arguments.lift.source, *high = mixed ? low + out_grid : low;
+    const float *low_weight = arguments.lift.weight, *high_weight = mixed ? low_weight + out_grid : scratch.zeros;
+    float* out = scratch.cosines + static_cast<ptrdiff_t>(y) * out_grid;
+    for (int x = 0; x < out_grid; ++x) {
+        const float c = low_weight[x], d = high_weight[x];
+        // What has no weight may be no number and must not count; by convexity no lifted square is greater than the
+        // squares it is made of, weighted alike: its bound
+        const float square = d * d * lifted.squares[high[x]] + 2 * c * d * lifted.products[low[x]];
+        const float bound = d * lifted.bounds[high[x]];
+        scratch.lifted_squares[x] = c * c * lifted.squares[low[x]] + (d != 0 ? square : 0);
+        scratch.lifted_bounds[x] = c * lifted.bounds[low[x]] + (d != 0 ? bound : 0);
+    }
+    bool all_good = true;
+    for (int x = 0; x < out_grid; ++x) {
+        const bool good = !(scratch.lifted_squares[x] < cancelled * scratch.lifted_bounds[x]);
+        all_good = all_good && good;
+        scratch.inverse_norms[x] = good ? inverse_norm(scratch.lifted_squares[x]) : 0;
+    }
+    for (int k = 0; k < arguments.count; ++k) {
+        const float* dots = lifted.dots + k * grid;
+        float* to = out + k * out_plane;
+        for (int x = 0; x < out_grid; ++x) {
+            const float dot = high_weight[x] * dots[high[x]];
+            to[x] += (low_weight[x] * dots[low[x]] + (high_weight[x] != 0 ? dot : 0)) * scratch.inverse_norms[x];
+        }
+    }
+    for (int x = 0; !all_good && x < out_grid; ++x) {
+        if (scratch.lifted_squares[x] < cancelled * scratch.lifted_bounds[x]) {
+            add_cell_exactly(arguments, frame, row, between(arguments.lift, x), out + x);
+        }
+    }
+}
+
+void add_cosines(const SimilarityMap& arguments, int frame, const Scratch& scratch) {
+    const int grid = arguments.sam.grid, cells = grid * grid;
+    const bool lifted = scratch.dino.right != nullptr;
+    memset(scratch.cosines, 0, sizeof(float) * static_cast<size_t>(arguments.count) * static_cast<size_t>(cells));
+    const Sums* const both[] = {&scratch.sam, &scratch.dino};
+    for (int map = 0; map < (lifted ? 1 : 2); ++map) {
+        const Sums* sums = both[map];
+        for (int i = 0; i < cells; ++i) sums->squares[i] = inverse_norm(sums->squares[i]);
+        for (int k = 0; k < arguments.count; ++k) {
+            float* __restrict out = scratch.cosines + static_cast<ptrdiff_t>(k) * cells;
+            const float* __restrict dots = sums->dots + static_cast<ptrdiff_t>(k) * cells;
+            for (int i = 0; i < cells; ++i) out[i] += dots[i] * sums->squares[i];
+        }
+    }
+    for (int y = 0; lifted && y < grid; ++y) add_lifted_row(arguments, frame, y, scratch);
+}
+
+void of_frame(const SimilarityMap& arguments, int frame, const Scratch& scratch, int threads) {
+    const int sam_tiles = tiles(arguments.sam), dino_tiles = tiles(arguments.dino);
+    parallel_for(sam_tiles + dino_tiles, threads, [&](int item, int) {
+        // The DINO side's tiles first: they are the longer ones
+        if (item < dino_tiles) {
+            sum_map(arguments, arguments.dino, frame, scratch.dino, item);
+        } else {
+            sum_map(arguments, arguments.sam, frame, scratch.sam, item - dino_tiles);
+        }
+    });
+    memset(scratch.zeros, 0, sizeof(float) * static_cast<size_t>(arguments.sam.grid));
+    add_cosines(arguments, frame, scratch);
+    const int grid = arguments.sam.grid, height = arguments.rows.length, width = arguments.columns.length;
+    for (int k = 0; k < arguments.count; ++k) {
+        const float* cosines = scratch.cosines + static_cast<ptrdiff_t>(k) * grid * grid;
+        float* out = arguments.out + (static_cast<ptrdiff_t>(frame) * arguments.count + k) * height * width;
+        for (int y = 0; y < height; ++y) {
+            blend_rows(cosines, grid, arguments.rows, y, scratch.blended);
+            for (int x = 0; x < grid; ++x) scratch.blended[x] *= 0.5f;  // the average of both maps
+            resize_row(scratch.blended, arguments.columns, arguments.columns.weight, 0.f,
+                       out + static_cast<ptrdiff_t>(y) * width);
+        }
+    }
+}
+
+long long bytes_read(const FeatureMap& map) {
+    return static_cast<long long>(map.channels) * map.grid * map.grid * (map.element == Element::float32 ? 4 : 2);
+}
+
+/// How many frames are done at once; each then by one thread.
+int at_once(const SimilarityMap& arguments, int threads) { return arguments.batch < threads ? 1 : threads; }
+
+}  // namespace
+
+std::size_t workspace(const SimilarityMap& arguments, int threads) {
+    return bytes_per_frame(arguments) * static_cast<size_t>(at_once(arguments, threads));
+}
+
+void similarity_map(const SimilarityMap& arguments, void* memory, int threads) {
+    const long long bytes = bytes_read(arguments.sam) + bytes_read(arguments.dino);
+    const size_t each = bytes_per_frame(arguments);
+    const int frames = at_once(arguments, threads);
+    parallel_for(
+        arguments.batch, frames == 1 ? 1 : useful_threads(frames, arguments.batch * bytes), [&](int frame, int worker) {
+            Carver carver(static_cast<unsigned char*>(memory) + static_cast<size_t>(worker) * each);
+            of_frame(arguments, frame, carve(arguments, carver), frames == 1 ? useful_threads(threads, bytes) : 1);
+        });
+}
+
+}  // namespace samg::cpu::SAMG_LEVEL

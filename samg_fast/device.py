@@ -1,0 +1,163 @@
+"""Where the operations of `samg_fast.ops` run: whose arrays they take, who makes new ones, and the kernels."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from samg_fast.arrays import as_array
+from samg_fast.errors import InputError
+
+try:
+    import samg_fast._engine as _engine
+except ImportError as error:
+    raise ImportError(
+        f"samg_fast._engine cannot be loaded ({error}): the package has to be built, so install it with pip"
+    ) from error
+
+__all__ = ["CPU", "Array", "Cpu", "Device", "available_threads"]
+
+Array = Any
+"""An array of a device: anything with `shape` and a NumPy `dtype` that the device's kernels take."""
+
+
+class Device(Protocol):
+    """Where operations run."""
+
+    name: str
+
+    def view(self, name: str, value: Any, wanted: str) -> Array:
+        """Return an argument as an array of this device, without a copy.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name, for the message.
+        value : array
+        wanted : str
+            What is expected, for the message.
+
+        Raises
+        ------
+        InputTypeError
+            It is no array, or not one of this device.
+        """
+        ...
+
+    def contiguous(self, name: str, array: Array, first: int = 0) -> Array:
+        """Return an array that is in C order from axis `first` on: itself, or a copy where the device makes such.
+
+        Raises
+        ------
+        InputError
+            It is not in C order, and this device makes no copies.
+        """
+        ...
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Make an array."""
+        ...
+
+    def reshape(self, array: Array, shape: Sequence[int]) -> Array:
+        """Return an array in C order with another shape, without a copy."""
+        ...
+
+    def constant(self, array: NDArray[Any]) -> Array:
+        """Return a read-only NumPy array that is the same at every call as an array of this device."""
+        ...
+
+    def run(self, operation: str, *arguments: object) -> None:
+        """Run a kernel by its name, on this device's arrays.
+
+        Raises
+        ------
+        RuntimeError
+            The device reports an error: the message names the operation and the error.
+        """
+        ...
+
+
+class Cpu:
+    """A processor, on NumPy arrays.
+
+    It may be used from several threads at once; kernels release the GIL.
+
+    Parameters
+    ----------
+    threads : int, optional
+        The most threads an operation may use; by default as many as this process may. A second one is started only
+        where there is work for it.
+
+    Raises
+    ------
+    InputError
+        `threads` is less than 1.
+    """
+
+    name = "cpu"
+    engine: Any = _engine
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        self.threads = threads or available_threads()
+        self._launch = self.threads
+        self._local = threading.local()
+
+    def view(self, name: str, value: Any, wanted: str) -> Array:
+        """Return an argument as a NumPy array; see `Device.view`."""
+        return as_array(name, value, wanted)
+
+    def contiguous(self, name: str, array: Array, first: int = 0) -> Array:
+        """Return an array that is in C order from axis `first` on: itself, or a copy in C order."""
+        del name
+        if array.flags.c_contiguous:
+            return array
+        expected = array.itemsize
+        for axis in reversed(range(first, array.ndim)):
+            if array.shape[axis] > 1 and array.strides[axis] != expected:
+                return np.ascontiguousarray(array)
+            expected *= array.shape[axis]
+        return array if first and min(array.strides[:first]) >= 0 else np.ascontiguousarray(array)
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Make a NumPy array."""
+        return np.empty(shape, dtype)
+
+    def reshape(self, array: Array, shape: Sequence[int]) -> Array:
+        """Return an array in C order with another shape, without a copy."""
+        return array.reshape(shape)
+
+    def constant(self, array: NDArray[Any]) -> Array:
+        """Return the array itself."""
+        return array
+
+    def run(self, operation: str, *arguments: object) -> None:
+        """Run a kernel by its name; see `Device.run`."""
+        kernel = getattr(self.engine, operation)
+        workspace: NDArray[np.uint8] | None = getattr(self._local, "workspace", None)
+        if workspace is None:
+            workspace = self._local.workspace = np.empty(1 << 16, np.uint8)
+        needed = kernel(*arguments, workspace, self._launch)
+        if needed > workspace.size:
+            self._local.workspace = np.empty(needed, np.uint8)
+            kernel(*arguments, self._local.workspace, self._launch)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.threads} threads>"
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+CPU = Cpu()
+"""The processor with as many threads as there are: where operations run unless they are told otherwise."""
