@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ DEVICES = ("cpu", "cuda")
 MODELS = ("l0-vits14", "tiny")
 
 _BLOCK = 2e-4  # seconds that a time should be the mean of
+_PAUSE = 5e-3  # seconds before a time is taken: PyTorch's threads stay awake for a while after they have worked
 _MOST_CALLS = 50
 _QUEUED_CALLS = 20  # a GPU queues about a thousand launches
 
@@ -89,6 +91,8 @@ def measure(
     for turn in range(rounds):
         for step, pair in zip(steps, turns, strict=True):
             for kept, call, count in pair[:: -1 if turn % 2 else 1]:
+                sleep(_PAUSE)
+                call()  # the clock and the caches are as after other work again
                 kept.append(place.seconds(call, count) * 1e3)
             if place.queued_seconds is not None:
                 times[step.op].queued.append(place.queued_seconds(step.ours, _QUEUED_CALLS) * 1e3)

@@ -15,12 +15,12 @@ __all__ = [
     "Floats",
     "Frame",
     "Mask",
-    "as_array",
     "check_floats",
     "check_frame",
     "check_frames",
     "check_mask",
     "check_points",
+    "check_whole",
     "describe",
 ]
 
@@ -42,30 +42,6 @@ def describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"{value!r}" if isinstance(value, (int, float, str, type(None))) else type(value).__name__
-
-
-def as_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
-    """Return `value` as a NumPy array, without guessing.
-
-    Parameters
-    ----------
-    name : str
-        The argument's name, for the message.
-    value : array
-        NumPy's, or anything that turns itself into one.
-    wanted : str
-        What is expected, for the message.
-
-    Raises
-    ------
-    InputTypeError
-        It is neither.
-    """
-    if isinstance(value, np.ndarray):
-        return value
-    if not hasattr(value, "__array__"):  # nested lists would be guesses about dtype
-        raise InputTypeError(f"{name} must be {wanted}, not {describe(value)}")
-    return np.asarray(value)
 
 
 def check_frame(name: str, value: Any) -> Frame:
@@ -117,7 +93,7 @@ def check_mask(name: str, value: Any, shape: tuple[int, ...] | None) -> Mask:
     InputError
         It has another size than the frame, or is empty.
     """
-    mask = as_array(name, value, "a (H, W) bool array")
+    mask = _as_array(name, value, "a (H, W) bool array")
     if mask.dtype != np.bool_:
         raise InputTypeError(
             f"{name} must be a (H, W) bool array, not {describe(mask)} (a grey mask becomes one by `> 0`)"
@@ -195,7 +171,7 @@ def check_floats(name: str, value: Any, shape: tuple[int | None, ...], *, finite
     InputError
         It has another shape, or holds NaN or infinity where that is refused.
     """
-    array = as_array(name, value, "a float32 array")
+    array = _as_array(name, value, "a float32 array")
     good = array.ndim == len(shape) and all(s is None or s == n for s, n in zip(shape, array.shape, strict=True))
     if not good or array.dtype != np.float32:
         lengths = ", ".join("any" if length is None else str(length) for length in shape)
@@ -206,8 +182,33 @@ def check_floats(name: str, value: Any, shape: tuple[int | None, ...], *, finite
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Check that `value` is a whole number in a range.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : int
+    least : int
+    most : int, optional
+
+    Raises
+    ------
+    InputTypeError
+        It is no whole number.
+    InputError
+        It is less or more.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise InputTypeError(f"{name} must be a whole number, not {describe(value)}")
+    if value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be {limits}, not {value}")
+
+
 def _check_picture(name: str, value: Any, wanted: str, ndim: int) -> Frame:
-    array = as_array(name, value, f"a {wanted} uint8 array")
+    array = _as_array(name, value, f"a {wanted} uint8 array")
     if array.ndim != ndim or array.shape[-1] != 3:
         raise InputError(f"{name} must be a {wanted} uint8 RGB array, not {describe(array)}")
     if array.dtype != np.uint8:
@@ -215,3 +216,11 @@ def _check_picture(name: str, value: Any, wanted: str, ndim: int) -> Frame:
     if 0 in array.shape:
         raise InputError(f"{name} must have at least one pixel, not shape {array.shape}")
     return array
+
+
+def _as_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__array__"):  # nested lists would be guesses about dtype
+        raise InputTypeError(f"{name} must be {wanted}, not {describe(value)}")
+    return np.asarray(value)

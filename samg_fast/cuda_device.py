@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samg_fast.arrays import describe
 from samg_fast.device import Array
-from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
+from samg_fast.errors import BackendError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from cuda.core import Stream
@@ -81,19 +80,21 @@ class Cuda:
         """Wait until everything queued is done."""
         self._stream.sync()
 
-    def view(self, name: str, value: Any, wanted: str) -> Array:
+    @property
+    def where(self) -> str:
+        """Where its arrays are; see `samg_fast.device.Device`."""
+        return f" in the memory of GPU {self._device.device_id}"
+
+    def view(self, value: Any, *, written: bool = False) -> Array | None:
         """Return an argument as a view of this GPU's memory; see `samg_fast.device.Device.view`."""
-        if isinstance(value, self._view):
-            view = value
-        else:
+        del written  # a view is never a copy
+        view = value
+        if not isinstance(value, self._view):
             try:
                 view = self._view(value, stream_ptr=self._launch)
-            except (BufferError, TypeError) as error:
-                raise InputTypeError(f"{name} must be {wanted} in a GPU's memory, not {describe(value)}") from error
-        if not view.is_device_accessible or view.device_id != self._device.device_id:
-            where = f"GPU {self._device.device_id}"
-            raise InputTypeError(f"{name} must be {wanted} in the memory of {where}, not {describe(value)} elsewhere")
-        return view
+            except (BufferError, TypeError):
+                return None
+        return view if view.is_device_accessible and view.device_id == self._device.device_id else None
 
     def contiguous(self, name: str, array: Array, first: int = 0) -> Array:
         """Return an array that is in C order from axis `first` on; others are refused, as a copy would be hidden."""
@@ -104,6 +105,10 @@ class Cuda:
                 raise InputError(f"{name} must be in C order{axes}, not have the strides {array.strides}")
             expected *= array.shape[axis]
         return array
+
+    def writable(self, array: Array) -> bool:
+        """Say whether an array is not read-only."""
+        return not array.readonly
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Make an array, in the order of the stream."""
@@ -135,10 +140,12 @@ class Cuda:
     def download(self, array: Array) -> NDArray[Any]:
         """Copy an array of this GPU in C order into a NumPy array, and wait for it."""
         size = math.prod(array.shape) * array.dtype.itemsize
-        host = self._core.LegacyPinnedMemoryResource().allocate(max(size, 1))
-        self._core.Buffer.from_handle(array.ptr, max(size, 1), owner=array).copy_to(host, stream=self._stream)
+        if size == 0:
+            return np.empty(array.shape, array.dtype)
+        host = self._core.LegacyPinnedMemoryResource().allocate(size)
+        self._core.Buffer.from_handle(array.ptr, size, owner=array).copy_to(host, stream=self._stream)
         self.synchronize()
-        return np.frombuffer(np.from_dlpack(host).tobytes()[:size], array.dtype).reshape(array.shape)
+        return np.frombuffer(np.from_dlpack(host).tobytes(), array.dtype).reshape(array.shape)
 
     def run(self, operation: str, *arguments: object) -> None:
         """Queue the kernels of an operation; see `samg_fast.device.Device.run`."""

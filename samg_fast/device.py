@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samg_fast.arrays import as_array
-from samg_fast.errors import InputError
+from samg_fast.arrays import check_whole
 
 try:
     import samg_fast._engine as _engine
@@ -22,6 +21,8 @@ except ImportError as error:
 
 __all__ = ["CPU", "Array", "Cpu", "Device", "available_threads"]
 
+_CACHE_LINE = 64
+
 Array = Any
 """An array of a device: anything with `shape` and a NumPy `dtype` that the device's kernels take."""
 
@@ -31,21 +32,15 @@ class Device(Protocol):
 
     name: str
 
-    def view(self, name: str, value: Any, wanted: str) -> Array:
-        """Return an argument as an array of this device, without a copy.
+    @property
+    def where(self) -> str:
+        """Where its arrays are, as the end of "must be float32 of shape (3,)"."""
+        ...
 
-        Parameters
-        ----------
-        name : str
-            The argument's name, for the message.
-        value : array
-        wanted : str
-            What is expected, for the message.
+    def view(self, value: Any, *, written: bool = False) -> Array | None:
+        """Return an argument as an array of this device; None if it is none, or of another device.
 
-        Raises
-        ------
-        InputTypeError
-            It is no array, or not one of this device.
+        One that is written to is never a copy.
         """
         ...
 
@@ -57,6 +52,10 @@ class Device(Protocol):
         InputError
             It is not in C order, and this device makes no copies.
         """
+        ...
+
+    def writable(self, array: Array) -> bool:
+        """Say whether an array is not read-only."""
         ...
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
@@ -95,35 +94,39 @@ class Cpu:
 
     Raises
     ------
-    InputError
-        `threads` is less than 1.
+    InputTypeError, InputError
+        `threads` is no whole number, or less than 1.
     """
 
     name = "cpu"
+    where = ""
     engine: Any = _engine
 
     def __init__(self, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}")
+        if threads is not None:
+            check_whole("threads", threads, 1)
         self.threads = threads or available_threads()
         self._launch = self.threads
         self._local = threading.local()
 
-    def view(self, name: str, value: Any, wanted: str) -> Array:
-        """Return an argument as a NumPy array; see `Device.view`."""
-        return as_array(name, value, wanted)
+    def view(self, value: Any, *, written: bool = False) -> Array | None:
+        """Return an argument as a NumPy array, without guessing; see `Device.view`."""
+        if type(value) is np.ndarray:
+            return value
+        known = isinstance(value, np.ndarray) or (hasattr(value, "__array__") and not written)
+        return np.asarray(value) if known else None
 
     def contiguous(self, name: str, array: Array, first: int = 0) -> Array:
         """Return an array that is in C order from axis `first` on: itself, or a copy in C order."""
         del name
-        if array.flags.c_contiguous:
+        flags = array.flags
+        if flags.aligned and (flags.c_contiguous or (first and _dense_from(array, first))):
             return array
-        expected = array.itemsize
-        for axis in reversed(range(first, array.ndim)):
-            if array.shape[axis] > 1 and array.strides[axis] != expected:
-                return np.ascontiguousarray(array)
-            expected *= array.shape[axis]
-        return array if first and min(array.strides[:first]) >= 0 else np.ascontiguousarray(array)
+        return array.copy(order="C")
+
+    def writable(self, array: Array) -> bool:
+        """Say whether an array is not read-only."""
+        return bool(array.flags.writeable)
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Make a NumPy array."""
@@ -142,14 +145,31 @@ class Cpu:
         kernel = getattr(self.engine, operation)
         workspace: NDArray[np.uint8] | None = getattr(self._local, "workspace", None)
         if workspace is None:
-            workspace = self._local.workspace = np.empty(1 << 16, np.uint8)
+            workspace = self._local.workspace = _aligned(1 << 16)
         needed = kernel(*arguments, workspace, self._launch)
         if needed > workspace.size:
-            self._local.workspace = np.empty(needed, np.uint8)
+            self._local.workspace = _aligned(needed)
             kernel(*arguments, self._local.workspace, self._launch)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.threads} threads>"
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Make a workspace that begins where a cache line does."""
+    memory = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size]
+
+
+def _dense_from(array: NDArray[Any], first: int) -> bool:
+    """Say whether an array is in C order from axis `first` on, and forward before."""
+    expected = array.itemsize
+    for axis in reversed(range(first, array.ndim)):
+        if array.shape[axis] > 1 and array.strides[axis] != expected:
+            return False
+        expected *= array.shape[axis]
+    return all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides[:first])
 
 
 def available_threads() -> int:

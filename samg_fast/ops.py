@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from samg_fast import reference
-from samg_fast.arrays import Box, Floats, Frame, Mask, check_floats, check_frame, check_mask, describe
+from samg_fast.arrays import Box, Floats, Frame, Mask, check_floats, check_frame, check_mask, check_whole, describe
 from samg_fast.bundle import NetworkSpec
 from samg_fast.device import CPU, Array, Device
 from samg_fast.errors import InputError, InputTypeError
@@ -40,6 +40,8 @@ __all__ = [
     "topk_points",
 ]
 
+_Dtypes: TypeAlias = tuple[np.dtype[Any], ...]
+
 MOST_POINTS = 64
 """The most points that `topk_points` finds."""
 
@@ -55,7 +57,8 @@ MOST_PIXELS = 2**29
 MOST_CELLS = 2**14
 """The longest side of a map or a mask, for the same reason."""
 
-_REAL = (np.float32, np.float16)
+_FLOAT32, _INT32, _UINT8, _BOOL = ((np.dtype(each),) for each in (np.float32, np.int32, np.uint8, np.bool_))
+_REAL = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def preprocess(
@@ -92,7 +95,7 @@ def preprocess(
     InputTypeError, InputError
         `frames` are not uint8 RGB pictures, or `out` are not such arrays.
     """
-    frames = _input(device, "frames", frames, (None, None, None, 3), (np.uint8,))
+    frames = _input(device, "frames", frames, (None, None, None, 3), _UINT8)
     if 0 in frames.shape:
         raise InputError(f"frames must have at least one pixel, not shape {tuple(frames.shape)}")
     if not 1 <= len(specs) <= 2:
@@ -101,22 +104,18 @@ def preprocess(
     _check_size("frames", height, width)
     shapes = [(batch, 3, spec.side, spec.side) for spec in specs]
     if out is None:
-        if np.dtype(dtype) not in _REAL:
-            raise InputError(f"dtype must be float32 or float16, not {np.dtype(dtype)}")
+        if dtype not in (np.float32, np.float16, "float32", "float16"):
+            raise InputError(f"dtype must be float32 or float16, not {dtype}")
         out = [device.empty(shape, dtype) for shape in shapes]
-    elif len(out) != len(specs):
-        raise InputError(f"out must be {len(specs)} arrays, one for each network, not {len(out)}")
+    elif not isinstance(out, (list, tuple)) or len(out) != len(specs):
+        raise InputError(f"out must be a list of {len(specs)} arrays, one for each network, not {describe(out)}")
     else:
         names = ["out"] if len(out) == 1 else [f"out[{index}]" for index in range(len(out))]
         out = [_output(device, *each, _REAL) for each in zip(names, out, shapes, strict=True)]
     inputs = []
     for spec, array in zip(specs, out, strict=True):
-        box = Letterbox(height, width, spec.side)
         fixed = spec.resize == "uint8"
-        rows, columns = (
-            pillow_taps(n_in, n_out) if fixed else chain_taps((n_in,), n_in, n_out)
-            for n_in, n_out in ((height, box.new_height), (width, box.new_width))
-        )
+        rows, columns = _picture_taps(fixed, spec.side, height, width)
         levels = device.constant(_levels(spec.mean, spec.std))
         inputs.append((fixed, _taps(device, rows), _taps(device, columns), levels, array))
     device.run("preprocess", frames, inputs)
@@ -175,7 +174,7 @@ def similarity_map(
     dino_features = _input(device, "dino_features", dino_features, (*each, count, dino_map.shape[-3]))
     if not 1 <= count <= MOST_FEATURES:
         raise InputError(f"sam_features must be from 1 to {MOST_FEATURES} features, not {count}")
-    _check_size("height and width", height, width)
+    _check_frame_size(prompt_side, height, width)
     shape = (*lead, count, height, width)
     result: Floats = device.empty(shape, np.float32) if out is None else _output(device, "out", out, shape)
     grid, dino_grid = sam_map.shape[-1], dino_map.shape[-1]
@@ -236,22 +235,22 @@ def topk_points(
         raise InputError("values must have at least one map, not 0")
     if not 1 <= height * width <= MOST_VALUES:
         raise InputError(f"values must have from 1 to {MOST_VALUES} values a map, not {height} x {width}")
-    most = min(height * width, MOST_POINTS)
-    if not 1 <= k <= most:
-        raise InputError(f"k must be from 1 to {most}, the pixels of the map or {MOST_POINTS}, not {k}")
+    check_whole("k", k, 1, min(height * width, MOST_POINTS))
+    if not isinstance(largest, (bool, np.bool_)):
+        raise InputTypeError(f"largest must be True or False, not {describe(largest)}")
     if isinstance(box, tuple):
         if len(box) != 4 or not all(isinstance(each, (int, np.integer)) for each in box):
             raise InputError(f"box must be four whole numbers (x0, y0, x1, y1), not {box}")
         boxes = device.constant(_boxes(box, *lead))
     elif box is not None:
-        boxes = _batched(device, _input(device, "box", box, (*lead, 4), (np.int32,)), 2)
+        boxes = _batched(device, _input(device, "box", box, (*lead, 4), _INT32), 2)
     else:
         boxes = None
-    shape, points = (*lead, k, 2), (np.int32,)
+    shape, points = (*lead, k, 2), _INT32
     result: NDArray[np.int32] = (
         device.empty(shape, np.int32) if out is None else _output(device, "out", out, shape, points)
     )
-    device.run("topk_points", _batched(device, values, 3), k, largest, boxes, _batched(device, result, 3))
+    device.run("topk_points", _batched(device, values, 3), int(k), bool(largest), boxes, _batched(device, result, 3))
     return result
 
 
@@ -291,8 +290,8 @@ def resize_logits(
     InputTypeError, InputError
         An argument has another dtype or shape, or not exactly one of `weights` and `iou` is given.
     """
-    low_res = device.view("low_res", low_res, "a (B, M, 4G, 4G) float32 array")
-    side = low_res.shape[-1] if low_res.shape else 0
+    low_res = _input(device, "low_res", low_res, (None, None, None, None), _REAL, first=1)
+    side = low_res.shape[-1]
     _check(low_res, "low_res", (None, None, side, side), _REAL)
     if 0 in low_res.shape:
         raise InputError(f"low_res must have at least one logit, not shape {tuple(low_res.shape)}")
@@ -300,7 +299,7 @@ def resize_logits(
         raise InputError("either weights or iou must be given, and not both")
     if side > MOST_CELLS:
         raise InputError(f"low_res must have sides of at most {MOST_CELLS}, not {side}")
-    _check_size("height and width", height, width)
+    _check_frame_size(prompt_side, height, width)
     batch, masks = low_res.shape[:2]
     if weights is not None:
         weights = _input(device, "weights", weights, (batch, masks))
@@ -315,7 +314,6 @@ def resize_logits(
         box=device.empty((batch, 4), np.int32),
         chosen=device.empty((batch,), np.int32),
     )
-    low_res = device.contiguous("low_res", low_res, first=1)
     device.run("resize_logits", low_res, weights, iou, _taps(device, rows), _taps(device, columns), *result)
     return result
 
@@ -360,15 +358,16 @@ def prompt_assembly(
     InputTypeError, InputError
         An argument has another dtype or shape, or there are too few slots.
     """
-    points = _input(device, "points", points, (None, None, 2), (np.int32,))
+    points = _input(device, "points", points, (None, None, 2), _INT32)
     batch = points.shape[0]
-    order = _input(device, "order", order, (batch, None), (np.int32,))
-    labels = _input(device, "labels", labels, tuple(order.shape), (np.int32,))
+    order = _input(device, "order", order, (batch, None), _INT32)
+    labels = _input(device, "labels", labels, tuple(order.shape), _INT32)
     if boxes is not None:
-        boxes = _input(device, "boxes", boxes, (batch, 4), (np.int32,))
+        boxes = _input(device, "boxes", boxes, (batch, 4), _INT32)
     needed = order.shape[1] + (1 if boxes is None else 2)
-    if slots < needed:
-        raise InputError(f"slots must be at least {needed} for {order.shape[1]} points, not {slots}")
+    check_whole("slots", slots, needed, MOST_CELLS)
+    if len(scale) != 2 or not np.isfinite(scale).all():
+        raise InputError(f"scale must be two finite numbers, not {scale}")
     coords, slot_labels = device.empty((batch, slots, 2), np.float32), device.empty((batch, slots), np.float32)
     device.run("prompt_assembly", points, order, labels, boxes, (float(scale[0]), float(scale[1])), coords, slot_labels)
     return coords, slot_labels
@@ -407,16 +406,16 @@ def apply_mask(
         An argument has another dtype or shape.
     """
     batched = _axes(frame) == 4
-    frame = _input(device, "frame", frame, (*(None,) * (3 if batched else 2), 3), (np.uint8,))
+    frame = _input(device, "frame", frame, (*(None,) * (3 if batched else 2), 3), _UINT8)
     shape = tuple(frame.shape)
     _check_size("frame", *shape[-3:-1])
-    mask = _input(device, "mask", mask, shape[:-1], (np.bool_,))
+    mask = _input(device, "mask", mask, shape[:-1], _BOOL)
     if background is None:
         background = device.constant(_black())
     else:
         wanted = (3,) if _axes(background) == 1 else shape if _axes(background) == 4 else shape[-3:]
-        background = _input(device, "background", background, wanted, (np.uint8,))
-    result: Frame = device.empty(shape, np.uint8) if out is None else _output(device, "out", out, shape, (np.uint8,))
+        background = _input(device, "background", background, wanted, _UINT8)
+    result: Frame = device.empty(shape, np.uint8) if out is None else _output(device, "out", out, shape, _UINT8)
     arrays = (_batched(device, each, 4) for each in (background, result))
     device.run("apply_mask", _batched(device, frame, 4), _batched(device, mask, 3), *arrays)
     return result
@@ -538,38 +537,40 @@ def _check_maps(features: Floats) -> Floats:
 
 
 def _input(
-    device: Device,
-    name: str,
-    value: Any,
-    shape: tuple[int | None, ...],
-    dtypes: Sequence[type[np.generic]] = (np.float32,),
+    device: Device, name: str, value: Any, shape: tuple[int | None, ...], dtypes: _Dtypes = _FLOAT32, first: int = 0
 ) -> Array:
-    """Return an argument as an array of the device in C order, if it has the shape (None: any length) and a dtype."""
-    wanted = f"{_names(dtypes)} of shape {_lengths(shape)}"
-    array = device.view(name, value, wanted)
-    _check(array, name, shape, dtypes)
-    return device.contiguous(name, array)
+    """Return an argument as an array of the device, if it has the shape (None: any length) and one of the dtypes.
+
+    From axis `first` on it is in C order.
+    """
+    return device.contiguous(name, _view(device, name, value, shape, dtypes), first)
 
 
-def _output(
-    device: Device,
-    name: str,
-    value: Any,
-    shape: tuple[int, ...],
-    dtypes: Sequence[type[np.generic]] = (np.float32,),
-) -> Array:
-    """Return an array to be written to, if it has the shape and a dtype and is in C order."""
-    array = device.view(name, value, f"{_names(dtypes)} of shape {shape}")
-    _check(array, name, shape, dtypes)
-    if device.contiguous(name, array) is not array:
-        raise InputError(f"{name} must be in C order, as it is written to")
+def _output(device: Device, name: str, value: Any, shape: tuple[int, ...], dtypes: _Dtypes = _FLOAT32) -> Array:
+    """Return an array to be written to, if it has the shape and one of the dtypes and is in C order."""
+    array = _view(device, name, value, shape, dtypes, written=True)
+    if device.contiguous(name, array) is not array or not device.writable(array):
+        raise InputError(f"{name} must be aligned, in C order and not read-only, as it is written to")
     return array
 
 
-def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: Sequence[type[np.generic]]) -> None:
-    right_dtype = array.dtype in dtypes
+def _view(
+    device: Device, name: str, value: Any, shape: tuple[int | None, ...], dtypes: _Dtypes, written: bool = False
+) -> Array:
+    array = device.view(value, written=written)
+    if array is None:
+        wanted = f"{_names(dtypes)} of shape {_lengths(shape)}{device.where}"
+        raise InputTypeError(f"{name} must be {wanted}, not {describe(value)}")
+    _check(array, name, shape, dtypes)
+    return array
+
+
+def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: _Dtypes) -> None:
     lengths = tuple(array.shape)
-    fits = len(lengths) == len(shape) and all(s is None or s == n for s, n in zip(shape, lengths, strict=True))
+    fits = lengths == shape or (
+        len(lengths) == len(shape) and all(s is None or s == n for s, n in zip(shape, lengths, strict=True))
+    )
+    right_dtype = array.dtype in dtypes
     if fits and right_dtype:
         return
     message = f"{name} must be {_names(dtypes)} of shape {_lengths(shape)}, not {array.dtype} of shape {lengths}"
@@ -579,7 +580,8 @@ def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: Seque
 def _square(device: Device, name: str, value: Any, lead: tuple[int | None, ...]) -> Array:
     """Return an argument as an array whose last two axes are equally long, with at least one value."""
     array = _input(device, name, value, (*lead, None, None), _REAL)
-    _check(array, name, (*lead, array.shape[-2], array.shape[-2]), _REAL)
+    if array.shape[-2] != array.shape[-1]:
+        _check(array, name, (*lead, array.shape[-2], array.shape[-2]), _REAL)
     if 0 in array.shape:
         raise InputError(f"{name} must have at least one value, not shape {tuple(array.shape)}")
     if array.shape[-1] > MOST_CELLS:
@@ -590,6 +592,14 @@ def _square(device: Device, name: str, value: Any, lead: tuple[int | None, ...])
 def _check_size(name: str, height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise InputError(f"{name} must make at most {MOST_PIXELS} pixels, not {height} x {width}")
+
+
+def _check_frame_size(prompt_side: int, height: int, width: int) -> None:
+    """Check what says how large a frame is, and its prompt frame."""
+    check_whole("prompt_side", prompt_side, 1, MOST_CELLS)
+    check_whole("height", height, 1, MOST_PIXELS)
+    check_whole("width", width, 1, MOST_PIXELS)
+    _check_size("height and width", height, width)
 
 
 def _batched(device: Device, array: Array, axes: int) -> Array:
@@ -603,8 +613,8 @@ def _axes(value: Any) -> int:
     return len(getattr(value, "shape", ()))
 
 
-def _names(dtypes: Sequence[type[np.generic]]) -> str:
-    return " or ".join(np.dtype(each).name for each in dtypes)
+def _names(dtypes: _Dtypes) -> str:
+    return " or ".join(each.name for each in dtypes)
 
 
 def _lengths(shape: tuple[int | None, ...]) -> str:
@@ -612,10 +622,20 @@ def _lengths(shape: tuple[int | None, ...]) -> str:
     return f"({lengths}{',' * (len(shape) == 1)})"
 
 
+@lru_cache(maxsize=64)
 def _frame_taps(sides: tuple[int, ...], height: int, width: int) -> tuple[Taps, Taps]:
     """Return rows and columns of the chain from square maps through the sides to the frame."""
     box = Letterbox(height, width, sides[-1])
     return chain_taps(sides, box.new_height, height), chain_taps(sides, box.new_width, width)
+
+
+@lru_cache(maxsize=64)
+def _picture_taps(fixed: bool, side: int, height: int, width: int) -> tuple[Taps, Taps]:
+    """Return rows and columns of a frame's resize into a square, in fixed point or in float."""
+    box = Letterbox(height, width, side)
+    if fixed:
+        return pillow_taps(height, box.new_height), pillow_taps(width, box.new_width)
+    return chain_taps((height,), height, box.new_height), chain_taps((width,), width, box.new_width)
 
 
 def _taps(device: Device, taps: Taps) -> tuple[Array, Array]:

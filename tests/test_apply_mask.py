@@ -62,5 +62,5 @@ def test_bad_input() -> None:
         ops.apply_mask(frame, mask, np.zeros(4, np.uint8))
     with pytest.raises(InputError, match=r"background must be uint8 of shape \(30, 20, 3\)"):
         ops.apply_mask(frame, mask, frame[:4])
-    with pytest.raises(InputError, match="out must be in C order"):
+    with pytest.raises(InputError, match="out must be aligned, in C order and not read-only"):
         ops.apply_mask(frame, mask, out=np.asfortranarray(frame))

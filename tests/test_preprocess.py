@@ -157,13 +157,15 @@ def test_bad_out() -> None:
         ops.preprocess(frames, [SAM], out=[good])
     with pytest.raises(InputTypeError, match=r"out\[1\] must be float32 or float16 of shape .*, not float64"):
         ops.preprocess(frames, [small, small], out=[good, good.astype(np.float64)])
-    with pytest.raises(InputError, match="out must be in C order"):
+    with pytest.raises(InputError, match="out must be aligned, in C order and not read-only"):
         ops.preprocess(frames, [small], out=[np.asfortranarray(good)])
-    with pytest.raises(InputError, match="out must be 2 arrays, one for each network, not 1"):
+    with pytest.raises(InputError, match="out must be a list of 2 arrays, one for each network, not list"):
         ops.preprocess(frames, [small, small], out=[good])
-    with pytest.raises(InputError, match="dtype must be float32 or float16, not float64"):
+    with pytest.raises(InputError, match=r"dtype must be float32 or float16, not .*float64"):
         ops.preprocess(frames, [small], dtype=np.float64)
     with pytest.raises(InputError, match="specs must be one or two, not 0"):
         ops.preprocess(frames, [])
     with pytest.raises(InputError, match="threads must be at least 1, not 0"):
         Cpu(0)
+    with pytest.raises(InputTypeError, match=r"threads must be a whole number, not 2\.5"):
+        Cpu(2.5)  # type: ignore[arg-type]

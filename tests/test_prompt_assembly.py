@@ -79,5 +79,5 @@ def test_bad_input() -> None:
         ops.prompt_assembly(points, order, order[:, :3], boxes, **options)
     with pytest.raises(InputError, match=r"boxes must be int32 of shape \(2, 4\)"):
         ops.prompt_assembly(points, order, order, boxes[:1], **options)
-    with pytest.raises(InputError, match="slots must be at least 6 for 4 points, not 5"):
+    with pytest.raises(InputError, match="slots must be from 6 to 16384, not 5"):
         ops.prompt_assembly(points, order, order, boxes, scale=(1, 1), slots=5)

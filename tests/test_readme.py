@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands."""
+"""The Python in README and docs runs as it stands."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+EXAMPLES = [
+    pytest.param(path, source, id=f"{path.name}-{index}")
+    for path in (README, *sorted((ROOT / "docs").glob("*.md")))
+    for index, source in enumerate(blocks(path))
+]
 
 
 def test_the_readme_has_examples() -> None:
-    assert BLOCKS
+    assert blocks(README)
 
 
-@pytest.mark.parametrize("source", BLOCKS)
-def test_a_readme_example_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("path", "source"), EXAMPLES)
+def test_an_example_runs(path: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
-    exec(compile(source, str(README), "exec"), scope)
-    assert scope["out"].mask.any()
+    exec(compile(source, str(path), "exec"), scope)
+    if path == README:
+        assert scope["out"].mask.any()

@@ -53,6 +53,7 @@ def doctor(json: JsonOption = None) -> None:
             }
             for status in backends
         ],
+        "kernels": _kernels(),
         "auto": next((status.name for status in backends if status.available), None),
         "rendering": _rendering(),
         "bundles": bundles,
@@ -71,6 +72,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _kernels() -> dict[str, Any]:
+    """Say which instruction set the CPU kernels use, and whether the CUDA ones were built."""
+    import samg_fast._engine as engine
+
+    built = importlib.util.find_spec("samg_fast._engine_cuda") is not None
+    return {"instruction_set": engine.instruction_set(), "of": list(engine.instruction_sets()), "cuda": built}
 
 
 def _bundles() -> list[dict[str, Any]]:
@@ -111,6 +120,9 @@ def _show(figures: dict[str, Any], json: Any) -> None:
         ("packages", ", ".join(f"{name} {version}" for name, version in figures["packages"].items() if version)),
         ("missing", ", ".join(name for name, version in figures["packages"].items() if not version) or "none"),
     ]
+    kernels = figures["kernels"]
+    cuda = "built for CUDA too" if kernels["cuda"] else "not built for CUDA: nvcc was not found, or not wanted"
+    rows.append(("kernels", f"{kernels['instruction_set']}, of {', '.join(kernels['of'])}; {cuda}"))
     for backend in figures["backends"]:
         chosen = "; auto picks it" if backend["name"] == figures["auto"] else ""
         runs = f"{backend['version']} on {backend['device']}: {', '.join(backend['precisions'])}{chosen}"

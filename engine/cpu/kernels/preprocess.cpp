@@ -107,16 +107,16 @@ void rows_float(const NetworkInput& input, const Scratch& scratch, int y, int ch
     const int n = input.columns.length;
     const ptrdiff_t offset = static_cast<ptrdiff_t>(channel) * n;
     const Taps& taps = input.rows;
-    const float* __restrict first = reinterpret_cast<float*>(in_ring(scratch, input, taps.source[y])) + offset;
-    const float weight = taps.weight[y];
-    if (taps.count == 2) {
-        const float* __restrict second =
-            reinterpret_cast<float*>(in_ring(scratch, input, taps.source[taps.length + y])) + offset;
-        const float other = taps.weight[taps.length + y];
-        for (int x = 0; x < n; ++x) out[x] = first[x] * weight + second[x] * other;
-        return;
+    for (int t = 0; t < taps.count; ++t) {
+        const ptrdiff_t tap = static_cast<ptrdiff_t>(t) * taps.length + y;
+        const float* __restrict row = reinterpret_cast<float*>(in_ring(scratch, input, taps.source[tap])) + offset;
+        const float weight = taps.weight[tap];
+        if (t == 0) {
+            for (int x = 0; x < n; ++x) out[x] = row[x] * weight;
+        } else {
+            for (int x = 0; x < n; ++x) out[x] += row[x] * weight;
+        }
     }
-    for (int x = 0; x < n; ++x) out[x] = first[x] * weight;
 }
 
 inline float* line_of(float* out, float*) { return out; }

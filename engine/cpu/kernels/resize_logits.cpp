@@ -51,7 +51,7 @@ const float* settle(const ResizeLogits& arguments, int frame, int chosen, const 
     const ptrdiff_t cells = static_cast<ptrdiff_t>(side) * side;
     const Number* masks = static_cast<const Number*>(arguments.low_res) + frame * arguments.low_res_stride;
     float* settled = arguments.settled == nullptr ? scratch.settled : arguments.settled + frame * cells;
-    const float* weights = arguments.weights + static_cast<ptrdiff_t>(frame) * arguments.masks;
+    const float* weights = chosen >= 0 ? nullptr : arguments.weights + static_cast<ptrdiff_t>(frame) * arguments.masks;
     for (int y = 0; y < side; ++y) {
         const ptrdiff_t start = static_cast<ptrdiff_t>(y) * side;
         float* __restrict out = settled + start;

@@ -15,7 +15,7 @@ struct NetworkInput {
     int side = 0;                        // of the square
     Resize resize = Resize::uint8;       //
     Taps rows, columns;                  // length: what of the square the frames cover; for uint8 the weights
-                                         // are whole numbers, 2^22 times Pillow's
+                                         // are whole numbers, 2^22 times Pillow's; an entry's sources are neighbours
     const float* levels = nullptr;       // (3, 256): each channel's normalised value of each byte
     Element element = Element::float32;  // of out
     void* out = nullptr;                 // (batch, 3, side, side)

@@ -1,0 +1,131 @@
+"""A GPU as a device, on a fake of cuda-core: what is checked, copied, kept and refused. No GPU is needed."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import fake_cuda
+import numpy as np
+import pytest
+from fake_cuda import OnGpu, Stream
+
+from samg_fast import ops, reference
+from samg_fast.cuda_device import Cuda
+from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
+
+engine = pytest.importorskip("samg_fast._engine_simt", reason="this build has no _engine_simt: -DSAMG_TESTS=ON")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    fake_cuda.install(monkeypatch, engine)
+    return Cuda()
+
+
+def noise(*shape: int) -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_another_librarys_arrays(device: Cuda) -> None:
+    values = noise(3, 20, 30)
+    points = ops.topk_points(OnGpu(values), 2, True, (1, 1, 29, 19), device=device)
+    assert device.download(points).tolist() == ops.topk_points(values, 2, True, (1, 1, 29, 19)).tolist()
+    one = ops.topk_points(OnGpu(values[0]), 2, False, OnGpu(np.array([3, 4, 9, 19], np.int32)), device=device)
+    assert device.download(one).tolist() == reference.topk_points(values[0], 2, False, (3, 4, 9, 19)).tolist()
+
+
+def test_out_is_another_librarys_too(device: Cuda) -> None:
+    values, out = noise(9, 9), np.full((2, 2), 7, np.int32)
+    ops.topk_points(OnGpu(values), 2, True, out=OnGpu(out), device=device)  # type: ignore[arg-type]
+    assert out.tolist() == reference.topk_points(values, 2, True).tolist()
+
+
+def test_what_comes_back_goes_in_again(device: Cuda) -> None:
+    arrays = reference.unit(noise(2, 8), 1), reference.unit(noise(2, 5), 1), noise(8, 6, 6), noise(5, 3, 3)
+    size: dict[str, Any] = {"prompt_side": 24, "height": 20, "width": 30}
+    similarity = ops.similarity_map(*map(OnGpu, arrays), **size, device=device)
+    np.testing.assert_allclose(device.download(similarity), reference.similarity_map(*arrays, **size), atol=2e-6)
+    points = ops.topk_points(similarity, 1, True, device=device)
+    assert points.shape == (2, 1, 2)
+
+
+def test_nothing_waits_once_tables_are_there(device: Cuda) -> None:
+    logits, weights = OnGpu(noise(2, 3, 16, 16)), OnGpu(noise(2, 3))
+    size: dict[str, Any] = {"prompt_side": 32, "height": 20, "width": 30}
+    stream: Any = device.stream
+    ops.resize_logits(logits, weights=weights, **size, device=device)
+    assert "sync" in stream.queued
+    stream.queued.clear()
+    ops.resize_logits(logits, weights=weights, **size, device=device)
+    assert stream.queued == []
+
+
+def test_the_workspace_grows(device: Cuda) -> None:
+    values = noise(5, 600, 600)  # 5 maps of 22 chunks, of 64 candidates of 8 bytes
+    points = ops.topk_points(OnGpu(values), 64, True, device=device)
+    assert device.download(points).tolist() == ops.topk_points(values, 64, True).tolist()
+
+
+def test_up_and_down(device: Cuda) -> None:
+    for array in (noise(3, 4), np.array([True, False]), np.zeros((2, 0), np.int32), noise(2).astype(np.float16)):
+        back = device.download(device.upload(array))
+        assert back.dtype == array.dtype
+        np.testing.assert_array_equal(back, array)
+
+
+def test_bad_input(device: Cuda) -> None:
+    values = noise(9, 9)
+    with pytest.raises(InputTypeError, match=r"values must be float32 of shape .* in the memory of GPU 0, not float32"):
+        ops.topk_points(values, 1, True, device=device)
+    with pytest.raises(InputTypeError, match="in the memory of GPU 0, not OnGpu"):
+        ops.topk_points(OnGpu(values, device_id=1), 1, True, device=device)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match=r"values must be float32 of shape \(any, any\), not float64"):
+        ops.topk_points(OnGpu(values.astype(np.float64)), 1, True, device=device)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"values must be in C order, not have the strides \(1, 9\)"):
+        ops.topk_points(OnGpu(values.T), 1, True, device=device)  # type: ignore[arg-type]
+    strided = OnGpu(noise(2, 3, 16, 16)[:, :, ::2, ::2])
+    with pytest.raises(InputError, match="low_res must be in C order but for its first 1 axes"):
+        ops.resize_logits(strided, iou=OnGpu(noise(2, 3)), prompt_side=32, height=9, width=9, device=device)  # type: ignore[arg-type]
+
+
+def test_masks_of_a_larger_output(device: Cuda) -> None:
+    """The decoder's first mask left out: only the first axis is strided, which is no copy."""
+    output, iou = noise(2, 4, 16, 16), noise(2, 4)
+    size: dict[str, Any] = {"prompt_side": 32, "height": 20, "width": 30}
+    found = ops.resize_logits(OnGpu(output[:, 1:]), iou=OnGpu(iou[:, 1:].copy()), **size, device=device)  # type: ignore[arg-type]
+    wanted = reference.resize_logits(output[:, 1:], iou=iou[:, 1:], **size)
+    np.testing.assert_allclose(device.download(found.logits), wanted.logits, atol=1e-5)
+    assert device.download(found.chosen).tolist() == wanted.chosen.tolist()
+
+
+def test_errors_of_a_launch(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_arguments: object) -> int:
+        raise RuntimeError("topk_points: cudaErrorIllegalAddress, an illegal memory access was encountered")
+
+    monkeypatch.setattr(device, "_engine", SimpleNamespace(topk_points=fails))
+    with pytest.raises(BackendError, match="topk_points: cudaErrorIllegalAddress, an illegal memory access"):
+        ops.topk_points(OnGpu(noise(9, 9)), 1, True, device=device)  # type: ignore[arg-type]
+
+
+def test_streams_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda.install(monkeypatch, engine)
+    stream: Any = Stream()
+    assert Cuda(stream=stream).stream is stream
+
+
+def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda.install(monkeypatch, engine)
+    with pytest.raises(BackendError, match="GPU 3 cannot be used: device_id must be within"):
+        Cuda(3)
+
+
+def test_missing_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda.install(monkeypatch, engine)
+    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", None)
+    with pytest.raises(BackendError, match="install the package where nvcc is found"):
+        Cuda()
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with pytest.raises(MissingExtraError, match=r"a GPU needs packages .* pip install 'samg-fast\[cuda\]'"):
+        Cuda()
