@@ -76,7 +76,9 @@ struct Results {
     void add(const Values<T>& values) {
         for (const T value : values) exact.push_back(static_cast<std::int64_t>(value));
     }
-    void add(const Values<float>& values) { rounded.insert(rounded.end(), values.begin(), values.end()); }
+    void add(const Values<float>& values) {
+        for (const float value : values) rounded.push_back(value);
+    }
 };
 
 void check_same(const Results& got, const Results& wanted, double tolerance = rounding) {
