@@ -55,7 +55,8 @@ def load(
         ``"fp32"``, ``"bf16"`` (on processors that have it), ``"int8"`` (where the bundle has such files), or
         ``"auto"``: fp32.
     threads : int, optional
-        CPU threads for each network; by default the backend decides.
+        CPU threads for each network and for the kernels between them; by default the backend decides, and the kernels
+        use as many as this process may.
 
     Returns
     -------
