@@ -6,34 +6,37 @@ allocation of its own, of exactly its size.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from devices import CPU_NAMES, opened
-from hypothesis import HealthCheck, given, settings
+from fuzzing import (
+    NORMALISED,
+    SPEC,
+    batches,
+    fuzzed,
+    int32s,
+    integers,
+    is_too_narrow,
+    kinds,
+    laid_out,
+    layouts,
+    numbers,
+    on_every_device,
+    real,
+    run_twice,
+    seeds,
+    sizes,
+)
+from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import DTypeLike, NDArray
-from synthetic_bundle import DINO_MEAN, DINO_STD, SAM_MEAN, SAM_STD
+from numpy.typing import NDArray
 
 from samg_fast import ops, reference
 from samg_fast.bundle import NetworkSpec
-from samg_fast.device import CPU, Cpu, Device
-from samg_fast.errors import InputError, SamgError
-from samg_fast.geometry import Letterbox
-
-DEVICES = [*CPU_NAMES, "simt-shuffled"]
-on_every_device = pytest.mark.parametrize("name", DEVICES)
-
-
-def fuzzed(examples: int) -> settings:
-    """Take the same examples at every run."""
-    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=slow)
-
+from samg_fast.device import Device
+from samg_fast.errors import InputError
 
 # Those of the operations' own tests: float32 sums of up to four normalised values; float16's rounding of values from 2
 # to 4; cosines of at most 1; logits up to 40.
@@ -42,108 +45,7 @@ HALF_TOLERANCE = 2**-10
 SIMILARITY_TOLERANCE = 2e-6
 LOGITS_TOLERANCE = 2e-5
 
-INT32 = np.iinfo(np.int32)
-WILD = np.array(
-    [np.nan, np.inf, -np.inf, -0.0, 0, 3e38, -3e38, 65504, 1e-45, -1e-40, 6e-8, 1e-12, 1, -2.5, 1e19], np.float32
-)
 
-seeds = st.integers(0, 2**32 - 1)
-kinds = st.sampled_from(["ordinary", "ties", "wild"])
-layouts = st.sampled_from(["dense", "dense", "fortran", "stepped", "reversed", "read-only"])
-real = st.sampled_from([np.float32, np.float16])
-batches = st.integers(1, 3)
-# Short and long sides, odd and even; and what a letterbox refuses, or nearly.
-sizes = st.one_of(
-    st.tuples(st.integers(1, 24), st.integers(1, 24)),
-    st.tuples(st.integers(1, 3), st.integers(60, 300)),
-    st.tuples(st.integers(60, 300), st.integers(1, 3)),
-)
-int32s = st.one_of(st.integers(-3, 30), st.integers(INT32.min, INT32.max), st.sampled_from([INT32.min, INT32.max]))
-
-
-def numbers(random: np.random.Generator, shape: Sequence[int], kind: str, dtype: DTypeLike = np.float32) -> Any:
-    values = {
-        "ordinary": lambda: random.standard_normal(shape),
-        "ties": lambda: random.integers(-2, 3, shape),
-        "wild": lambda: random.choice(WILD, shape),
-    }[kind]()
-    with np.errstate(over="ignore"):
-        return np.asarray(values).astype(dtype)
-
-
-def integers(draw: st.DrawFn, shape: tuple[int, ...], numbers: st.SearchStrategy[int] = int32s) -> NDArray[np.int32]:
-    count = int(np.prod(shape))
-    return np.array(draw(st.lists(numbers, min_size=count, max_size=count)), np.int32).reshape(shape)
-
-
-def laid_out(array: NDArray[Any], layout: str) -> NDArray[Any]:
-    """Return an array with the same entries, elsewhere in memory."""
-    if layout == "fortran":
-        return array.copy(order="F")
-    if layout == "stepped":
-        return np.repeat(array, 2, axis=-1)[..., ::2]
-    if layout == "reversed":
-        return array[::-1].copy()[::-1]
-    copied = array.copy()
-    copied.flags.writeable = layout != "read-only"
-    return copied
-
-
-def filled(shape: Sequence[int], dtype: DTypeLike, byte: int) -> NDArray[Any]:
-    array = np.empty(shape, dtype)
-    array.reshape(-1).view(np.uint8)[:] = byte
-    return array
-
-
-class Soiled(Cpu):
-    """A host device whose new arrays and workspace are full of one byte, and the workspace no larger than needed."""
-
-    def __init__(self, clean: Any, byte: int) -> None:
-        super().__init__(clean.threads)
-        self.engine, self._launch, self._byte = clean.engine, clean._launch, byte
-
-    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        return filled(shape, dtype, self._byte)
-
-    def run(self, operation: str, *arguments: object) -> None:
-        kernel = getattr(self.engine, operation)
-        needed = kernel(*arguments, np.empty(0, np.uint8), self._launch)
-        if needed:
-            kernel(*arguments, filled((needed,), np.uint8, self._byte), self._launch)
-
-
-def run_twice(name: str, run: Callable[[Device], Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
-    """Run on a device, then again among other leftovers, with the same result to the bit."""
-    with opened(name) as place:
-        first, again = (list(run(Soiled(place.device, byte))) for byte in (0x00, 0xFF))
-    for array, same in zip(first, again, strict=True):
-        assert array.tobytes() == same.tobytes()
-    return first
-
-
-def is_too_narrow(height: int, width: int, side: int) -> bool:
-    try:
-        Letterbox(height, width, side)
-    except InputError:
-        return True
-    return False
-
-
-# ---------------------------------------------------------------- what is let through
-
-
-SPEC = NetworkSpec(
-    file="e.onnx",
-    sha256="0" * 64,
-    output="embedding",
-    side=16,
-    grid=4,
-    channels=8,
-    mean=SAM_MEAN,
-    std=SAM_STD,
-    resize="uint8",
-)
-NORMALISED = {"uint8": {"mean": SAM_MEAN, "std": SAM_STD}, "float": {"mean": DINO_MEAN, "std": DINO_STD}}
 specs = st.builds(
     lambda side, resize: replace(SPEC, side=side, resize=resize, **NORMALISED[resize]),
     st.integers(1, 40),
@@ -423,180 +325,3 @@ def test_apply_mask(
     (got,) = run_twice(name, run)
     assert (got.shape, got.dtype) == (frame.shape, np.uint8)
     np.testing.assert_array_equal(got, reference.apply_mask(frame, mask_bytes != 0, behind))
-
-
-# ---------------------------------------------------------------- what is not
-
-
-def good_arguments() -> dict[str, dict[str, Any]]:
-    """Arguments that each operation takes."""
-    size = {"prompt_side": 12, "height": 4, "width": 3}
-    ones, zeros = np.ones, np.zeros
-    return {
-        "preprocess": {"frames": zeros((2, 4, 3, 3), np.uint8), "out": [zeros((2, 3, 16, 16), np.float32)]},
-        "similarity_map": {
-            "sam_features": ones((2, 4), np.float32),
-            "dino_features": ones((2, 3), np.float32),
-            "sam_map": ones((4, 3, 3), np.float32),
-            "dino_map": ones((3, 2, 2), np.float16),
-            **size,
-            "out": zeros((2, 4, 3), np.float32),
-        },
-        "topk_points": {
-            "values": ones((2, 4, 3), np.float32),
-            "k": 2,
-            "largest": True,
-            "box": zeros((2, 4), np.int32),
-            "out": zeros((2, 2, 2), np.int32),
-        },
-        "resize_logits": {
-            "low_res": ones((2, 3, 4, 4), np.float32),
-            "weights": None,
-            "iou": ones((2, 3), np.float32),
-            **size,
-        },
-        "prompt_assembly": {
-            "points": zeros((2, 4, 2), np.int32),
-            "order": zeros((2, 3), np.int32),
-            "labels": zeros((2, 3), np.int32),
-            "boxes": zeros((2, 4), np.int32),
-            "scale": (2.0, 1.0),
-            "slots": 5,
-        },
-        "apply_mask": {
-            "frame": zeros((2, 4, 3, 3), np.uint8),
-            "mask": zeros((2, 4, 3), np.bool_),
-            "background": zeros((4, 3, 3), np.uint8),
-            "out": zeros((2, 4, 3, 3), np.uint8),
-        },
-    }
-
-
-ARRAYS = [
-    (operation, argument)
-    for operation, arguments in good_arguments().items()
-    for argument, value in arguments.items()
-    if isinstance(value, (np.ndarray, list)) or argument == "weights"
-]
-NUMBERS = [
-    (operation, argument)
-    for operation, arguments in good_arguments().items()
-    for argument, value in arguments.items()
-    if isinstance(value, (int, float))
-]
-DTYPES = ["?", "u1", "i1", "i2", "u4", "i4", "i8", "f2", "f4", "f8", "c8", "O", "S3", "M8[s]", ">f4", ">i4", "u1,f4"]
-
-arrays_of_any_kind = st.builds(
-    lambda shape, dtype, layout: laid_out(np.zeros(shape, dtype), layout),
-    st.lists(st.integers(0, 5), min_size=1, max_size=5),
-    st.sampled_from(DTYPES),
-    layouts,
-)
-no_arrays = st.sampled_from([None, 3, 2.5, "x", [[1.0]], (1, 2), object(), np.float32(1), np.zeros((), np.float32), {}])
-
-
-def call(operation: str, arguments: dict[str, Any], device: Device) -> None:
-    """Let an operation run or refuse; any other error is a fault."""
-    specs: list[Any] = [[SPEC]] if operation == "preprocess" else []
-    if specs:
-        specs = [arguments.pop("frames"), *specs]
-    with contextlib.suppress(SamgError):
-        getattr(ops, operation)(*specs, **arguments, device=device)
-
-
-@pytest.mark.parametrize("name", [CPU_NAMES[0], "simt-shuffled"])
-@pytest.mark.parametrize(("operation", "argument"), ARRAYS)
-@fuzzed(25)
-@given(data=st.data())
-def test_wrong_arrays_are_refused(name: str, operation: str, argument: str, data: st.DataObject) -> None:
-    """Anything in one argument's place, or the right array but for its dtype, an axis or where it lies in memory."""
-    arguments = good_arguments()[operation]
-    listed = isinstance(arguments[argument], list)
-    good = (
-        np.ones((2, 3), np.float32) if argument == "weights" else np.asarray(arguments[argument])[0 if listed else ...]
-    )
-    shape = st.integers(0, good.ndim - 1).flatmap(
-        lambda axis: st.integers(0, 5).map(lambda n: (*good.shape[:axis], n, *good.shape[axis + 1 :]))
-    )
-    value = data.draw(
-        st.one_of(
-            arrays_of_any_kind,
-            no_arrays,
-            st.builds(lambda dtype: np.zeros(good.shape, dtype), st.sampled_from(DTYPES)),
-            st.builds(lambda lengths: np.zeros(lengths, good.dtype), shape),
-            layouts.map(lambda layout: laid_out(good, layout)),
-        )
-    )
-    arguments[argument] = [value] if listed else value
-    with opened(name) as place:
-        call(operation, arguments, place.device)
-
-
-@pytest.mark.parametrize("value", [-(2**70), -1, 0, 1, 7, 64, np.int64(2), np.uint8(2)])
-@pytest.mark.parametrize(("operation", "argument"), [each for each in NUMBERS if each[1] != "largest"])
-def test_whole_numbers_run_or_are_refused(operation: str, argument: str, value: int) -> None:
-    arguments = good_arguments()[operation]
-    arguments.pop("out", None)
-    call(operation, arguments | {argument: value}, CPU)
-
-
-@pytest.mark.parametrize(("operation", "argument"), NUMBERS)
-def test_what_is_no_whole_number_is_refused(operation: str, argument: str) -> None:
-    arguments = good_arguments()[operation]
-    arguments.pop("out", None)
-    for value in (2.5, float("nan"), None, "3", [2]):
-        with pytest.raises(SamgError, match=f"{argument} must"):
-            getattr(ops, operation)(**arguments | {argument: value})
-
-
-def test_largest_may_be_numpys_bool() -> None:
-    arguments = good_arguments()["topk_points"]
-    for value in (True, False):
-        wanted = ops.topk_points(**arguments | {"largest": value}).tolist()
-        assert ops.topk_points(**arguments | {"largest": np.bool_(value)}).tolist() == wanted  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
-def test_a_box_of_numpys_whole_numbers(kind: Any) -> None:
-    """Comparisons of arrays give them; small ones cannot hold the limits that a box is clipped to."""
-    box: Any = tuple(kind(each) for each in (0, 1, 3, 4))
-    values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    assert ops.topk_points(values, 1, False, box).tolist() == [[0, 1]]
-
-
-def odd_layouts(array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the array where no C compiler would put one: off its alignment, and with strides that are no multiples."""
-    off = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    fields = np.empty(len(array), [("tag", "u1"), ("value", array.dtype, array.shape[1:])])
-    off[...], fields["value"][...] = array, array
-    return {"misaligned": off, "fields of a record": fields["value"]}
-
-
-@on_every_device
-@pytest.mark.parametrize("layout", ["misaligned", "fields of a record"])
-@pytest.mark.parametrize(
-    ("operation", "argument"),
-    [(operation, argument) for operation, argument in ARRAYS if argument not in ("out", "weights")],
-)
-def test_arrays_that_lie_oddly_in_memory(name: str, operation: str, argument: str, layout: str) -> None:
-    """NumPy takes them like any other, from packed records and memory-mapped files."""
-    arguments = good_arguments()[operation]
-    arguments[argument] = odd_layouts(arguments[argument])[layout]
-    specs = [arguments.pop("frames"), [SPEC]] if operation == "preprocess" else []
-    with opened(name) as place:
-        getattr(ops, operation)(*specs, **arguments, device=place.device)
-
-
-@pytest.mark.parametrize("operation", [operation for operation, argument in ARRAYS if argument == "out"])
-@pytest.mark.parametrize("fault", ["misaligned", "read-only"])
-def test_outputs_that_cannot_be_written_are_refused(operation: str, fault: str) -> None:
-    arguments = good_arguments()[operation]
-    listed = operation == "preprocess"
-    good = arguments["out"][0] if listed else arguments["out"]
-    if good.dtype == np.uint8 and fault == "misaligned":
-        pytest.skip("a byte is always aligned")
-    out = odd_layouts(good)[fault] if fault == "misaligned" else laid_out(good, fault)
-    arguments["out"] = [out] if listed else out
-    specs = [arguments.pop("frames"), [SPEC]] if listed else []
-    with pytest.raises(SamgError, match="out must"):
-        getattr(ops, operation)(*specs, **arguments)
