@@ -69,7 +69,7 @@ def fill_slots(prompts: Sequence[Prompt], letterbox: Letterbox, slots: int, devi
     labels = np.zeros((len(prompts), most), np.int32)
     for index, prompt in enumerate(prompts):
         count = len(prompt.points)
-        points[index, :count], labels[index, :count] = prompt.points, prompt.labels
+        points[index, :count], labels[index, :count] = np.reshape(prompt.points, (-1, 2)), prompt.labels
         order[index, :count] = range(count)
     boxes = None if prompts[0].box is None else np.array([prompt.box for prompt in prompts], np.int32)
     scale = letterbox.scale_x, letterbox.scale_y

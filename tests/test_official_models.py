@@ -20,9 +20,8 @@ from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 
 from benchmarks.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
-from samg_fast.device import CPU  # noqa: E402
 from samg_fast.geometry import Letterbox  # noqa: E402
-from samg_fast.prompts import NEGATIVE, POSITIVE, Prompt, fill_slots  # noqa: E402
+from samg_fast.prompts import NEGATIVE, POSITIVE, Prompt  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden" / "official"
 
@@ -123,12 +122,25 @@ class Golden:
 
     def decode(self, picture: str, prompt: Prompt, mask: Any = None, slots: int = 16) -> tuple[np.ndarray, np.ndarray]:
         height, width = self.arrays[f"{picture}.image"].shape[:2]
-        coords, labels = (torch.from_numpy(x) for x in fill_slots([prompt], Letterbox(height, width, 1024), slots, CPU))
+        coords, labels = in_slots(prompt, Letterbox(height, width, 1024), slots)
         has = torch.full((1,), float(mask is not None))
         masks, iou = self.decoder(
             self.embeddings[picture], coords, labels, torch.zeros(1, 1, 256, 256) if mask is None else mask, has
         )
         return masks.numpy(), iou.numpy()
+
+
+def in_slots(prompt: Prompt, letterbox: Letterbox, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill the decoder's slots with points that lie between pixels, which a frame's never do."""
+    places, labels = list(prompt.points), list(prompt.labels)
+    if prompt.box is None:
+        places, labels = [*places, (0, 0)], [*labels, -1]
+    else:
+        places, labels = [*places, prompt.box[:2], prompt.box[2:]], [*labels, 2, 3]
+    missing = slots - len(labels)
+    coords = letterbox.points(np.array([*places, *[(0, 0)] * missing], np.float64))
+    kinds = [*labels, *[-2] * missing]
+    return torch.tensor(coords[None], dtype=torch.float32), torch.tensor([kinds], dtype=torch.float32)
 
 
 @pytest.fixture(scope="module", params=["l0", "l2", pytest.param("xl0", marks=pytest.mark.slow)])

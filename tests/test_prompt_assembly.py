@@ -45,6 +45,12 @@ def test_prompts_of_different_lengths() -> None:
     assert labels.tolist() == [[1, -2, 2, 3, -2], [0, 1, 2, 3, -2]]
 
 
+def test_a_box_alone() -> None:
+    coords, labels = fill_slots([Prompt((), (), (1, 2, 3, 4))], Letterbox(10, 10, 10), 3, CPU)
+    assert coords.tolist() == [[[1, 2], [3, 4], [0, 0]]]
+    assert labels.tolist() == [[2, 3, -2]]
+
+
 @pytest.mark.parametrize("boxed", [True, False])
 @pytest.mark.parametrize(
     ("batch", "count", "points", "slots"), [(1, 2, 2, 6), (3, 0, 1, 2), (2, 5, 9, 40), (70, 7, 3, 9)]
