@@ -19,6 +19,11 @@ target_link_libraries(_engine_simt PRIVATE samg_simt)
 install(TARGETS _engine_simt LIBRARY DESTINATION samg_fast)
 
 enable_testing()
+if(TARGET samg_cpu_x86_64_v3 AND CMAKE_NM)
+    add_test(NAME levels_share_nothing
+             COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} "-DOBJECTS=$<TARGET_OBJECTS:samg_cpu_x86_64_v3>"
+                     -P ${CMAKE_SOURCE_DIR}/cmake/no_weak_symbols.cmake)
+endif()
 find_package(doctest QUIET)
 if(NOT doctest_FOUND)
     message(WARNING "doctest was not found, so the C++ tests are left out; on Debian: apt-get install doctest-dev")
