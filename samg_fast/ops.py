@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samg_fast import reference
+from samg_fast import operands, reference
 from samg_fast.arrays import Box, Floats, Frame, Mask, check_floats, check_frame, check_mask, check_whole, describe
 from samg_fast.bundle import NetworkSpec
 from samg_fast.device import CPU, Array, Device
@@ -23,9 +24,7 @@ from samg_fast.geometry import Letterbox, Taps, cell_matrix, chain_taps, pillow_
 from samg_fast.reference import Coordinates, ResizedLogits
 
 __all__ = [
-    "MOST_CELLS",
     "MOST_FEATURES",
-    "MOST_PIXELS",
     "MOST_POINTS",
     "MOST_VALUES",
     "apply_mask",
@@ -40,8 +39,6 @@ __all__ = [
     "topk_points",
 ]
 
-_Dtypes: TypeAlias = tuple[np.dtype[Any], ...]
-
 MOST_POINTS = 64
 """The most points that `topk_points` finds."""
 
@@ -50,15 +47,6 @@ MOST_FEATURES = 64
 
 MOST_VALUES = 2048 * 2048
 """The most values of a map that `topk_points` searches."""
-
-MOST_PIXELS = 2**29
-"""The most pixels of a frame: kernels count its bytes in 32 bits."""
-
-MOST_CELLS = 2**14
-"""The longest side of a map or a mask, for the same reason."""
-
-_FLOAT32, _INT32, _UINT8, _BOOL = ((np.dtype(each),) for each in (np.float32, np.int32, np.uint8, np.bool_))
-_REAL = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def preprocess(
@@ -95,13 +83,13 @@ def preprocess(
     InputTypeError, InputError
         `frames` are not uint8 RGB pictures, or `out` are not such arrays.
     """
-    frames = _input(device, "frames", frames, (None, None, None, 3), _UINT8)
+    frames = operands.read(device, "frames", frames, (None, None, None, 3), operands.UINT8)
     if 0 in frames.shape:
         raise InputError(f"frames must have at least one pixel, not shape {tuple(frames.shape)}")
     if not 1 <= len(specs) <= 2:
         raise InputError(f"specs must be one or two, not {len(specs)}")
     batch, height, width, _ = frames.shape
-    _check_size("frames", height, width)
+    operands.check_size("frames", height, width)
     shapes = [(batch, 3, spec.side, spec.side) for spec in specs]
     if out is None:
         if dtype not in (np.float32, np.float16, "float32", "float16"):
@@ -111,7 +99,7 @@ def preprocess(
         raise InputError(f"out must be a list of {len(specs)} arrays, one for each network, not {describe(out)}")
     else:
         names = ["out"] if len(out) == 1 else [f"out[{index}]" for index in range(len(out))]
-        out = [_output(device, *each, _REAL) for each in zip(names, out, shapes, strict=True)]
+        out = [operands.written(device, *each, operands.REAL) for each in zip(names, out, shapes, strict=True)]
     inputs = []
     for spec, array in zip(specs, out, strict=True):
         fixed = spec.resize == "uint8"
@@ -163,30 +151,30 @@ def similarity_map(
     InputTypeError, InputError
         An argument has another dtype or shape, or there are more features.
     """
-    batched = _axes(sam_map) == 4
+    batched = operands.axes(sam_map) == 4
     lead: tuple[int | None, ...] = (None,) if batched else ()
-    sam_map = _square(device, "sam_map", sam_map, (*lead, None))
+    sam_map = operands.square(device, "sam_map", sam_map, (*lead, None))
     lead = tuple(sam_map.shape[:-3])
-    dino_map = _square(device, "dino_map", dino_map, (*lead, None))
-    each = lead if _axes(sam_features) == 3 else ()
-    sam_features = _input(device, "sam_features", sam_features, (*each, None, sam_map.shape[-3]))
+    dino_map = operands.square(device, "dino_map", dino_map, (*lead, None))
+    each = lead if operands.axes(sam_features) == 3 else ()
+    sam_features = operands.read(device, "sam_features", sam_features, (*each, None, sam_map.shape[-3]))
     count = sam_features.shape[-2]
-    dino_features = _input(device, "dino_features", dino_features, (*each, count, dino_map.shape[-3]))
+    dino_features = operands.read(device, "dino_features", dino_features, (*each, count, dino_map.shape[-3]))
     if not 1 <= count <= MOST_FEATURES:
         raise InputError(f"sam_features must be from 1 to {MOST_FEATURES} features, not {count}")
-    _check_frame_size(prompt_side, height, width)
+    operands.check_frame_size(prompt_side, height, width)
     shape = (*lead, count, height, width)
-    result: Floats = device.empty(shape, np.float32) if out is None else _output(device, "out", out, shape)
+    result: Floats = device.empty(shape, np.float32) if out is None else operands.written(device, "out", out, shape)
     grid, dino_grid = sam_map.shape[-1], dino_map.shape[-1]
     rows, columns = _frame_taps((grid, 4 * grid, prompt_side), height, width)
     device.run(
         "similarity_map",
-        *(_batched(device, features, 3) for features in (sam_features, dino_features)),
-        *(_batched(device, maps, 4) for maps in (sam_map, dino_map)),
+        *(operands.batched(device, features, 3) for features in (sam_features, dino_features)),
+        *(operands.batched(device, maps, 4) for maps in (sam_map, dino_map)),
         _taps(device, chain_taps((dino_grid,), dino_grid, grid)),
         _taps(device, rows),
         _taps(device, columns),
-        _batched(device, result, 4),
+        operands.batched(device, result, 4),
     )
     return result
 
@@ -228,8 +216,8 @@ def topk_points(
     InputTypeError, InputError
         `values` are not such maps, `box` is no box, or `k` is not in its range.
     """
-    batched = _axes(values) == 3
-    values = _input(device, "values", values, (None,) * (3 if batched else 2))
+    batched = operands.axes(values) == 3
+    values = operands.read(device, "values", values, (None,) * (3 if batched else 2))
     lead, (height, width) = tuple(values.shape[:-2]), values.shape[-2:]
     if 0 in lead:
         raise InputError("values must have at least one map, not 0")
@@ -243,14 +231,21 @@ def topk_points(
             raise InputError(f"box must be four whole numbers (x0, y0, x1, y1), not {box}")
         boxes = device.constant(_boxes(box, *lead))
     elif box is not None:
-        boxes = _batched(device, _input(device, "box", box, (*lead, 4), _INT32), 2)
+        boxes = operands.batched(device, operands.read(device, "box", box, (*lead, 4), operands.INT32), 2)
     else:
         boxes = None
-    shape, points = (*lead, k, 2), _INT32
+    shape, points = (*lead, k, 2), operands.INT32
     result: NDArray[np.int32] = (
-        device.empty(shape, np.int32) if out is None else _output(device, "out", out, shape, points)
+        device.empty(shape, np.int32) if out is None else operands.written(device, "out", out, shape, points)
     )
-    device.run("topk_points", _batched(device, values, 3), int(k), bool(largest), boxes, _batched(device, result, 3))
+    device.run(
+        "topk_points",
+        operands.batched(device, values, 3),
+        int(k),
+        bool(largest),
+        boxes,
+        operands.batched(device, result, 3),
+    )
     return result
 
 
@@ -290,21 +285,16 @@ def resize_logits(
     InputTypeError, InputError
         An argument has another dtype or shape, or not exactly one of `weights` and `iou` is given.
     """
-    low_res = _input(device, "low_res", low_res, (None, None, None, None), _REAL, first=1)
+    low_res = operands.square(device, "low_res", low_res, (None, None), first=1)
     side = low_res.shape[-1]
-    _check(low_res, "low_res", (None, None, side, side), _REAL)
-    if 0 in low_res.shape:
-        raise InputError(f"low_res must have at least one logit, not shape {tuple(low_res.shape)}")
     if (weights is None) == (iou is None):
         raise InputError("either weights or iou must be given, and not both")
-    if side > MOST_CELLS:
-        raise InputError(f"low_res must have sides of at most {MOST_CELLS}, not {side}")
-    _check_frame_size(prompt_side, height, width)
+    operands.check_frame_size(prompt_side, height, width)
     batch, masks = low_res.shape[:2]
     if weights is not None:
-        weights = _input(device, "weights", weights, (batch, masks))
+        weights = operands.read(device, "weights", weights, (batch, masks))
     else:
-        iou = _input(device, "iou", iou, (batch, masks))
+        iou = operands.read(device, "iou", iou, (batch, masks))
     rows, columns = _frame_taps((side, prompt_side), height, width)
     result = ResizedLogits(
         settled=device.empty((batch, side, side), np.float32),
@@ -358,15 +348,15 @@ def prompt_assembly(
     InputTypeError, InputError
         An argument has another dtype or shape, or there are too few slots.
     """
-    points = _input(device, "points", points, (None, None, 2), _INT32)
+    points = operands.read(device, "points", points, (None, None, 2), operands.INT32)
     batch = points.shape[0]
-    order = _input(device, "order", order, (batch, None), _INT32)
-    labels = _input(device, "labels", labels, tuple(order.shape), _INT32)
+    order = operands.read(device, "order", order, (batch, None), operands.INT32)
+    labels = operands.read(device, "labels", labels, tuple(order.shape), operands.INT32)
     if boxes is not None:
-        boxes = _input(device, "boxes", boxes, (batch, 4), _INT32)
+        boxes = operands.read(device, "boxes", boxes, (batch, 4), operands.INT32)
     needed = order.shape[1] + (1 if boxes is None else 2)
-    check_whole("slots", slots, needed, MOST_CELLS)
-    if len(scale) != 2 or not np.isfinite(scale).all():
+    check_whole("slots", slots, needed, operands.MOST_CELLS)
+    if len(scale) != 2 or not all(isinstance(each, (int, float, np.floating)) and isfinite(each) for each in scale):
         raise InputError(f"scale must be two finite numbers, not {scale}")
     coords, slot_labels = device.empty((batch, slots, 2), np.float32), device.empty((batch, slots), np.float32)
     device.run("prompt_assembly", points, order, labels, boxes, (float(scale[0]), float(scale[1])), coords, slot_labels)
@@ -405,19 +395,21 @@ def apply_mask(
     InputTypeError, InputError
         An argument has another dtype or shape.
     """
-    batched = _axes(frame) == 4
-    frame = _input(device, "frame", frame, (*(None,) * (3 if batched else 2), 3), _UINT8)
+    batched = operands.axes(frame) == 4
+    frame = operands.read(device, "frame", frame, (*(None,) * (3 if batched else 2), 3), operands.UINT8)
     shape = tuple(frame.shape)
-    _check_size("frame", *shape[-3:-1])
-    mask = _input(device, "mask", mask, shape[:-1], _BOOL)
+    operands.check_size("frame", *shape[-3:-1])
+    mask = operands.read(device, "mask", mask, shape[:-1], operands.BOOL)
     if background is None:
         background = device.constant(_black())
     else:
-        wanted = (3,) if _axes(background) == 1 else shape if _axes(background) == 4 else shape[-3:]
-        background = _input(device, "background", background, wanted, _UINT8)
-    result: Frame = device.empty(shape, np.uint8) if out is None else _output(device, "out", out, shape, _UINT8)
-    arrays = (_batched(device, each, 4) for each in (background, result))
-    device.run("apply_mask", _batched(device, frame, 4), _batched(device, mask, 3), *arrays)
+        wanted = (3,) if operands.axes(background) == 1 else shape if operands.axes(background) == 4 else shape[-3:]
+        background = operands.read(device, "background", background, wanted, operands.UINT8)
+    result: Frame = (
+        device.empty(shape, np.uint8) if out is None else operands.written(device, "out", out, shape, operands.UINT8)
+    )
+    arrays = (operands.batched(device, each, 4) for each in (background, result))
+    device.run("apply_mask", operands.batched(device, frame, 4), operands.batched(device, mask, 3), *arrays)
     return result
 
 
@@ -534,92 +526,6 @@ def point_feature(features: Floats, x: Coordinates, y: Coordinates) -> Floats:
 def _check_maps(features: Floats) -> Floats:
     """Check the map of one picture, (C, G, G), or the stacked maps of several."""
     return check_floats("features", features, (None,) * (4 if np.ndim(features) == 4 else 3))
-
-
-def _input(
-    device: Device, name: str, value: Any, shape: tuple[int | None, ...], dtypes: _Dtypes = _FLOAT32, first: int = 0
-) -> Array:
-    """Return an argument as an array of the device, if it has the shape (None: any length) and one of the dtypes.
-
-    From axis `first` on it is in C order.
-    """
-    return device.contiguous(name, _view(device, name, value, shape, dtypes), first)
-
-
-def _output(device: Device, name: str, value: Any, shape: tuple[int, ...], dtypes: _Dtypes = _FLOAT32) -> Array:
-    """Return an array to be written to, if it has the shape and one of the dtypes and is in C order."""
-    array = _view(device, name, value, shape, dtypes, written=True)
-    if device.contiguous(name, array) is not array or not device.writable(array):
-        raise InputError(f"{name} must be aligned, in C order and not read-only, as it is written to")
-    return array
-
-
-def _view(
-    device: Device, name: str, value: Any, shape: tuple[int | None, ...], dtypes: _Dtypes, written: bool = False
-) -> Array:
-    array = device.view(value, written=written)
-    if array is None:
-        wanted = f"{_names(dtypes)} of shape {_lengths(shape)}{device.where}"
-        raise InputTypeError(f"{name} must be {wanted}, not {describe(value)}")
-    _check(array, name, shape, dtypes)
-    return array
-
-
-def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: _Dtypes) -> None:
-    lengths = tuple(array.shape)
-    fits = lengths == shape or (
-        len(lengths) == len(shape) and all(s is None or s == n for s, n in zip(shape, lengths, strict=True))
-    )
-    right_dtype = array.dtype in dtypes
-    if fits and right_dtype:
-        return
-    message = f"{name} must be {_names(dtypes)} of shape {_lengths(shape)}, not {array.dtype} of shape {lengths}"
-    raise InputError(message) if right_dtype else InputTypeError(message)
-
-
-def _square(device: Device, name: str, value: Any, lead: tuple[int | None, ...]) -> Array:
-    """Return an argument as an array whose last two axes are equally long, with at least one value."""
-    array = _input(device, name, value, (*lead, None, None), _REAL)
-    if array.shape[-2] != array.shape[-1]:
-        _check(array, name, (*lead, array.shape[-2], array.shape[-2]), _REAL)
-    if 0 in array.shape:
-        raise InputError(f"{name} must have at least one value, not shape {tuple(array.shape)}")
-    if array.shape[-1] > MOST_CELLS:
-        raise InputError(f"{name} must have sides of at most {MOST_CELLS}, not {array.shape[-1]}")
-    return array
-
-
-def _check_size(name: str, height: int, width: int) -> None:
-    if height * width > MOST_PIXELS:
-        raise InputError(f"{name} must make at most {MOST_PIXELS} pixels, not {height} x {width}")
-
-
-def _check_frame_size(prompt_side: int, height: int, width: int) -> None:
-    """Check what says how large a frame is, and its prompt frame."""
-    check_whole("prompt_side", prompt_side, 1, MOST_CELLS)
-    check_whole("height", height, 1, MOST_PIXELS)
-    check_whole("width", width, 1, MOST_PIXELS)
-    _check_size("height and width", height, width)
-
-
-def _batched(device: Device, array: Array, axes: int) -> Array:
-    """Put axes of length 1 in front of an array until it has as many as a batch has."""
-    missing = axes - len(array.shape)
-    return device.reshape(array, (*(1,) * missing, *array.shape)) if missing else array
-
-
-def _axes(value: Any) -> int:
-    """Return how many axes an array of any device has."""
-    return len(getattr(value, "shape", ()))
-
-
-def _names(dtypes: _Dtypes) -> str:
-    return " or ".join(each.name for each in dtypes)
-
-
-def _lengths(shape: tuple[int | None, ...]) -> str:
-    lengths = ", ".join("any" if length is None else str(length) for length in shape)
-    return f"({lengths}{',' * (len(shape) == 1)})"
 
 
 @lru_cache(maxsize=64)

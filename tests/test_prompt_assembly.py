@@ -87,3 +87,6 @@ def test_bad_input() -> None:
         ops.prompt_assembly(points, order, order, boxes[:1], **options)
     with pytest.raises(InputError, match="slots must be from 6 to 16384, not 5"):
         ops.prompt_assembly(points, order, order, boxes, scale=(1, 1), slots=5)
+    for scale in ((1,), (1, float("nan")), ("a", 1)):
+        with pytest.raises(InputError, match="scale must be two finite numbers, not"):
+            ops.prompt_assembly(points, order, order, boxes, scale=scale, slots=6)  # type: ignore[arg-type]

@@ -153,11 +153,11 @@ def test_bad_input() -> None:
     weights, logits = np.ones((1, 3), np.float32), np.ones((1, 3, 32, 32), np.float32)
     with pytest.raises(InputTypeError, match="low_res must be float32 or float16 of shape"):
         ops.resize_logits(logits.astype(np.float64), weights=weights, **size)
-    with pytest.raises(InputError, match=r"low_res must be float32 or float16 of shape \(any, any, 30, 30\)"):
+    with pytest.raises(InputError, match=r"low_res must be float32 or float16 of shape \(any, any, 32, 32\)"):
         ops.resize_logits(logits[..., :30], weights=weights, **size)
     with pytest.raises(InputError, match=r"low_res must be .* not float32 of shape"):
         ops.resize_logits(logits[0], weights=weights, **size)
-    with pytest.raises(InputError, match="low_res must have at least one logit"):
+    with pytest.raises(InputError, match="low_res must have at least one value"):
         ops.resize_logits(logits[:0], weights=weights[:0], **size)
     with pytest.raises(InputError, match=r"weights must be float32 of shape \(1, 3\), not float32 of shape \(1, 2\)"):
         ops.resize_logits(logits, weights=weights[:, :2], **size)
