@@ -35,11 +35,13 @@ ifeq ($(PYTEST),)
 	$(MAKE) sanitize
 endif
 
-# The sanitizers' libraries come first, as Python itself was not built with them; it also never frees all it has.
+# The sanitizers' libraries come first, as Python itself was not built with them; it also never frees all it has. Python is
+# started in tests/, as the package in the checkout, which it would find here, has no compiled modules.
 sanitize: $(VENV)/.sanitized
 	$(BIN)/ctest --test-dir $(VENV)/sanitized-build --output-on-failure
-	LD_PRELOAD="$$(for name in asan ubsan stdc++; do $${CXX:-c++} -print-file-name=lib$$name.so; done | tr '\n' ' ')" \
-		ASAN_OPTIONS=detect_leaks=0 $(VENV)/sanitized/bin/python -m pytest -p no:cacheprovider $(KERNEL_TESTS)
+	cd tests && ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(for name in asan ubsan stdc++; do $${CXX:-c++} -print-file-name=lib$$name.so; done | tr '\n' ' ')" \
+		$(abspath $(VENV))/sanitized/bin/python -m pytest -p no:cacheprovider $(notdir $(KERNEL_TESTS))
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.latency
@@ -80,7 +82,7 @@ $(VENV)/.test: $(SETUP) | $(VENV)/.made
 # .pth file is searched last, and the .pth files of that folder, so the editable package too, are left alone.
 $(VENV)/.sanitized: $(SETUP) $(shell find samg_fast export distill -name '*.py') | $(VENV)/.test
 	$(PYTHON) -m venv --without-pip $(VENV)/sanitized
-	$(BIN)/python -c "import site; print(*site.getsitepackages(), sep='\n')" \
+	$(BIN)/python -c "import site; print(*site.getsitepackages(), '$(CURDIR)', sep='\n')" \
 		> $$($(VENV)/sanitized/bin/python -c "import site; print(site.getsitepackages()[0])")/borrowed.pth
 	$(BIN)/python -m pip --python $(VENV)/sanitized/bin/python install --quiet --disable-pip-version-check --no-deps \
 		--force-reinstall $(TESTED) $(WITHOUT_CUDA) --config-settings=cmake.define.SAMG_SANITIZE=ON \
