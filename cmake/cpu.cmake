@@ -1,6 +1,6 @@
 # The kernels, once for each instruction set, and the module.
 set(cpu_sources engine/cpu/dispatch.cpp engine/cpu/levels.cpp engine/cpu/parallel.cpp)
-set(kernel_sources kernels preprocess similarity_map topk_points resize_logits prompt_assembly apply_mask)
+set(kernel_sources kernels ${operations})
 list(TRANSFORM kernel_sources PREPEND engine/cpu/kernels/)
 list(TRANSFORM kernel_sources APPEND .cpp)
 

@@ -27,8 +27,7 @@ if(NOT architectures)
     list(APPEND architectures ${newest}-virtual)
 endif()
 
-set(cuda_sources preprocess similarity_map topk_points resize_logits prompt_assembly apply_mask)
-list(TRANSFORM cuda_sources PREPEND engine/cuda/)
+list(TRANSFORM operations PREPEND engine/cuda/ OUTPUT_VARIABLE cuda_sources)
 list(TRANSFORM cuda_sources APPEND .cu)
 add_library(samg_cuda STATIC ${cuda_sources})
 set_target_properties(samg_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF

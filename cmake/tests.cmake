@@ -1,13 +1,10 @@
 # The CUDA kernels on the host executor, as a module for the Python tests, and the C++ tests.
-set(simt_sources preprocess similarity_map topk_points resize_logits prompt_assembly apply_mask)
-list(TRANSFORM simt_sources PREPEND ${CMAKE_SOURCE_DIR}/engine/cuda/)
-list(TRANSFORM simt_sources APPEND .cu)
 # A source has one language in a directory, and there these are CUDA: so each is compiled through a file that includes it.
 set(wrappers)
-foreach(source IN LISTS simt_sources)
-    get_filename_component(stem "${source}" NAME_WE)
-    file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/simt/${stem}.cpp" CONTENT "#include \"@source@\"\n" @ONLY)
-    list(APPEND wrappers "${CMAKE_BINARY_DIR}/simt/${stem}.cpp")
+foreach(operation IN LISTS operations)
+    set(wrapper "${CMAKE_BINARY_DIR}/simt/${operation}.cpp")
+    file(CONFIGURE OUTPUT "${wrapper}" CONTENT "#include \"@CMAKE_SOURCE_DIR@/engine/cuda/@operation@.cu\"\n" @ONLY)
+    list(APPEND wrappers "${wrapper}")
 endforeach()
 add_library(samg_simt STATIC engine/simt/executor.cpp engine/simt/fibre.cpp ${wrappers})
 target_include_directories(samg_simt BEFORE PUBLIC engine/simt)
