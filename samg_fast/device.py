@@ -89,7 +89,7 @@ class Cpu:
     Parameters
     ----------
     threads : int, optional
-        The most threads an operation may use; by default as many as this process may. A second one is started only
+        The most threads an operation may use; by default as many as this process may. A second one is woken only
         where there is work for it.
 
     Raises

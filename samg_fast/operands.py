@@ -23,6 +23,7 @@ __all__ = [
     "batched",
     "check_frame_size",
     "check_size",
+    "output",
     "read",
     "square",
     "written",
@@ -57,6 +58,11 @@ def written(device: Device, name: str, value: Any, shape: tuple[int, ...], dtype
     if device.contiguous(name, array) is not array or not device.writable(array):
         raise InputError(f"{name} must be aligned, in C order and not read-only, as it is written to")
     return array
+
+
+def output(device: Device, out: Any, shape: tuple[int, ...], dtypes: Dtypes = FLOAT32) -> Array:
+    """Return the argument `out` as `written` does, or a new array of the first dtype if it is None."""
+    return device.empty(shape, dtypes[0]) if out is None else written(device, "out", out, shape, dtypes)
 
 
 def _view(

@@ -164,7 +164,7 @@ def similarity_map(
         raise InputError(f"sam_features must be from 1 to {MOST_FEATURES} features, not {count}")
     operands.check_frame_size(prompt_side, height, width)
     shape = (*lead, count, height, width)
-    result: Floats = device.empty(shape, np.float32) if out is None else operands.written(device, "out", out, shape)
+    result: Floats = operands.output(device, out, shape)
     grid, dino_grid = sam_map.shape[-1], dino_map.shape[-1]
     rows, columns = _frame_taps((grid, 4 * grid, prompt_side), height, width)
     device.run(
@@ -234,10 +234,7 @@ def topk_points(
         boxes = operands.batched(device, operands.read(device, "box", box, (*lead, 4), operands.INT32), 2)
     else:
         boxes = None
-    shape, points = (*lead, k, 2), operands.INT32
-    result: NDArray[np.int32] = (
-        device.empty(shape, np.int32) if out is None else operands.written(device, "out", out, shape, points)
-    )
+    result: NDArray[np.int32] = operands.output(device, out, (*lead, k, 2), operands.INT32)
     device.run(
         "topk_points",
         operands.batched(device, values, 3),
@@ -405,9 +402,7 @@ def apply_mask(
     else:
         wanted = (3,) if operands.axes(background) == 1 else shape if operands.axes(background) == 4 else shape[-3:]
         background = operands.read(device, "background", background, wanted, operands.UINT8)
-    result: Frame = (
-        device.empty(shape, np.uint8) if out is None else operands.written(device, "out", out, shape, operands.UINT8)
-    )
+    result: Frame = operands.output(device, out, shape, operands.UINT8)
     arrays = (operands.batched(device, each, 4) for each in (background, result))
     device.run("apply_mask", operands.batched(device, frame, 4), operands.batched(device, mask, 3), *arrays)
     return result
