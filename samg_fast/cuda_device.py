@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Cuda"]
 
+_MOST_CONSTANTS = 1024
+"""Tables kept on a GPU: all that frames of a few dozen sizes need, and an end to boxes that are never the same."""
+
 
 class Cuda:
     """An NVIDIA GPU.
@@ -122,9 +125,12 @@ class Cuda:
         return self._view.from_buffer(buffer, tuple(shape), dtype=array.dtype, is_readonly=array.readonly)
 
     def constant(self, array: NDArray[Any]) -> Array:
-        """Return a read-only NumPy array as one of this GPU's: copied the first time, and kept."""
+        """Return a read-only NumPy array as one of this GPU's: copied the first time, and kept for a good while."""
         kept = self._constants.get(id(array))
-        if kept is None:  # the array is kept too, as its id would be given away after it
+        if kept is None:
+            if len(self._constants) == _MOST_CONSTANTS:
+                del self._constants[next(iter(self._constants))]  # the oldest
+            # The array is kept too, as its id would be given away after it
             kept = self._constants[id(array)] = (array, self.upload(array))
         return kept[1]
 

@@ -62,6 +62,14 @@ def test_nothing_waits_once_tables_are_there(device: Cuda) -> None:
     assert stream.queued == []
 
 
+def test_boxes_that_are_never_the_same_are_not_kept_for_ever(device: Cuda) -> None:
+    values = np.arange(81, dtype=np.float32).reshape(9, 9)
+    for far in range(1500):
+        points = ops.topk_points(OnGpu(values), 1, True, (0, 0, 9, 9 + far), device=device)  # type: ignore[arg-type]
+    assert device.download(points).tolist() == [[8, 8]]
+    assert len(device._constants) == 1024
+
+
 def test_the_workspace_grows(device: Cuda) -> None:
     values = noise(5, 600, 600)  # 5 maps of 22 chunks, of 64 candidates of 8 bytes
     points = ops.topk_points(OnGpu(values), 64, True, device=device)
