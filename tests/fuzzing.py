@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ from devices import CPU_NAMES, opened
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
-from synthetic_bundle import DINO_MEAN, DINO_STD, SAM_MEAN, SAM_STD
+from synthetic_bundle import SAM_SPEC
 
-from samg_fast.bundle import NetworkSpec
 from samg_fast.device import Cpu, Device
 from samg_fast.errors import InputError
 from samg_fast.geometry import Letterbox
@@ -115,15 +115,4 @@ def is_too_narrow(height: int, width: int, side: int) -> bool:
     return False
 
 
-SPEC = NetworkSpec(
-    file="e.onnx",
-    sha256="0" * 64,
-    output="embedding",
-    side=16,
-    grid=4,
-    channels=8,
-    mean=SAM_MEAN,
-    std=SAM_STD,
-    resize="uint8",
-)
-NORMALISED = {"uint8": {"mean": SAM_MEAN, "std": SAM_STD}, "float": {"mean": DINO_MEAN, "std": DINO_STD}}
+SPEC = replace(SAM_SPEC, side=16, grid=4, channels=8)

@@ -21,6 +21,24 @@ SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 DINO_MEAN = (0.485, 0.456, 0.406)
 DINO_STD = (0.229, 0.224, 0.225)
 
+SAM_SPEC = NetworkSpec(
+    file="e.onnx",
+    sha256="0" * 64,
+    output="embedding",
+    side=512,
+    grid=64,
+    channels=256,
+    mean=SAM_MEAN,
+    std=SAM_STD,
+    resize="uint8",
+)
+"""The official encoder's, at side 512."""
+
+DINO_SPEC = replace(
+    SAM_SPEC, output="features", side=448, grid=32, channels=384, mean=DINO_MEAN, std=DINO_STD, resize="float"
+)
+"""Those of DINOv2's small model."""
+
 
 class _Graph:
     """Collects nodes and weights under fresh names."""

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzzing import (
-    NORMALISED,
-    SPEC,
     batches,
     fuzzed,
     int32s,
@@ -32,6 +30,7 @@ from fuzzing import (
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from synthetic_bundle import DINO_SPEC, SAM_SPEC
 
 from samg_fast import ops, reference
 from samg_fast.bundle import NetworkSpec
@@ -47,7 +46,7 @@ LOGITS_TOLERANCE = 2e-5
 
 
 specs = st.builds(
-    lambda side, resize: replace(SPEC, side=side, resize=resize, **NORMALISED[resize]),
+    lambda side, resize: replace({"uint8": SAM_SPEC, "float": DINO_SPEC}[resize], side=side),
     st.integers(1, 40),
     st.sampled_from(["uint8", "float"]),
 )

@@ -12,7 +12,9 @@ from devices import Place
 from numpy.typing import NDArray
 from PIL import Image
 from slow_walk import network_input
-from synthetic_bundle import DINO_MEAN, DINO_STD, SAM_MEAN, SAM_STD, picture
+from synthetic_bundle import DINO_SPEC as DINO
+from synthetic_bundle import SAM_SPEC as SAM
+from synthetic_bundle import picture
 
 from samg_fast import ops, reference
 from samg_fast.bundle import NetworkSpec
@@ -20,18 +22,6 @@ from samg_fast.device import Cpu
 from samg_fast.errors import InputError, InputTypeError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
-SAM = NetworkSpec(
-    file="e.onnx",
-    sha256="0" * 64,
-    output="embedding",
-    side=512,
-    grid=64,
-    channels=256,
-    mean=SAM_MEAN,
-    std=SAM_STD,
-    resize="uint8",
-)
-DINO = replace(SAM, output="features", side=448, grid=32, channels=384, mean=DINO_MEAN, std=DINO_STD, resize="float")
 
 # float32 sums of up to four values of at most 2.7, in another order
 TOLERANCE = 2e-6
