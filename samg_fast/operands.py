@@ -60,9 +60,9 @@ def written(device: Device, name: str, value: Any, shape: tuple[int, ...], dtype
     return array
 
 
-def output(device: Device, out: Any, shape: tuple[int, ...], dtypes: Dtypes = FLOAT32) -> Array:
+def output(device: Device, out: Any, shape: tuple[int, ...], dtypes: Dtypes = FLOAT32, *, name: str = "out") -> Array:
     """Return the argument `out` as `written` does, or a new array of the first dtype if it is None."""
-    return device.empty(shape, dtypes[0]) if out is None else written(device, "out", out, shape, dtypes)
+    return device.empty(shape, dtypes[0]) if out is None else written(device, name, out, shape, dtypes)
 
 
 def _view(

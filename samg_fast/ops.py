@@ -193,7 +193,7 @@ def topk_points(
     Parameters
     ----------
     values : (H, W) or (B, H, W) float32 array
-        Up to 2048 * 2048 values a map. A NaN counts as minus infinity.
+        Up to 2048 * 2048 values a map. A NaN counts as minus infinity. Only the first axis of three may be strided.
     k : int
         How many, 1 .. min(H * W, 64).
     largest : bool
@@ -217,7 +217,7 @@ def topk_points(
         `values` are not such maps, `box` is no box, or `k` is not in its range.
     """
     batched = operands.axes(values) == 3
-    values = operands.read(device, "values", values, (None,) * (3 if batched else 2))
+    values = operands.read(device, "values", values, (None,) * (3 if batched else 2), first=int(batched))
     lead, (height, width) = tuple(values.shape[:-2]), values.shape[-2:]
     if 0 in lead:
         raise InputError("values must have at least one map, not 0")
@@ -254,6 +254,7 @@ def resize_logits(
     prompt_side: int,
     height: int,
     width: int,
+    out: ResizedLogits | None = None,
     device: Device = CPU,
 ) -> ResizedLogits:
     """Make one mask of the masks of each decode, and bring it to the frame: P, crop, frame.
@@ -266,16 +267,20 @@ def resize_logits(
         The masks are summed with these weights.
     iou : (B, M) float32 array, optional
         Or the mask with the highest predicted IoU is taken, the first of equal ones. A NaN counts as minus infinity.
+        Only the first axis may be strided.
     prompt_side : int
         P, the side of the prompt frame.
     height, width : int
         The frame, in pixels.
+    out : ResizedLogits, optional
+        Where to write; made if not given. Its `settled` and `logits` may be None: then they are not kept.
     device : Device
         Whose arrays these are.
 
     Returns
     -------
     ResizedLogits
+        `out`.
 
     Raises
     ------
@@ -291,16 +296,28 @@ def resize_logits(
     if weights is not None:
         weights = operands.read(device, "weights", weights, (batch, masks))
     else:
-        iou = operands.read(device, "iou", iou, (batch, masks))
+        iou = operands.read(device, "iou", iou, (batch, masks), first=1)
     rows, columns = _frame_taps((side, prompt_side), height, width)
-    result = ResizedLogits(
-        settled=device.empty((batch, side, side), np.float32),
-        logits=device.empty((batch, height, width), np.float32),
-        mask=device.empty((batch, height, width), np.bool_),
-        area=device.empty((batch,), np.int32),
-        box=device.empty((batch, 4), np.int32),
-        chosen=device.empty((batch,), np.int32),
-    )
+    made = {
+        "settled": ((batch, side, side), operands.FLOAT32),
+        "logits": ((batch, height, width), operands.FLOAT32),
+        "mask": ((batch, height, width), operands.BOOL),
+        "area": ((batch,), operands.INT32),
+        "box": ((batch, 4), operands.INT32),
+        "chosen": ((batch,), operands.INT32),
+    }
+    if out is None:
+        result = ResizedLogits(**{name: device.empty(shape, dtype[0]) for name, (shape, dtype) in made.items()})
+    elif not isinstance(out, ResizedLogits):
+        raise InputTypeError(f"out must be a ResizedLogits, not {describe(out)}")
+    else:
+        given: dict[str, Any] = {
+            name: None
+            if array is None and name in ("settled", "logits")
+            else operands.written(device, f"out.{name}", array, *made[name])
+            for name, array in out._asdict().items()
+        }
+        result = ResizedLogits(**given)
     device.run("resize_logits", low_res, weights, iou, _taps(device, rows), _taps(device, columns), *result)
     return result
 
@@ -313,16 +330,17 @@ def prompt_assembly(
     *,
     scale: tuple[float, float],
     slots: int,
+    out: tuple[Array, Array] | None = None,
     device: Device = CPU,
 ) -> tuple[Floats, Floats]:
     """Bring points and boxes to the prompt frame and into the decoder's slots.
 
     Parameters
     ----------
-    points : (B, n, 2) int32 array
-        (x, y) in pixels of the frame.
+    points : (B, n, 2) or (n, 2) int32 array
+        (x, y) in pixels of the frame: points of each frame, or a list that all of them share.
     order : (B, m) int32 array
-        Which of the frame's points comes first, second, ...; -1 leaves the slot empty.
+        Which of the frame's points, or of the list, comes first, second, ...; -1 leaves the slot empty.
     labels : (B, m) int32 array
         1 for a positive point, 0 for a negative one.
     boxes : (B, 4) int32 array or None
@@ -331,6 +349,8 @@ def prompt_assembly(
         Pixels of the prompt frame per pixel of the frame, along x and y.
     slots : int
         N: at least m + 2 with boxes, m + 1 without.
+    out : tuple of (B, N, 2) and (B, N) float32 arrays, optional
+        Where to write; made if not given.
     device : Device
         Whose arrays these are.
 
@@ -339,15 +359,18 @@ def prompt_assembly(
     point_coords : (B, N, 2) float32 array
         In pixels of the prompt frame, without SAM's +0.5; see `samg_fast.reference.prompt_assembly`.
     point_labels : (B, N) float32 array
+        Both are those of `out`.
 
     Raises
     ------
     InputTypeError, InputError
         An argument has another dtype or shape, or there are too few slots.
     """
-    points = operands.read(device, "points", points, (None, None, 2), operands.INT32)
-    batch = points.shape[0]
+    shared = operands.axes(points) == 2
+    points = operands.read(device, "points", points, (None, 2) if shared else (None, None, 2), operands.INT32)
+    batch = None if shared else points.shape[0]
     order = operands.read(device, "order", order, (batch, None), operands.INT32)
+    batch = order.shape[0]
     labels = operands.read(device, "labels", labels, tuple(order.shape), operands.INT32)
     if boxes is not None:
         boxes = operands.read(device, "boxes", boxes, (batch, 4), operands.INT32)
@@ -355,8 +378,21 @@ def prompt_assembly(
     check_whole("slots", slots, needed, operands.MOST_CELLS)
     if len(scale) != 2 or not all(isinstance(each, (int, float, np.floating)) and isfinite(each) for each in scale):
         raise InputError(f"scale must be two finite numbers, not {scale}")
-    coords, slot_labels = device.empty((batch, slots, 2), np.float32), device.empty((batch, slots), np.float32)
-    device.run("prompt_assembly", points, order, labels, boxes, (float(scale[0]), float(scale[1])), coords, slot_labels)
+    if out is not None and (not isinstance(out, tuple) or len(out) != 2):
+        raise InputTypeError(f"out must be two arrays, for coordinates and for labels, not {describe(out)}")
+    into, labels_into = (None, None) if out is None else out
+    coords: Floats = operands.output(device, into, (batch, slots, 2), name="out[0]")
+    slot_labels: Floats = operands.output(device, labels_into, (batch, slots), name="out[1]")
+    device.run(
+        "prompt_assembly",
+        operands.batched(device, points, 3),
+        order,
+        labels,
+        boxes,
+        (float(scale[0]), float(scale[1])),
+        coords,
+        slot_labels,
+    )
     return coords, slot_labels
 
 

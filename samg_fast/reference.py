@@ -277,10 +277,10 @@ def prompt_assembly(
 
     Parameters
     ----------
-    points : (B, n, 2) int32 array
-        (x, y) in pixels of the frame.
+    points : (B, n, 2) or (n, 2) int32 array
+        (x, y) in pixels of the frame: points of each frame, or a list that all of them share.
     order : (B, m) int32 array
-        Which of the frame's points comes first, second, ...; -1 leaves the slot empty.
+        Which of the frame's points, or of the list, comes first, second, ...; -1 leaves the slot empty.
     labels : (B, m) int32 array
         1 for a positive point, 0 for a negative one.
     boxes : (B, 4) int32 array or None
@@ -298,9 +298,10 @@ def prompt_assembly(
     point_labels : (B, N) float32 array
         As the decoder reads them: 1, 0, 2 and 3 for the corners, -1 for "not a point", -2 for an empty slot.
     """
-    count = order.shape[1]
-    coords = np.zeros((len(points), slots, 2), np.float32)
-    slot_labels = np.full((len(points), slots), -2, np.float32)
+    batch, count = order.shape
+    points = np.broadcast_to(points, (batch, *points.shape[-2:]))
+    coords = np.zeros((batch, slots, 2), np.float32)
+    slot_labels = np.full((batch, slots), -2, np.float32)
     for frame, (places, kinds) in enumerate(zip(order, labels, strict=True)):
         for slot, (place, kind) in enumerate(zip(places, kinds, strict=True)):
             if 0 <= place < points.shape[1]:

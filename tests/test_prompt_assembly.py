@@ -51,17 +51,21 @@ def test_a_box_alone() -> None:
     assert labels.tolist() == [[2, 3, -2]]
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("boxed", [True, False])
 @pytest.mark.parametrize(
     ("batch", "count", "points", "slots"), [(1, 2, 2, 6), (3, 0, 1, 2), (2, 5, 9, 40), (70, 7, 3, 9)]
 )
-def test_fast_is_the_reference(place: Place, batch: int, count: int, points: int, slots: int, boxed: bool) -> None:
+def test_fast_is_the_reference(
+    place: Place, batch: int, count: int, points: int, slots: int, boxed: bool, shared: bool
+) -> None:
     random = np.random.default_rng(batch)
 
     def whole(low: int, high: int, *shape: int) -> Any:
         return random.integers(low, high, shape).astype(np.int32)
 
-    arrays = whole(-5, 2000, batch, points, 2), whole(-2, points + 2, batch, count), whole(0, 2, batch, count)
+    places = whole(-5, 2000, points, 2) if shared else whole(-5, 2000, batch, points, 2)
+    arrays = places, whole(-2, points + 2, batch, count), whole(0, 2, batch, count)
     boxes = whole(0, 500, batch, 4) if boxed else None
     options: dict[str, Any] = {"scale": (12.190476, 3.7), "slots": slots}
     wanted = reference.prompt_assembly(*arrays, boxes, **options)
@@ -70,6 +74,28 @@ def test_fast_is_the_reference(place: Place, batch: int, count: int, points: int
     )
     for array, expected in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(place.get(array), expected)
+
+
+def test_a_list_that_all_frames_share() -> None:
+    points = np.array([[1, 2], [3, 4], [5, 6]], np.int32)
+    order, labels = np.array([[2, 0], [1, -1]], np.int32), np.ones((2, 2), np.int32)
+    coords, slots = ops.prompt_assembly(points, order, labels, None, scale=(1, 1), slots=3)
+    assert coords.tolist() == [[[5, 6], [1, 2], [0, 0]], [[3, 4], [0, 0], [0, 0]]]
+    assert slots.tolist() == [[1, 1, -1], [1, -2, -1]]
+
+
+def test_into_given_arrays() -> None:
+    points, order = np.array([[[4, 5]]], np.int32), np.zeros((1, 1), np.int32)
+    out = np.full((1, 3, 2), 7, np.float32), np.full((1, 3), 7, np.float32)
+    assert ops.prompt_assembly(points, order, order, None, scale=(2, 1), slots=3, out=out)[0] is out[0]
+    assert out[0].tolist() == [[[8, 5], [0, 0], [0, 0]]]
+    assert out[1].tolist() == [[0, -1, -2]]
+    with pytest.raises(InputTypeError, match="out must be two arrays, for coordinates and for labels, not list"):
+        ops.prompt_assembly(points, order, order, None, scale=(2, 1), slots=3, out=[*out])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"out\[1\] must be float32 of shape \(1, 4\), not float32 of shape \(1, 3\)"):
+        ops.prompt_assembly(
+            points, order, order, None, scale=(2, 1), slots=4, out=(np.zeros((1, 4, 2), np.float32), out[1])
+        )
 
 
 def test_bad_input() -> None:

@@ -148,6 +148,37 @@ def test_threads_do_not_matter(threads: int) -> None:
         assert (got == wanted).all()
 
 
+def test_into_given_arrays(place: Place) -> None:
+    """Maps that nobody wants are not written, and predicted IoUs may be a part of a larger array."""
+    low_res, iou = noise(2, 3, 16, 16), noise(2, 4)
+    size: dict[str, Any] = {"prompt_side": 20, "height": 9, "width": 7}
+    wanted = reference.resize_logits(low_res, iou=iou[:, 1:], **size)
+    out = ResizedLogits(
+        settled=place.put(np.full((2, 16, 16), 7, np.float32)),
+        logits=None,  # type: ignore[arg-type]
+        mask=place.put(np.ones((2, 9, 7), np.bool_)),
+        area=place.put(np.full(2, 7, np.int32)),
+        box=place.put(np.full((2, 4), 7, np.int32)),
+        chosen=place.put(np.full(2, 7, np.int32)),
+    )
+    found = ops.resize_logits(place.put(low_res), iou=place.put(iou)[:, 1:], **size, out=out, device=place.device)
+    assert found.logits is None
+    for name in ("settled", "mask", "area", "box", "chosen"):
+        np.testing.assert_array_equal(place.get(getattr(out, name)), getattr(wanted, name))
+        assert getattr(found, name) is getattr(out, name)
+
+
+def test_bad_out() -> None:
+    low_res, size = noise(1, 3, 8, 8), {"prompt_side": 8, "height": 5, "width": 6}
+    good = ops.resize_logits(low_res, iou=noise(1, 3), **size)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="out must be a ResizedLogits, not tuple"):
+        ops.resize_logits(low_res, iou=noise(1, 3), **size, out=tuple(good))  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match=r"out.mask must be bool of shape \(1, 5, 6\), not None"):
+        ops.resize_logits(low_res, iou=noise(1, 3), **size, out=good._replace(mask=None))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"out.area must be int32 of shape \(1,\), not int32 of shape \(2,\)"):
+        ops.resize_logits(low_res, iou=noise(1, 3), **size, out=good._replace(area=np.zeros(2, np.int32)))  # type: ignore[arg-type]
+
+
 def test_bad_input() -> None:
     size: dict[str, Any] = {"prompt_side": 32, "height": 8, "width": 8}
     weights, logits = np.ones((1, 3), np.float32), np.ones((1, 3, 32, 32), np.float32)

@@ -12,6 +12,7 @@ from devices import NAMES, Place, opened
 from numpy.typing import NDArray
 
 from samg_fast import ops, reference
+from samg_fast.device import CPU, Cpu
 from samg_fast.errors import InputError, InputTypeError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "points.npz")
@@ -174,6 +175,14 @@ def test_bad_box() -> None:
 def test_strided_map() -> None:
     values = np.random.default_rng(4).standard_normal((9, 14)).astype(np.float32)
     assert (ops.topk_points(values.T, 5, True) == ops.topk_points(values.T.copy(), 5, True)).all()
+
+
+@pytest.mark.parametrize("device", [CPU, Cpu(1)])
+def test_one_map_of_each_group(device: Cpu) -> None:
+    """Every third map of a larger array, without a copy."""
+    values = np.random.default_rng(0).standard_normal((2, 3, 5, 6)).astype(np.float32)
+    found = ops.topk_points(values[:, 1], 2, True, device=device)
+    assert found.tolist() == [reference.topk_points(each, 2, True).tolist() for each in values[:, 1]]
 
 
 def test_too_large() -> None:

@@ -293,18 +293,20 @@ void define_prompt_assembly(nb::module_& module) {
            typename A::template Out<float, 3> coords, typename A::template Out<float, 2> slot_labels,
            typename A::Workspace workspace, std::uintptr_t launch) {
             PromptAssembly arguments;
-            arguments.batch = length(points, 0);
+            const std::size_t batch = order.shape(0);
+            arguments.batch = length(order, 0);
             arguments.points_per_frame = length(points, 1);
-            require(points.shape(2) == 2, "points must be (batch, n, 2)");
+            require(points.shape(2) == 2 && (points.shape(0) == 1 || points.shape(0) == batch),
+                    "points must be (batch or 1, n, 2)");
             arguments.points = points.data();
+            arguments.point_stride = points.shape(0) == 1 ? 0 : static_cast<std::ptrdiff_t>(points.shape(1)) * 2;
             arguments.count = length(order, 1);
-            require(order.shape(0) == points.shape(0) && labels.shape(0) == points.shape(0) &&
-                        labels.shape(1) == order.shape(1),
+            require(labels.shape(0) == batch && labels.shape(1) == order.shape(1),
                     "order and labels must be (batch, count)");
             arguments.order = order.data();
             arguments.labels = labels.data();
             if (boxes) {
-                require(boxes->shape(0) == points.shape(0) && boxes->shape(1) == 4, "boxes must be (batch, 4)");
+                require(boxes->shape(0) == batch && boxes->shape(1) == 4, "boxes must be (batch, 4)");
                 arguments.boxes = boxes->data();
             }
             std::tie(arguments.scale_x, arguments.scale_y) = scale;
@@ -312,8 +314,8 @@ void define_prompt_assembly(nb::module_& module) {
             require(arguments.slots - arguments.count >= (boxes ? 2 : 1),
                     "there must be a slot for each point, and two "
                     "for a box or one without");
-            require(coords.shape(0) == points.shape(0) && coords.shape(2) == 2 &&
-                        slot_labels.shape(0) == points.shape(0) && slot_labels.shape(1) == coords.shape(1),
+            require(coords.shape(0) == batch && coords.shape(2) == 2 && slot_labels.shape(0) == batch &&
+                        slot_labels.shape(1) == coords.shape(1),
                     "coords must be (batch, slots, 2), slot_labels (batch, slots)");
             arguments.coords = coords.data();
             arguments.slot_labels = slot_labels.data();

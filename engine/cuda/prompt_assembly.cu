@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(threads) prompt_assembly_kernel(PromptAssembly
         const std::size_t at = frame * args.count + slot;
         const int point = args.order[at];
         if (point >= 0 && point < args.points_per_frame) {
-            place = args.points + 2 * (frame * args.points_per_frame + point);
+            place = args.points + frame * args.point_stride + 2 * point;
             label = static_cast<float>(args.labels[at]);
         }
     } else if (args.boxes == nullptr) {

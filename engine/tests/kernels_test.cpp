@@ -393,11 +393,12 @@ TEST_CASE("prompt_assembly is the same everywhere") {
     order[0] = std::numeric_limits<std::int32_t>::min(), order[1] = std::numeric_limits<std::int32_t>::max();
     const Values<std::int32_t> labels = whole<std::int32_t>(size(batch, count), 0, 1);
     const Values<std::int32_t> boxes = whole<std::int32_t>(size(batch, 4), 0, 500);
-    for (const bool boxed : {true, false}) {
-        const auto of = [&](const auto& run) {
+    for (const auto& [boxed, stride] : {std::pair(true, 2 * points_per_frame), {false, 2 * points_per_frame}, {true, 0}}) {
+        const auto of = [&, boxed = boxed, stride = stride](const auto& run) {
             Values<float> coords(size(batch, slots, 2), -77), slot_labels(size(batch, slots), -77);
             PromptAssembly arguments;
             arguments.batch = batch, arguments.points_per_frame = points_per_frame, arguments.points = points.data();
+            arguments.point_stride = stride;
             arguments.count = count, arguments.order = order.data(), arguments.labels = labels.data();
             arguments.boxes = boxed ? boxes.data() : nullptr;
             arguments.scale_x = 12.19f, arguments.scale_y = 0.37f;

@@ -9,7 +9,7 @@ std::size_t workspace(const PromptAssembly&, int) { return 0; }
 void prompt_assembly(const PromptAssembly& arguments, void*, int) {
     constexpr float first_corner = 2, second_corner = 3, not_a_point = -1, empty = -2;
     for (int frame = 0; frame < arguments.batch; ++frame) {
-        const int32_t* points = arguments.points + static_cast<ptrdiff_t>(frame) * arguments.points_per_frame * 2;
+        const int32_t* points = arguments.points + frame * arguments.point_stride;
         const int32_t* box = arguments.boxes == nullptr ? nullptr : arguments.boxes + static_cast<ptrdiff_t>(frame) * 4;
         const ptrdiff_t prompt = static_cast<ptrdiff_t>(frame) * arguments.count;
         float* coords = arguments.coords + static_cast<ptrdiff_t>(frame) * arguments.slots * 2;

@@ -10,7 +10,8 @@ namespace samg {
 struct PromptAssembly {
     int batch = 0;
     int points_per_frame = 0;
-    const std::int32_t* points = nullptr;  // (batch, points_per_frame, 2), as (x, y) in pixels of the frame
+    const std::int32_t* points = nullptr;  // (points_per_frame, 2) of each frame, as (x, y) in its pixels
+    std::ptrdiff_t point_stride = 0;       // elements from one frame's points to the next one's; 0: all share them
     int count = 0;                         // of points to use
     const std::int32_t* order = nullptr;   // (batch, count) which of the frame's points; one outside 0 ..
                                            // points_per_frame - 1 gives an empty slot
