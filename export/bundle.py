@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.parity import record, sample_frames
 
 from .dinov2 import PATCH, DinoV2, PatchFeatures
 from .fuse import fuse
 from .graph import OPSET, prepare_folder, trace
 from .models import dino_variant, load_dino, load_sam, sam_variant
-from .parity import sample_frames
-from .recording import TorchNetwork
 from .sam import CHANNELS, GRID, PROMPT_SIDE, EfficientViTSam, PromptDecoder
 from .tokens import TokenDecoder
-from .variants import ExportReport, Findings, Say, Variants, file_name, precisions, record
+from .torch_network import TorchNetwork
+from .variants import ExportReport, Findings, Say, Variants, file_name, precisions
 
 __all__ = ["DINO_SIDE", "SLOTS", "dino_spec", "export_bundle", "sam_spec"]
 
@@ -99,7 +99,7 @@ def export_bundle(
     CheckpointError
         A checkpoint is not the model's.
     BundleError
-        A network does not agree with PyTorch within `samg_fast.export.parity.THRESHOLDS`; no manifest is written then,
+        A network does not agree with PyTorch within `samg_fast.parity.THRESHOLDS`; no manifest is written then,
         so that nothing can be loaded from `out`.
     MediaError
         The folder cannot be written.

@@ -15,11 +15,11 @@ from onnx import TensorProto, numpy_helper
 from samg_fast.backends.onnxruntime import OnnxRuntimeBackend
 from samg_fast.bundle import ROLES, Bundle
 from samg_fast.errors import InputError
+from samg_fast.parity import record, sample_frames
 from samg_fast.zoo import resolve
 
 from .graph import prepare_folder
-from .parity import sample_frames
-from .variants import ExportReport, Findings, Say, Variants, precisions, record
+from .variants import ExportReport, Findings, Say, Variants, precisions
 
 __all__ = ["add_precisions"]
 
@@ -54,7 +54,7 @@ def add_precisions(
     InputError, InputTypeError
         An argument is none of the above.
     BundleError
-        The bundle cannot be read, or an image network does not hold `samg_fast.export.parity.THRESHOLDS`; no manifest
+        The bundle cannot be read, or an image network does not hold `samg_fast.parity.THRESHOLDS`; no manifest
         is written then.
     """
     kinds = precisions(precision)

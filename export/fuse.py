@@ -1,6 +1,6 @@
 """Make a model cheaper without changing what it computes: constants that follow a linear layer are folded into it.
 
-What remains differs from the official model by float32 rounding alone; `samg_fast.export.parity` measures it.
+What remains differs from the official model by float32 rounding alone; `samg_fast.parity` measures it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .graph import drop_unused
 
-__all__ = ["FLOAT16_LARGEST", "HEADROOM", "naive_half", "to_half", "watched"]
+__all__ = ["FLOAT16_LARGEST", "HEADROOM", "PRODUCTS", "naive_half", "to_half", "watched"]
 
 FLOAT16_LARGEST = 65504.0
 """The largest finite float16."""
@@ -39,7 +39,9 @@ HEADROOM = 8.0
 SOFTMAX_ERROR = 0.05
 """How far half precision may move an attention's largest logit, and so by what share a weight of its softmax."""
 
-_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+"""The nodes that work in half precision."""
+
 _MOVES = frozenset(
     ("Concat", "Gather", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 )
@@ -50,7 +52,12 @@ _ROUNDING = {"fp16": 2.0**-11, "bf16": 2.0**-9}  # largest relative error of one
 
 
 def to_half(
-    model: onnx.ModelProto, precision: str, ranges: Mapping[str, float] | None = None, *, headroom: float = HEADROOM
+    model: onnx.ModelProto,
+    precision: str,
+    ranges: Mapping[str, float] | None = None,
+    *,
+    headroom: float = HEADROOM,
+    keep: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Write half precision into a float32 graph, by the rules above.
 
@@ -64,6 +71,8 @@ def to_half(
         Largest magnitude seen of each of `watched`; what is not in it is thought safe.
     headroom : float
         See `HEADROOM`.
+    keep : collection of str
+        Outputs of more products that stay in float32, beside those of the rules.
 
     Returns
     -------
@@ -73,11 +82,11 @@ def to_half(
     seen = ranges or {}
     graph = model.graph
     around = _Neighbours(graph)
-    keep = _unbounded(graph, around) | _sharp(graph, around, seen, SOFTMAX_ERROR / _ROUNDING[precision])
+    kept = _unbounded(graph, around) | _sharp(graph, around, seen, SOFTMAX_ERROR / _ROUNDING[precision]) | set(keep)
     writer = _Writer(graph, _TYPES[precision])
     for node in graph.node:
-        power = _power(node, seen, limit, writer.weights) if node.op_type in _PRODUCTS else None
-        if power is None or node.output[0] in keep:
+        power = _power(node, seen, limit, writer.weights) if node.op_type in PRODUCTS else None
+        if power is None or node.output[0] in kept:
             writer.add(node, half=node.op_type in _MOVES and writer.comes_in_half(node))
         elif power == 0:
             writer.add(node, half=True)
@@ -121,7 +130,7 @@ def watched(graph: onnx.GraphProto) -> list[str]:
 
     They are what goes into and comes out of every product, weights included.
     """
-    names = (name for node in graph.node if node.op_type in _PRODUCTS for name in [*node.input, *node.output] if name)
+    names = (name for node in graph.node if node.op_type in PRODUCTS for name in [*node.input, *node.output] if name)
     return list(dict.fromkeys(names))
 
 
@@ -243,7 +252,7 @@ def _unbounded(graph: onnx.GraphProto, around: _Neighbours) -> set[str]:
     """Name the outputs of products that must stay in float32: the linear attention's, and those that make angles."""
     keep = set()
     for node in graph.node:
-        if node.op_type not in _PRODUCTS:
+        if node.op_type not in PRODUCTS:
             continue
         if node.op_type == "MatMul" and not around.weights & set(node.input):
             of_softmax = "Softmax" in _kinds(around.before(node.input, _MOVES)) or "Softmax" in _kinds(

@@ -16,17 +16,17 @@ from samg_fast.backends import Network, first_fitting, probe
 from samg_fast.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeNetwork
 from samg_fast.bundle import PRECISIONS, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of, write_manifest
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
+from samg_fast.parity import FrameParity, OutputParity, Sample, compare_frames, compare_outputs, trace_frames
+from samg_fast.recording import Run
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 
 from .emulate import emulated, measure_ranges
 from .graph import save_graph
-from .parity import FrameParity, OutputParity, Sample, compare_frames, compare_outputs, trace_frames
 from .precision import to_half, watched
 from .quantise import calibration_frames, to_int8
-from .recording import FixedBackend, Recorder, Run
 
-__all__ = ["ExportReport", "Findings", "Say", "Variants", "file_name", "precisions", "record"]
+__all__ = ["ExportReport", "Findings", "Say", "Variants", "file_name", "precisions"]
 
 Say = Callable[[str], None]
 """Told what is being done."""
@@ -211,7 +211,7 @@ class Variants:
             self._ranges[role] = measure_ranges(graph, watched(graph.graph), feeds)
         model = to_half(graph, kind, self._ranges[role])
         report = self._compare(_emulated(model, role), role, kind, "emulated")
-        if kind == "bf16" and any(status.available and "bf16" in status.precisions for status in probe()):
+        if kind == "bf16" and any(each.name == "openvino" and "bf16" in each.precisions for each in probe()):
             report += self._compare_on_cpu(manifest.file(role).file, role, kind)
         if role == "decoder" and not all(each.holds for each in report):
             self.findings.outputs += report
@@ -240,36 +240,6 @@ def _emulated(model: onnx.ModelProto, name: str) -> OnnxRuntimeNetwork:
     """Open a half-precision graph so that it runs as hardware with that precision would."""
     content = emulated(model).SerializeToString()
     return OnnxRuntimeNetwork(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), name)
-
-
-def record(
-    bundle: Bundle, name: str, networks: Mapping[Role, Network], samples: Sequence[Sample]
-) -> tuple[list[Segmentation], dict[Role, list[Run]]]:
-    """Segment the sample with networks in place of a bundle's files, and keep what went through them.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        Its manifest counts; of its files only the names.
-    name : str
-        What runs the networks.
-    networks : mapping of Role to Network
-        Where encoder and features are one graph, without ``"features"``.
-    samples : sequence of Sample
-
-    Returns
-    -------
-    wanted : list of Segmentation
-        Traced.
-    runs : dict of Role to list of Run
-    """
-    recorders = {role: Recorder(network) for role, network in networks.items()}
-    backend = FixedBackend(name, {bundle.file(role).file: recorder for role, recorder in recorders.items()})
-    with Segmenter(bundle, backend) as segmenter:
-        for recorder in recorders.values():
-            recorder.runs.clear()  # of the segmenter's first look at a black picture
-        wanted = trace_frames(segmenter, samples)
-    return wanted, {role: recorder.runs for role, recorder in recorders.items()}
 
 
 def file_name(role: Role, kind: str = "fp32") -> str:

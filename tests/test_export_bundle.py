@@ -18,7 +18,6 @@ pytest.importorskip("torch", reason="exporting needs the extra export")
 from samg_fast.export import add_precisions, export_bundle, graph, variants
 from samg_fast.export import bundle as export_module
 from samg_fast.export.graph import SHAPE_ARITHMETIC
-from samg_fast.export.parity import THRESHOLDS
 from samg_fast.export.precision import naive_half
 from synthetic_bundle import picture
 from toy_models import DINO_SIDE
@@ -28,6 +27,7 @@ import samg_fast
 from samg_fast.bundle import ROLES, Bundle
 from samg_fast.cli import app
 from samg_fast.errors import BundleError, CheckpointError, InputError, InputTypeError
+from samg_fast.parity import THRESHOLDS
 
 Export = Callable[..., Any]
 
@@ -162,8 +162,8 @@ def test_weights_beside_the_graph(export: Export, tmp_path: Path, monkeypatch: p
     assert bundle.file("encoder").data == "encoder.onnx.data"
     assert (report.path / "encoder.onnx").stat().st_size < (report.path / "encoder.onnx.data").stat().st_size
     image, mask = picture(64, 64)
-    for backend in samg_fast.backends.BACKENDS:
-        with samg_fast.load(report.path, backend=backend) as segmenter:
+    for backend in ("openvino", "onnxruntime"):
+        with samg_fast.load(report.path, backend=backend, device="cpu") as segmenter:
             segmenter.segment(image, segmenter.identify(image, mask))
     data = report.path / "encoder.onnx.data"
     content = bytearray(data.read_bytes())

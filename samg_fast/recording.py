@@ -8,39 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from samg_fast.backends import Network
+from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError
 
-__all__ = ["FixedBackend", "Recorder", "Run", "TorchNetwork"]
+__all__ = ["FixedBackend", "Recorder", "Run"]
 
 Run = tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 """Inputs and outputs of one call of a network, by name."""
-
-
-class TorchNetwork:
-    """A module behind the network protocol.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        In evaluation mode.
-    outputs : tuple of str
-        Names of what it returns.
-    """
-
-    def __init__(self, module: nn.Module, outputs: tuple[str, ...]) -> None:
-        self.module, self.outputs = module, outputs
-
-    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Run the module; see `samg_fast.backends.Network`."""
-        with torch.inference_mode():
-            found = self.module(**{name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in inputs.items()})
-        arrays = (each.numpy() for each in (found if isinstance(found, tuple) else (found,)))
-        return dict(zip(self.outputs, arrays, strict=True))
 
 
 class Recorder:
@@ -89,6 +66,9 @@ class FixedBackend:
     def files(self, precision: str) -> str:
         """Return the precision itself."""
         return precision
+
+    def prepare(self, bundle: Bundle) -> None:
+        """Do nothing."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> Network:  # noqa: ARG002 (fp32 alone)
         """Return the network that stands for a file.

@@ -1,8 +1,8 @@
-"""Proof that exported networks agree with PyTorch: output by output, and in whole SAM-G frames."""
+"""Proof that networks agree with a reference, PyTorch first of all: output by output, and in whole SAM-G frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from samg_fast.arrays import Floats, Frame, Mask
 from samg_fast.backends import Network
-from samg_fast.bundle import Role
+from samg_fast.bundle import Bundle, Role
+from samg_fast.recording import FixedBackend, Recorder, Run
 from samg_fast.results import Segmentation, Trace
 from samg_fast.segmenter import Segmenter
-
-from .recording import Run
 
 __all__ = [
     "MARGIN",
@@ -26,6 +25,7 @@ __all__ = [
     "Threshold",
     "compare_frames",
     "compare_outputs",
+    "record",
     "sample_frames",
     "trace_frames",
 ]
@@ -167,6 +167,36 @@ def trace_frames(segmenter: Segmenter, samples: Iterable[Sample]) -> list[Segmen
         target = segmenter.identify(sample.reference, sample.mask, points=[(columns[middle], rows[middle])])
         found += [segmenter.segment(frame, target, trace=True) for frame in sample.frames]
     return found
+
+
+def record(
+    bundle: Bundle, name: str, networks: Mapping[Role, Network], samples: Sequence[Sample]
+) -> tuple[list[Segmentation], dict[Role, list[Run]]]:
+    """Segment the sample with networks in place of a bundle's files, and keep what went through them.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its manifest counts; of its files only the names.
+    name : str
+        What runs the networks.
+    networks : mapping of Role to Network
+        Where encoder and features are one graph, without ``"features"``.
+    samples : sequence of Sample
+
+    Returns
+    -------
+    wanted : list of Segmentation
+        Traced.
+    runs : dict of Role to list of Run
+    """
+    recorders = {role: Recorder(network) for role, network in networks.items()}
+    backend = FixedBackend(name, {bundle.file(role).file: recorder for role, recorder in recorders.items()})
+    with Segmenter(bundle, backend) as segmenter:
+        for recorder in recorders.values():
+            recorder.runs.clear()  # of the segmenter's first look at a black picture
+        wanted = trace_frames(segmenter, samples)
+    return wanted, {role: recorder.runs for role, recorder in recorders.items()}
 
 
 def compare_outputs(
