@@ -182,7 +182,8 @@ def _one_round(segmenter: Segmenter, shown: Sequence[Shown], targets: Sequence[A
             times.total.append((perf_counter() - started) * 1e3)
             times.iou.append(iou(out.mask, truth))
             for stage in STAGES:
-                times.stages[stage].append(out.timings[stage])
+                if stage in out.timings:  # on a GPU a frame is one launch
+                    times.stages[stage].append(out.timings[stage])
     times.rounds.append(float(np.median(times.total[before:])))
 
 
@@ -204,7 +205,7 @@ def summary(times: Times) -> dict[str, Any]:
         "iqr": [p25, p75],
         "rounds": [min(times.rounds), max(times.rounds)],
         "fps": 1e3 * len(times.total) / sum(times.total),
-        "stages": {stage: float(np.median(values)) for stage, values in times.stages.items()},
+        "stages": {stage: float(np.median(values)) for stage, values in times.stages.items() if values},
         "iou": float(np.mean(times.iou)),
         "frames": len(times.total),
     }
@@ -238,7 +239,8 @@ def markdown(figures: dict[str, dict[str, Any]]) -> str:
             f"| {label} | **{each['p50']:.2f}** | {low:.2f}–{high:.2f} | {fastest:.2f}–{slowest:.2f} | "
             f"{each['p95']:.2f} | {each['p99']:.2f} | {each['fps']:.0f} | {each['iou']:.3f} |"
         )
-        stages.append(f"| {label} | " + " | ".join(f"{each['stages'][stage]:.3f}" for stage in STAGES) + " |")
+        cells = (f"{each['stages'][stage]:.3f}" if stage in each["stages"] else "–" for stage in STAGES)
+        stages.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join([*whole, "", *stages])
 
 

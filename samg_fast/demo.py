@@ -79,7 +79,7 @@ class Shot:
     ms : float
         Time of the whole call, in milliseconds.
     stages : dict
-        Milliseconds of each of `STAGES`.
+        Milliseconds of each of `STAGES`; empty on a GPU, where a frame is one launch.
     """
 
     frame: Frame
@@ -185,8 +185,9 @@ def percentiles(shots: Sequence[Shot]) -> dict[str, float]:
 
 
 def stage_medians(shots: Sequence[Shot]) -> dict[str, float]:
-    """Return the median milliseconds of each of `STAGES`."""
-    return {stage: float(np.median([shot.stages[stage] for shot in shots])) for stage in STAGES}
+    """Return the median milliseconds of each of `STAGES`, where they are known."""
+    known = [stage for stage in STAGES if all(stage in shot.stages for shot in shots)]
+    return {stage: float(np.median([shot.stages[stage] for shot in shots])) for stage in known}
 
 
 def pack_episodes(
@@ -325,5 +326,5 @@ def _shoot(segmenter: Segmenter, target: Target, frame: Frame, truth: Mask) -> S
     started = perf_counter()
     out = segmenter.segment(frame, target)
     ms = (perf_counter() - started) * 1e3
-    stages = {stage: out.timings[stage] for stage in STAGES}
+    stages = {stage: out.timings[stage] for stage in STAGES if stage in out.timings}
     return Shot(frame, truth, out.mask, iou(out.mask, truth), ms, stages)

@@ -10,7 +10,7 @@ import numpy as np
 
 from samg_fast import ops
 from samg_fast.arrays import Box, Floats, Frame
-from samg_fast.backends import Backend, Network
+from samg_fast.backends import Backend, GpuBackend, Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.device import Cpu
 from samg_fast.errors import BackendError, BundleError
@@ -71,8 +71,10 @@ class Networks:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self._manifest = bundle.manifest
+        backend.prepare(bundle)
         self._local = threading.local()
         self._device = Cpu(backend.threads)
+        self._most = bundle.manifest.batch or (backend.most if isinstance(backend, GpuBackend) else None)
 
         def opened(role: Role) -> Network:
             precision = self._manifest.role_precision(role, backend.precision)
@@ -85,7 +87,18 @@ class Networks:
     @property
     def most(self) -> int | None:
         """The most frames that may be encoded at once; None for any number."""
-        return self._manifest.batch
+        return self._most
+
+    @property
+    def opened(self) -> tuple[Network, Network | None, Network]:
+        """Encoder, features and decoder; None where the encoder's graph gives the features.
+
+        Raises
+        ------
+        BackendError
+            They were closed.
+        """
+        return self._networks()
 
     def close(self) -> None:
         """Free the networks."""

@@ -72,7 +72,8 @@ class Segmentation:
         (x_min, y_min, x_max, y_max), corners inclusive; None if the mask is empty.
     timings : dict of str to float
         Milliseconds of each of `samg_fast.stopwatch.STAGES` and of the ``"total"``; in a batch, of the batch divided by
-        its frames. ``"features"`` is 0 where the features come from the encoder's graph.
+        its frames. ``"features"`` is 0 where the features come from the encoder's graph. On a GPU a frame is one
+        launch, and the ``"total"`` is all there is.
     trace : Trace or None
         What each step saw, if asked for.
     """

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,11 +15,14 @@ from numpy.typing import ArrayLike
 from samg_fast import ops, reference
 from samg_fast.adaptation import fit_mask_weights, jittered
 from samg_fast.arrays import Floats, Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
-from samg_fast.backends import Backend, choose
+from samg_fast.backends import Backend, DeviceNetwork, GpuBackend, Options, choose
 from samg_fast.bundle import Bundle
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.frames import first_logits, segment_frames
 from samg_fast.geometry import Letterbox
+from samg_fast.gpu.frame import GpuNetworks
+from samg_fast.gpu.results import GpuSegmentation, GpuSegmentations
+from samg_fast.gpu.segment import GpuFrames, is_on_gpu
 from samg_fast.networks import Networks
 from samg_fast.reference_pictures import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
 from samg_fast.results import Segmentation
@@ -41,6 +45,8 @@ def load(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    device: str = "auto",
+    batches: Sequence[int] = Options.batches,
 ) -> Segmenter:
     """Open a bundle on a backend.
 
@@ -49,14 +55,19 @@ def load(
     bundle : str or os.PathLike
         Name of a shipped bundle, or a bundle's folder.
     backend : str
-        ``"openvino"``, ``"onnxruntime"``, or ``"auto"``: the first of these that can run. The choice is logged (logger
+        ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime"``, ``"openvino"``, ``"torch"``, ``"torch-compiled"``, or
+        ``"auto"``: the first of the first four that can run, GPUs before the processor. The choice is logged (logger
         ``samg_fast``, level INFO).
     precision : str
-        ``"fp32"``, ``"bf16"`` (on processors that have it), ``"int8"`` (where the bundle has such files), or
-        ``"auto"``: fp32.
+        ``"fp32"``, ``"bf16"`` (on processors that have it), ``"fp16"`` and ``"int8"`` (where the bundle has such
+        files), or ``"auto"``: fp32.
     threads : int, optional
         CPU threads for each network and for the kernels between them; by default the backend decides, and the kernels
         use as many as this process may.
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can use one.
+    batches : sequence of int
+        Numbers of frames at once that TensorRT's engines are tuned for; more frames than the largest go in turns.
 
     Returns
     -------
@@ -75,7 +86,7 @@ def load(
     if not isinstance(bundle, (str, os.PathLike)):
         raise InputTypeError(f"bundle must be a name or a folder, not {type(bundle).__name__}")
     opened = Bundle.open(resolve(bundle))
-    segmenter = Segmenter(opened, choose(backend, precision, threads, opened.manifest))
+    segmenter = Segmenter(opened, choose(backend, precision, threads, opened.manifest, device=device, batches=batches))
     _log.info("%s", segmenter.describe())
     return segmenter
 
@@ -92,6 +103,14 @@ class Segmenter:
     backend : Backend
         What runs them.
 
+    Attributes
+    ----------
+    bundle : Bundle
+    backend, precision, device : str
+        What runs where: device is ``"cpu"`` or ``"cuda:0"`` and so on.
+    threads : int or None
+        CPU threads for each network; None leaves it to the backend.
+
     Raises
     ------
     BundleError
@@ -107,6 +126,12 @@ class Segmenter:
         self.threads = backend.threads
         self._library = f"{backend.name} {backend.version}"
         self._networks = Networks(bundle, backend)
+        self.device = "cpu"
+        self._on_gpu: GpuFrames | None = None
+        self._where = "threads up to the backend" if self.threads is None else f"{self.threads} threads"
+        if isinstance(backend, GpuBackend):
+            self.device, self._where = f"cuda:{backend.cuda.device_id}", backend.cuda.model
+            self._on_gpu = _gpu_frames(bundle, self._networks, backend)
 
     def identify(
         self,
@@ -200,34 +225,63 @@ class Segmenter:
         at = check_points("points", points, image.shape)
         return self._identify([ReferencePicture(image, np.stack(cells), at)])
 
-    def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation:
+    @overload
+    def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
+
+    @overload
+    def segment(self, frame: Any, target: Target, *, stream: Any = None) -> GpuSegmentation: ...
+
+    def segment(
+        self, frame: Any, target: Target, *, trace: bool = False, stream: Any = None
+    ) -> Segmentation | GpuSegmentation:
         """Cut the target out of a frame.
 
         Parameters
         ----------
         frame : (H, W, 3) uint8 array
-            RGB, of any size.
+            RGB, of any size. An array in the memory of the segmenter's GPU (DLPack or ``__cuda_array_interface__``)
+            stays there, and so does what comes out.
         target : Target
             Made with this bundle.
         trace : bool
-            Whether to keep what every step saw.
+            Whether to keep what every step saw. On a GPU the steps between the networks then run on the host.
+        stream : stream, optional
+            For a frame on a GPU, the caller's CUDA stream (``torch.cuda.current_stream()``, for one): the frame comes
+            after what it holds, what it gets later comes after the frame, and this call does not wait. Without one, it
+            returns when the frame is done.
 
         Returns
         -------
         Segmentation
+            Or `samg_fast.gpu.results.GpuSegmentation`, of a frame on a GPU.
 
         Raises
         ------
         InputTypeError, InputError
-            `frame` is not a uint8 RGB picture, or `target` no target.
+            `frame` is not a uint8 RGB picture, or not on the segmenter's device, or `target` is no target.
         BundleError
             The target was made with another bundle.
         """
-        frame = check_frame("frame", frame)
         self._check_target("target", target)
+        if is_on_gpu(frame):
+            return self._segment_on_gpu("frame", frame, [target], trace, stream)[0]
+        frame = check_frame("frame", frame)
+        _check_no_stream(stream)
+        if self._on_gpu is not None and not trace:
+            return self._on_gpu.segment(frame[None], [target])[0]
         return segment_frames(self._networks, frame[None], [target], trace)[0]
 
-    def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]:
+    @overload
+    def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]: ...
+
+    @overload
+    def segment_batch(
+        self, frames: Any, target: Target | Sequence[Target], *, stream: Any = None
+    ) -> GpuSegmentations: ...
+
+    def segment_batch(
+        self, frames: Any, target: Target | Sequence[Target], *, stream: Any = None
+    ) -> list[Segmentation] | GpuSegmentations:
         """Cut the target out of several frames of one size, all together.
 
         The openvino backend compiles the networks for each batch size it meets, which takes a while the first time. A
@@ -236,39 +290,46 @@ class Segmenter:
         Parameters
         ----------
         frames : (B, H, W, 3) uint8 array
-            RGB.
+            RGB; on the host, or in the memory of the segmenter's GPU, as in `segment`.
         target : Target or sequence of B Target
             One for all, or one for each.
+        stream : stream, optional
+            For frames on a GPU; see `segment`.
 
         Returns
         -------
         list of B Segmentation
-            What `segment` gives, to float32 rounding in the networks.
+            What `segment` gives, to float32 rounding in the networks. Of frames on a GPU,
+            `samg_fast.gpu.results.GpuSegmentations`.
 
         Raises
         ------
         InputTypeError, InputError
-            `frames` are not uint8 RGB pictures, or there is another number of targets.
+            `frames` are not uint8 RGB pictures, there is another number of targets, or there are more frames in a GPU's
+            memory than its networks take at once.
         BundleError
             A target was made with another bundle.
         """
-        frames = check_frames("frames", frames)
-        targets = [target] * len(frames) if isinstance(target, Target) else target
+        on_gpu = is_on_gpu(frames)
+        if not on_gpu:
+            frames = check_frames("frames", frames)
+            _check_no_stream(stream)
+        count = len(frames) if not on_gpu else int(frames.shape[0])
+        targets = [target] * count if isinstance(target, Target) else target
         if not isinstance(targets, Sequence):
             raise InputTypeError(f"target must be a Target or a sequence of them, not {type(target).__name__}")
-        if len(targets) != len(frames):
-            raise InputError(
-                f"target must be one Target or {len(frames)} of them, one for each frame, not {len(targets)}"
-            )
+        if len(targets) != count:
+            raise InputError(f"target must be one Target or {count} of them, one for each frame, not {len(targets)}")
         for index, each in enumerate(targets):
             self._check_target(f"target[{index}]", each)
-        most = self._networks.most or len(frames)
+        if on_gpu:
+            return self._segment_on_gpu("frames", frames, targets, False, stream)
+        most = self._networks.most or count
+        parts = [slice(first, first + most) for first in range(0, count, most)]
+        if self._on_gpu is not None:
+            return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
         return [
-            each
-            for first in range(0, len(frames), most)
-            for each in segment_frames(
-                self._networks, frames[first : first + most], targets[first : first + most], trace=False
-            )
+            each for part in parts for each in segment_frames(self._networks, frames[part], targets[part], trace=False)
         ]
 
     def adapt(self, target: Target, image: Frame, mask: Mask, *, seed: int = 0) -> Target:
@@ -306,11 +367,12 @@ class Segmenter:
 
     def describe(self) -> str:
         """Say in one line what runs where."""
-        threads = "threads up to the backend" if self.threads is None else f"{self.threads} threads"
-        return f"bundle {self.bundle.name} on {self._library}, {self.precision}, {threads}"
+        return f"bundle {self.bundle.name} on {self._library}, {self.precision}, {self._where}"
 
     def close(self) -> None:
         """Free the networks. Closing twice does no harm; using a closed segmenter raises `BackendError`."""
+        if self._on_gpu is not None:
+            self._on_gpu.close()
         self._networks.close()
 
     def __enter__(self) -> Segmenter:
@@ -362,6 +424,23 @@ class Segmenter:
             fingerprint=self.bundle.fingerprint,
         )
 
+    def _segment_on_gpu(
+        self, name: str, frames: Any, targets: Sequence[Target], trace: bool, stream: Any
+    ) -> GpuSegmentations:
+        """Segment a frame, or a batch of them, that is in a GPU's memory."""
+        if self._on_gpu is None:
+            raise InputTypeError(
+                f"{name} is in a GPU's memory, but this segmenter runs on the processor: copy it to the host, or load "
+                "the bundle on a GPU"
+            )
+        if trace:
+            raise InputError(f"trace is for frames on the host, and {name} is in a GPU's memory")
+        checked = self._on_gpu.check(name, frames, 3 if name == "frame" else 4)
+        most = self._networks.most
+        if most is not None and checked.shape[0] > most:
+            raise InputError(f"{name} must be at most {most} in a GPU's memory, as the networks take no more at once")
+        return self._on_gpu.segment_on_gpu(checked, targets, stream)
+
     def _check_target(self, name: str, target: object) -> None:
         if not isinstance(target, Target):
             raise InputTypeError(f"{name} must be a samg_fast.Target, not {type(target).__name__}")
@@ -379,3 +458,16 @@ class Segmenter:
             raise InputError(
                 f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
             )
+
+
+def _gpu_frames(bundle: Bundle, networks: Networks, backend: GpuBackend) -> GpuFrames:
+    encoder, features, decoder = networks.opened
+    opened = GpuNetworks(
+        cast(DeviceNetwork, encoder), cast("DeviceNetwork | None", features), cast(DeviceNetwork, decoder)
+    )
+    return GpuFrames(bundle.manifest, opened, backend.cuda, networks.most)
+
+
+def _check_no_stream(stream: object) -> None:
+    if stream is not None:
+        raise InputError("stream is for frames in a GPU's memory, and these are on the host")

@@ -1,8 +1,19 @@
-"""What samg_fast.cuda_device uses of cuda-core, in host memory: its kernels are those of the SIMT executor."""
+"""What samg_fast uses of cuda-core, in host memory: streams that run late, events, graphs, and kernels of the CPU.
+
+Nothing that is queued runs before somebody waits for it. Then streams take turns in an order that a test chooses, and
+only events hold them back: what forgets to wait gives wrong numbers here. Memory is overwritten when it is freed, in
+the order of the stream that frees it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import random
 import sys
+from collections import deque
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,76 +21,297 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+ORDERS = ("forward", "backward", "shuffled")
 
-class Buffer:
-    """Bytes."""
 
-    def __init__(self, data: NDArray[np.uint8]) -> None:
-        self.data, self.size = data, data.nbytes
+@dataclass(eq=False)
+class Item:
+    """Something queued: work, or an event to record or to wait for."""
+
+    name: str
+    work: Callable[[], None] | None = None
+    records: Event | None = None
+    waits: tuple[Event, int] | None = None  # the event, and which of its recordings
+
+
+class Machine:
+    """The GPU: its streams, what happened on the host's side, and in which order streams take turns."""
+
+    def __init__(self, order: str = "forward") -> None:
+        self.streams: list[Stream] = []
+        self.log: list[str] = []
+        self.ran: list[tuple[int, str]] = []  # stream and name, in the order of execution
+        self.memory: list[NDArray[np.uint8]] = []  # everything ever allocated, so that no address is given twice
+        self.free = 1 << 40
+        self._random = random.Random(7)
+        self._order = order
+
+    def stream(self, handle: int) -> Stream:
+        return next(each for each in self.streams if each.handle == handle)
+
+    def allocate(self, size: int) -> int:
+        whole = np.full(size + 256, 0xAB, np.uint8)  # what memory holds before it is written to, nobody knows
+        self.memory.append(whole)
+        return whole.ctypes.data + -whole.ctypes.data % 256
+
+    def run(self, queues: list[tuple[int, deque[Item]]], until: Callable[[], bool]) -> None:
+        """Let streams take turns until something is true."""
+        while not until():
+            ready = [(handle, queue) for handle, queue in queues if queue and _may_run(queue[0])]
+            assert ready, "every stream waits for another one"
+            if self._order == "shuffled":
+                handle, queue = self._random.choice(ready)
+            else:
+                handle, queue = ready[0 if self._order == "forward" else -1]
+            item = queue.popleft()
+            if item.records is not None:
+                item.records.done += 1
+            if item.work is not None:
+                self.ran.append((handle, item.name))
+                item.work()
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        self.log.append("sync")
+        assert not any(stream.captured_in for stream in self.streams), "the host waits while a graph is captured"
+        self.run([(stream.handle, stream.queue) for stream in self.streams], until)
+
+
+def _may_run(item: Item) -> bool:
+    return item.waits is None or item.waits[0].done >= item.waits[1]
+
+
+class Event:
+    """Counts how often it was recorded, and how often that was reached."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.recorded = self.done = 0
+        self.captured_in: GraphBuilder | None = None
+
+    def sync(self) -> None:
+        wanted = self.recorded
+        self._machine.wait(lambda: self.done >= wanted)
+
+
+class Stream:
+    """A queue; in a capture, what it gets goes into the graph."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.queue: deque[Item] = deque()
+        self.captured_in: GraphBuilder | None = None
+        self.handle = 1000 + len(machine.streams)
+        machine.streams.append(self)
 
     @classmethod
-    def from_handle(cls, ptr: NDArray[Any], size: int, owner: object = None) -> Buffer:
+    def from_handle(cls, handle: int) -> Stream:
+        return _current().stream(handle)
+
+    def push(self, item: Item) -> None:
+        if self.captured_in is None:
+            self.queue.append(item)
+        else:
+            self.captured_in.add(self, item)
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event(self._machine)
+        event.recorded += 1
+        event.captured_in = self.captured_in
+        self.push(Item("record", records=event))
+        return event
+
+    def wait(self, other: Event | Stream) -> None:
+        event = other.record() if isinstance(other, Stream) else other
+        if event.captured_in is not None and self.captured_in is None:
+            event.captured_in.join(self)
+        self.push(Item("wait", waits=(event, event.recorded)))
+
+    def sync(self) -> None:
+        self._machine.wait(lambda: not self.queue)
+
+    def create_graph_builder(self) -> GraphBuilder:
+        return GraphBuilder(self._machine, self)
+
+
+class GraphBuilder:
+    """What streams were given during a capture."""
+
+    def __init__(self, machine: Machine, root: Stream) -> None:
+        self._machine, self._root = machine, root
+        self._queues: dict[Stream, list[Item]] = {}
+
+    def begin_building(self, mode: str) -> GraphBuilder:
+        assert mode == "relaxed"
+        self.join(self._root)
+        return self
+
+    def join(self, stream: Stream) -> None:
+        stream.captured_in = self
+        self._queues[stream] = []
+
+    def add(self, stream: Stream, item: Item) -> None:
+        self._queues[stream].append(item)
+
+    def end_building(self) -> GraphBuilder:
+        awaited = {item.waits[0] for item in self._queues[self._root] if item.waits}
+        for stream, items in self._queues.items():
+            stream.captured_in = None
+            if stream is not self._root and not (items and items[-1].records in awaited):
+                raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNJOINED")
+        return self
+
+    def complete(self) -> Graph:
+        return Graph(self._machine, {stream.handle: items for stream, items in self._queues.items()})
+
+    def close(self) -> None:
+        self._queues = {}
+
+
+class Graph:
+    """Queues that are run together; every launch has events of its own."""
+
+    def __init__(self, machine: Machine, queues: dict[int, list[Item]]) -> None:
+        self._machine, self._queues = machine, queues
+        self.launches = 0
+
+    def launch(self, stream: Stream) -> None:
+        self.launches += 1
+        self._machine.log.append("graph")
+
+        def work() -> None:
+            events: dict[Event, Event] = {}
+
+            def fresh(event: Event) -> Event:
+                return events.setdefault(event, Event(self._machine))
+
+            first = {item.records: 0 for items in self._queues.values() for item in items if item.records}
+            queues = []
+            for handle, items in self._queues.items():
+                copies: deque[Item] = deque()
+                for item in items:
+                    if item.waits is not None and item.waits[0] not in first:
+                        continue  # an event from before the capture has been reached
+                    waits = item.waits and (fresh(item.waits[0]), 1)
+                    copies.append(Item(item.name, item.work, item.records and fresh(item.records), waits))
+                queues.append((handle, copies))
+            self._machine.run(queues, lambda: not any(queue for _, queue in queues))
+
+        stream.push(Item("graph", work))
+
+    def close(self) -> None:
+        self._queues = {}
+
+
+class Buffer:
+    """A piece of memory."""
+
+    def __init__(self, handle: int, size: int, owner: object = None, stream: Stream | None = None) -> None:
+        self.handle, self.size, self._owner, self._stream = handle, size, owner, stream
+
+    @classmethod
+    def from_handle(cls, ptr: int, size: int, owner: object = None) -> Buffer:
         assert owner is not None, "nothing would keep the memory alive"
-        return cls(ptr.reshape(-1).view(np.uint8)[:size])
+        return cls(ptr, size, owner)
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        return memory(self.handle, self.size)
 
     def copy_from(self, source: Buffer, *, stream: Stream) -> None:
-        stream.queued.append("copy")
-        self.data[:] = source.data
+        assert source.size == self.size
+        target, data = self.data, source.data
+        _current().log.append("copy")
+        stream.push(Item("copy", lambda: target.__setitem__(slice(None), data)))
 
     def copy_to(self, target: Buffer, *, stream: Stream) -> None:
         target.copy_from(self, stream=stream)
 
+    def set_deallocation_stream(self, stream: Stream) -> None:
+        assert self._stream is not None, "this memory is not freed here"
+        self._stream = stream
+
+    def __del__(self) -> None:
+        if self._stream is not None and self._stream.captured_in is None:
+            data = self.data
+            self._stream.push(Item("free", lambda: data.fill(0xDD)))
+
     def __dlpack__(self, **options: Any) -> Any:
-        return self.data.__dlpack__(**options)
+        return self.data.view(np.int8).__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self.data.__dlpack_device__()
 
 
-class Stream:
-    """Remembers what was asked of it."""
-
-    handle = 0
-
-    def __init__(self) -> None:
-        self.queued: list[str] = []
-
-    def sync(self) -> None:
-        self.queued.append("sync")
+def memory(address: int, size: int) -> NDArray[np.uint8]:
+    """Look at bytes of this process."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 class StridedMemoryView:
     """An array; strides in elements, None in C order, as cuda-core has them."""
 
     def __init__(self, value: Any, stream_ptr: int) -> None:
-        assert stream_ptr == Stream.handle
+        assert stream_ptr in [stream.handle for stream in _current().streams]
         if not isinstance(value, OnGpu):
             raise BufferError("the input object does not support any data exchange protocol")
-        self._set(value.array, value.device_id)
-
-    def _set(self, array: NDArray[Any], device_id: int = 0) -> None:
-        self.ptr, self.shape, self.dtype, self.size = array, array.shape, array.dtype, array.size
+        array = value.array
+        _current().memory.append(array)  # a caller keeps it until the frame is done
         dense = array.flags.c_contiguous
-        self.strides = None if dense else tuple(stride // array.itemsize for stride in array.strides)
-        self.device_id, self.is_device_accessible = device_id, device_id >= 0
-        self.readonly = not array.flags.writeable
+        strides = None if dense else tuple(stride // array.itemsize for stride in array.strides)
+        self._set(
+            array.ctypes.data, array.shape, strides, array.dtype, value.device_id, not array.flags.writeable, value
+        )
+
+    def _set(
+        self,
+        ptr: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        dtype: np.dtype[Any],
+        device_id: int,
+        readonly: bool,
+        owner: object,
+    ) -> None:
+        self.ptr, self.shape, self.strides, self.dtype = ptr, tuple(shape), strides, dtype
+        self.size = int(np.prod(shape))
+        self.device_id, self.is_device_accessible, self.readonly = device_id, device_id >= 0, readonly
+        self.exporting_obj = owner
 
     @classmethod
     def from_buffer(
-        cls, buffer: Buffer, shape: tuple[int, ...], *, dtype: np.dtype[Any], is_readonly: bool = False
+        cls,
+        buffer: Buffer,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None = None,
+        *,
+        dtype: np.dtype[Any],
+        is_readonly: bool = False,
     ) -> StridedMemoryView:
         view = cls.__new__(cls)
-        count = int(np.prod(shape))
-        array = buffer.data[: count * dtype.itemsize].view(dtype).reshape(shape)
-        array.flags.writeable = not is_readonly and array.flags.writeable
-        view._set(array)
+        last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1 if strides else int(np.prod(shape))
+        assert last * dtype.itemsize <= buffer.size, "an array reaches beyond its memory"
+        view._set(buffer.handle, shape, strides, dtype, 0, is_readonly, buffer)
         return view
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.ptr.__dlpack__(**options)
+    @property
+    def array(self) -> NDArray[Any]:
+        """The memory as NumPy has it."""
+        steps = self.strides and [stride * self.dtype.itemsize for stride in self.strides]
+        last = (
+            sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) + 1 if self.strides else self.size
+        )
+        flat = memory(self.ptr, max(last, 1) * self.dtype.itemsize)[: last * self.dtype.itemsize].view(self.dtype)
+        if steps:
+            return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=not self.readonly)
+        array = flat.reshape(self.shape)
+        array.flags.writeable = not self.readonly
+        return array
 
-    def __dlpack_device__(self) -> Any:
-        return self.ptr.__dlpack_device__()
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, self.device_id)
 
 
 class OnGpu:
@@ -89,40 +321,133 @@ class OnGpu:
         self.array, self.device_id = array, device_id
         self.shape, self.dtype = array.shape, array.dtype
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, self.device_id)
 
+
+@dataclass
 class Device:
     """The first GPU, and the only one."""
 
-    name = "a fake"
+    device_id: int
+    name: str = "a fake"
+    allocated: int = field(default=0)
 
-    def __init__(self, device_id: int) -> None:
-        if device_id != 0:
-            raise ValueError(f"device_id must be within [0, 1), got {device_id}")
-        self.device_id, self.allocated = device_id, 0
+    def __post_init__(self) -> None:
+        if self.device_id != 0:
+            raise ValueError(f"device_id must be within [0, 1), got {self.device_id}")
 
     def set_current(self) -> None:
-        pass
+        _current().log.append("set_current")
 
-    def create_stream(self) -> Stream:
-        return Stream()
+    def create_stream(self, obj: Any = None) -> Stream:
+        return Stream(_current()) if obj is None else Stream.from_handle(obj.__cuda_stream__()[1])
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
+        assert stream.captured_in is None, "memory is allocated while a graph is captured"
         self.allocated += 1
-        return Buffer(np.full(size, 0xAB, np.uint8))  # what memory holds before it is written to, nobody knows
+        _current().log.append("allocate")
+        return Buffer(_current().allocate(size), size, stream=stream)
 
 
-def install(monkeypatch: pytest.MonkeyPatch, engine: ModuleType) -> None:
-    """Put the fake, and the executor's kernels, where the real ones would be."""
-    pinned = SimpleNamespace(allocate=lambda size: Buffer(np.zeros(size, np.uint8)))
-    core, utils = ModuleType("cuda.core"), ModuleType("cuda.core.utils")
-    core.__dict__.update(Device=Device, Buffer=Buffer, Stream=Stream, LegacyPinnedMemoryResource=lambda: pinned)
+class Kernels:
+    """The functions of an engine, queued instead of run."""
+
+    def __init__(self, machine: Machine, engine: ModuleType, launch: int) -> None:
+        self._machine, self._engine, self._launch = machine, engine, launch
+        self._needed: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        kernel = getattr(self._engine, name)
+
+        def queued(*arguments: Any) -> int:
+            *given, workspace, handle = arguments
+            arrays, space = _on_host(given), _on_host(workspace)
+            # How much workspace it needs is only known from running it, on copies
+            kind = name + repr(_shapes(arrays))
+            if kind not in self._needed:
+                self._needed[kind] = kernel(*deepcopy(arrays), np.zeros(1 << 24, np.uint8), self._launch)
+            needed = self._needed[kind]
+            assert needed <= 1 << 24
+            if needed <= workspace.size:
+                work = lambda: kernel(*arrays, space, self._launch)  # noqa: E731
+                self._machine.stream(handle).push(Item(name, work))
+                self._machine.log.append(name)
+            return needed
+
+        return queued
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, StridedMemoryView):
+        return value.array
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(each) for each in value)
+    return value
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_shapes(each) for each in value]
+    return value.shape if isinstance(value, np.ndarray) else value
+
+
+_machines: list[Machine] = []
+
+
+def _current() -> Machine:
+    return _machines[-1]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, engine: ModuleType, *, launch: int = 0, order: str = "forward") -> Machine:
+    """Put the fake, and an engine's kernels, where the real ones would be.
+
+    Parameters
+    ----------
+    engine : module
+        ``_engine_simt``, or ``_engine``, which is faster, with `launch` threads.
+    order : str
+        One of `ORDERS`.
+    """
+    machine = Machine(order)
+    _machines[:] = [machine]
+    default = Stream(machine)
+    pinned = SimpleNamespace(allocate=lambda size: Buffer(machine.allocate(size), size))
+    core, utils, graph = (ModuleType(f"cuda.core{name}") for name in ("", ".utils", ".graph"))
+    core.__dict__.update(
+        Device=Device,
+        Buffer=Buffer,
+        Stream=Stream,
+        LegacyPinnedMemoryResource=lambda: pinned,
+        LEGACY_DEFAULT_STREAM=default,
+        utils=utils,
+        graph=graph,
+    )
     utils.__dict__.update(StridedMemoryView=StridedMemoryView)
+    graph.__dict__.update(Graph=Graph)
+    driver = ModuleType("cuda.bindings.driver")
+    driver.__dict__.update(
+        cuInit=lambda _: (0,),
+        cuDriverGetVersion=lambda: (0, 13000),
+        cuDeviceGetCount=lambda: (0, 1),
+        cuDeviceGet=lambda index: (0, index),
+        cuDeviceGetName=lambda _length, _device: (0, b"a fake\0"),
+        cuDeviceGetAttribute=lambda attribute, _device: (0, attribute),
+        cuDeviceTotalMem=lambda _device: (0, 1 << 40),
+        cuMemGetInfo=lambda: (0, machine.free, 1 << 40),
+        CUdevice_attribute=SimpleNamespace(
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=8, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=9
+        ),
+    )
+    bindings = ModuleType("cuda.bindings")
+    bindings.__dict__.update(driver=driver)
     package = ModuleType("cuda")
-    package.__dict__.update(core=core)
-    core.__dict__.update(utils=utils)
-    for module in (package, core, utils):
+    package.__dict__.update(core=core, bindings=bindings)
+    for module in (package, core, utils, graph, bindings, driver):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     import samg_fast
 
-    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", engine)
-    monkeypatch.setattr(samg_fast, "_engine_cuda", engine, raising=False)
+    kernels = Kernels(machine, engine, launch)
+    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", kernels)  # type: ignore[arg-type]
+    monkeypatch.setattr(samg_fast, "_engine_cuda", kernels, raising=False)
+    return machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
 import sys
 import threading
@@ -14,9 +13,10 @@ import numpy as np
 import pytest
 
 from samg_fast import backends
-from samg_fast.backends import BACKENDS, BackendStatus, choose, probe
+from samg_fast.backends import BACKENDS, choice, choose, probe
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
-from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
+from samg_fast.errors import BackendError, MissingExtraError
+from samg_fast.gpus import Gpus
 
 
 @pytest.fixture
@@ -31,46 +31,61 @@ def with_int8(manifest: Manifest) -> Manifest:
 
 
 def test_probe() -> None:
-    found = {status.name: status for status in probe()}
-    assert tuple(found) == BACKENDS
-    for status in found.values():
+    found = probe()
+    assert [(each.name, each.device) for each in found] == [
+        (name, kind) for name in BACKENDS for kind in BACKENDS[name]
+    ]
+    for status in found:
         assert status.available == bool(status.precisions)
         assert status.available != bool(status.reason)
 
 
 def test_probe_without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    block(monkeypatch, *BACKENDS)
-    for status in probe():
-        assert not status.available
-        assert "pip install 'samg-fast[cpu]'" in status.reason
+    block(monkeypatch, *LIBRARIES)
+    extras = {(status.name, status.device): status.reason for status in probe()}
+    for (name, device), reason in extras.items():
+        extra = {"openvino": "cpu", "onnxruntime": "onnxruntime-gpu" if device == "cuda" else "cpu"}
+        extra["torch-compiled"] = "torch"
+        assert f"run: pip install 'samg-fast[{extra.get(name, name)}]'" in reason
+        assert "not installed" in reason
+
+
+LIBRARIES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "torch")
 
 
 def block(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Make libraries look as if they were not installed."""
-    genuine = builtins.__import__
-
-    def importing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name in names:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return genuine(name, *args, **kwargs)
-
     for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        monkeypatch.delitem(sys.modules, f"samg_fast.backends.{name}", raising=False)
-        monkeypatch.delattr(backends, name, raising=False)
-    monkeypatch.setattr(builtins, "__import__", importing)
+        monkeypatch.setitem(sys.modules, name, None)
+        if name != "tensorrt":  # a package, which imports its libraries when it is asked
+            monkeypatch.delitem(sys.modules, f"samg_fast.backends.{name}", raising=False)
+            monkeypatch.delattr(backends, name, raising=False)
+
+
+def test_a_library_that_is_there_but_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise ImportError("libopenvino.so.2600: cannot open shared object file")
+
+    monkeypatch.setattr(choice, "_module", broken)
+    status = probe()[0]
+    assert not status.available
+    assert status.reason.startswith("it cannot be loaded (libopenvino.so.2600: cannot open shared object file); run: ")
 
 
 def test_named(backend: str, manifest: Manifest) -> None:
-    chosen = choose(backend, "auto", 2, manifest)
+    chosen = choose(backend, "auto", 2, manifest, device="cpu")
     assert (chosen.name, chosen.precision, chosen.threads) == (backend, "fp32", 2)
 
 
-def test_auto_says_what_it_chose(manifest: Manifest, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_without_a_gpu_says_what_it_chose(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino")
+    monkeypatch.setattr(choice, "find", lambda: Gpus(reason="there is no NVIDIA driver"))
     with caplog.at_level(logging.INFO, "samg_fast"):
         assert choose("auto", "auto", None, manifest).name == "openvino"
-    assert "backend auto: openvino" in caplog.text
+    assert "backend auto: openvino " in caplog.text
+    assert "on cpu at fp32 (no GPU: there is no NVIDIA driver)" in caplog.text
 
 
 def test_auto_says_why_not_the_first(
@@ -79,75 +94,44 @@ def test_auto_says_why_not_the_first(
     pytest.importorskip("onnxruntime")
     block(monkeypatch, "openvino")
     with caplog.at_level(logging.INFO, "samg_fast"):
-        assert choose("auto", "auto", None, manifest).name == "onnxruntime"
+        assert choose("auto", "auto", None, manifest, device="cpu").name == "onnxruntime"
     assert "openvino: not installed" in caplog.text
 
 
 def test_nothing_installed(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    block(monkeypatch, *BACKENDS)
-    with pytest.raises(MissingExtraError, match=r"pip install 'samg-fast\[cpu\]'"):
-        choose("auto", "auto", None, manifest)
+    block(monkeypatch, *LIBRARIES)
+    with pytest.raises(MissingExtraError, match=r"running a bundle .*pip install 'samg-fast\[cpu\]'"):
+        choose("auto", "auto", None, manifest, device="cpu")
     with pytest.raises(MissingExtraError, match=r"the openvino backend .*pip install 'samg-fast\[cpu\]'"):
         choose("openvino", "auto", None, manifest)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (
-            ("tensorflow", "auto", None),
-            InputError,
-            "backend is 'tensorflow', expected one of auto, openvino, onnxruntime",
-        ),
-        ((None, "auto", None), InputError, "backend is None"),
-        (("auto", "fp64", None), InputError, "precision is 'fp64', expected one of auto, fp32"),
-        (("auto", "int8", None), InputError, "precision is 'int8', but bundle synthetic has files for fp32 only"),
-        (("auto", "auto", 0), InputError, "threads is 0, expected 1 to 1024"),
-        (("auto", "auto", 10**30), InputError, "expected 1 to 1024"),
-        (("auto", "auto", -2), InputError, "threads is -2"),
-        (("auto", "auto", 1.5), InputTypeError, r"threads is 1\.5, expected a whole number"),
-        (("auto", "auto", True), InputTypeError, "threads is True"),
-    ],
-)
-def test_nonsense(manifest: Manifest, arguments: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        choose(arguments[0], arguments[1], arguments[2], manifest)
+    with pytest.raises(
+        MissingExtraError, match=r"the onnxruntime backend .*pip install 'samg-fast\[onnxruntime-gpu\]'"
+    ):
+        choose("onnxruntime", "auto", None, manifest, device="cuda")
+    with pytest.raises(MissingExtraError, match=r"the tensorrt-rtx backend .*pip install 'samg-fast\[tensorrt-rtx\]'"):
+        choose("tensorrt-rtx", "auto", None, manifest)
 
 
 def test_no_bf16_in_onnxruntime(manifest: Manifest) -> None:
     pytest.importorskip("onnxruntime")
-    with pytest.raises(BackendError, match="the onnxruntime backend cannot run bf16 here: it offers fp32, fp16, int8"):
-        choose("onnxruntime", "bf16", None, manifest)
-
-
-def test_bf16_needs_a_processor_that_has_it(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = BackendStatus("openvino", True, "", "1", ("fp32", "int8"), "an old processor")
-    monkeypatch.setattr(backends, "_status", lambda name: old)
-    with pytest.raises(BackendError, match="on an old processor, and the processor has no bfloat16"):
-        choose("openvino", "bf16", None, manifest)
-    with pytest.raises(BackendError, match=r"no backend here can run bf16: .*no bfloat16"):
-        choose("auto", "bf16", None, manifest)
-
-
-def test_a_backend_without_a_device(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_status", lambda name: BackendStatus(name, False, "it has no CPU device", "1"))
-    with pytest.raises(BackendError, match="the openvino backend cannot run here: it has no CPU device"):
-        choose("openvino", "auto", None, manifest)
+    refused = "the onnxruntime backend cannot run bf16 here: it offers fp32, fp16, int8 on CPU$"
+    with pytest.raises(BackendError, match=refused):
+        choose("onnxruntime", "bf16", None, manifest, device="cpu")
 
 
 def test_int8_where_the_bundle_has_it(backend: str, manifest: Manifest) -> None:
-    assert choose(backend, "int8", None, with_int8(manifest)).precision == "int8"
+    assert choose(backend, "int8", None, with_int8(manifest), device="cpu").precision == "int8"
 
 
 def test_unreadable_onnx(backend: str, manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not an ONNX file")
     with pytest.raises(BackendError, match=rf"{backend} cannot read broken\.onnx: ") as caught:
-        choose(backend, "auto", None, manifest).open(tmp_path / "broken.onnx")
+        choose(backend, "auto", None, manifest, device="cpu").open(tmp_path / "broken.onnx")
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_inputs(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
-    network = choose(backend, "auto", 1, manifest).open(bundle_folder / "encoder.onnx")
+    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
     for inputs in ({"picture": (1, 3, 64, 64)}, {"image": (1, 4, 64, 64)}, {}):
         with pytest.raises(BackendError, match=rf"{backend} cannot run encoder\.onnx: "):
             network(**{name: np.zeros(shape, np.float32) for name, shape in inputs.items()})
@@ -155,7 +139,7 @@ def test_wrong_inputs(backend: str, bundle_folder: Path, manifest: Manifest) -> 
 
 def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
     """An array that is written to and passed again gives new outputs, and so do strided and other dtypes' arrays."""
-    network = choose(backend, "auto", 1, manifest).open(bundle_folder / "encoder.onnx")
+    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
     random = np.random.default_rng(0)
     first, second = random.standard_normal((2, 1, 3, 64, 64)).astype(np.float32)
 
@@ -175,7 +159,7 @@ def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest)
 
 
 def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
-    network = choose(backend, "auto", 1, manifest).open(bundle_folder / "encoder.onnx")
+    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
     images = np.random.default_rng(0).standard_normal((4, 1, 3, 64, 64)).astype(np.float32)
     wanted = [network(image=image)["embedding"].copy() for image in images]
     wrong: list[int] = []

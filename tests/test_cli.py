@@ -10,16 +10,20 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_bundle import write_bundle
 from typer.testing import CliRunner
 
 import samg_fast
-from samg_fast import backends, zoo
+from samg_fast import backends, gpus, zoo
 from samg_fast.backends import BackendStatus
+from samg_fast.bundle import PRECISIONS
 from samg_fast.cli import app
-from samg_fast.cli.common import extra
+from samg_fast.cli.common import Backend, Precision, extra
 from samg_fast.errors import MissingExtraError
+from samg_fast.gpus import Gpu, Gpus
+from samg_fast.media import write_image
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("doctor", "models", "identify", "segment", "demo")
@@ -77,6 +81,9 @@ class TestProgram:
             ["segment", "a.png", "-t", "b", "-o", "c", "--backend", "abacus"],
             ["segment", "a.png", "-t", "b", "-o", "c", "--precision", "fp3"],
             ["segment", "a.png", "-t", "b", "-o", "c", "--threads", "0"],
+            ["segment", "a.png", "-t", "b", "-o", "c", "--device", "gpu"],
+            ["identify", "a.png", "b.png", "-o", "c", "--device", "cpu:1"],
+            ["demo", "--out", "out", "--device", "cuda:"],
             ["demo"],
             ["demo", "--out", "out", "--frames", "0"],
             ["demo", "--out", "out", "--live", "walker_walk", "--tasks", "walker_walk"],
@@ -106,9 +113,10 @@ class TestDoctor:
         result = cli.invoke(app, ["doctor", "--json", "-"])
         assert result.exit_code == 0, result.stderr
         figures = json.loads(result.stdout)
-        available = [backend["name"] for backend in figures["backends"] if backend["available"]]
-        assert figures["auto"] == available[0]
-        assert {backend["name"] for backend in figures["backends"]} == {"openvino", "onnxruntime"}
+        available = [(backend["name"], backend["kind"]) for backend in figures["backends"] if backend["available"]]
+        assert (figures["auto"], figures["auto_kind"]) in available
+        asked = [(backend["name"], backend["kind"]) for backend in figures["backends"]]
+        assert asked == [(name, kind) for name, kinds in backends.BACKENDS.items() for kind in kinds]
         assert figures["samg_fast"] == samg_fast.__version__
         assert figures["cpu"]["cores"] >= 1
         assert figures["bundles"] == [{"name": "toy", "path": str(one_bundle), "problem": ""}]
@@ -121,12 +129,60 @@ class TestDoctor:
         assert "bundle toy" in result.stdout
         assert "rendering" in result.stdout
 
+    def test_a_machine_with_gpus(self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        h100, l4 = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30), Gpu(1, "NVIDIA L4", (8, 9), 24 << 30)
+        monkeypatch.setattr(gpus, "find", lambda: Gpus((13, 0), (h100, l4)))
+        statuses = [
+            BackendStatus("tensorrt", False, "not installed", device="cuda"),
+            BackendStatus("openvino", True, "", "2026.4", ("fp32", "bf16"), "a processor"),
+            BackendStatus("onnxruntime", True, "", "1.31", ("fp32", "fp16"), "NVIDIA H100 (9.0)", "cuda"),
+            BackendStatus("onnxruntime", True, "", "1.31", ("fp32",), "CPU"),
+        ]
+        monkeypatch.setattr(backends, "probe", lambda: statuses)
+        result = cli.invoke(app, ["doctor", "--json", "-"])
+        figures = json.loads(result.stdout)
+        assert figures["gpu"] == {
+            "driver": "13.0",
+            "reason": "",
+            "found": [
+                {"index": 0, "name": "NVIDIA H100", "compute_capability": "9.0", "memory": 80 << 30},
+                {"index": 1, "name": "NVIDIA L4", "compute_capability": "8.9", "memory": 24 << 30},
+            ],
+        }
+        assert (figures["auto"], figures["auto_kind"]) == ("onnxruntime", "cuda")
+        shown = " ".join(result.stderr.split())
+        first = "gpu cuda:0 NVIDIA H100, compute capability 9.0, 80 GiB"
+        assert f"{first}; cuda:1 NVIDIA L4, compute capability 8.9, 24 GiB; driver for CUDA 13.0" in shown
+        assert "tensorrt cannot run: not installed" in shown
+        assert "onnxruntime (cuda) 1.31 on NVIDIA H100 (9.0): fp32, fp16; auto picks it" in shown
+        assert "onnxruntime (cpu) 1.31 on CPU: fp32 " in shown
+        assert "openvino 2026.4 on a processor: fp32, bf16 " in shown
+        assert shown.count("auto picks it") == 1
+
+    def test_why_there_is_no_gpu_is_said_once(
+        self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reason = "there is no NVIDIA driver"
+        monkeypatch.setattr(gpus, "find", lambda: Gpus(reason=reason))
+        statuses = [
+            BackendStatus("tensorrt", False, reason, "11.2", device="cuda"),
+            BackendStatus("tensorrt-rtx", False, reason, "1.7", device="cuda"),
+            BackendStatus("openvino", True, "", "2026.4", ("fp32",), "a processor"),
+        ]
+        monkeypatch.setattr(backends, "probe", lambda: statuses)
+        result = cli.invoke(app, ["doctor", "--json", "-"])
+        figures = json.loads(result.stdout)
+        assert figures["gpu"] == {"driver": None, "reason": reason, "found": []}
+        assert [backend["reason"] for backend in figures["backends"]] == [reason, reason, ""]
+        assert result.stderr.count(reason) == 1
+        assert result.stderr.count("cannot run: no GPU") == 2
+
     def test_a_damaged_bundle_is_1(self, cli: CliRunner, one_bundle: Path) -> None:
         with (one_bundle / "decoder.onnx").open("ab") as file:
             file.write(b"x")
         result = cli.invoke(app, ["doctor"])
         assert result.exit_code == 1
-        assert "truncated or altered" in result.stdout
+        assert "truncated or altered" in " ".join(result.stdout.split())
         assert result.stderr == "samg-fast: damaged bundles: toy; install the package again\n"
 
     def test_no_backend_is_1(self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +192,20 @@ class TestDoctor:
         assert result.exit_code == 1
         assert "cannot run: it is not installed" in result.stdout
         assert result.stderr == "samg-fast: no backend can run; pip install 'samg-fast[cpu]'\n"
+
+
+class TestOptions:
+    def test_backends_and_precisions_are_all_there_are(self) -> None:
+        assert [backend.value for backend in Backend] == ["auto", *backends.BACKENDS]
+        assert [precision.value for precision in Precision] == ["auto", *PRECISIONS]
+
+    def test_device_reaches_the_backend(self, cli: CliRunner, one_bundle: Path, tmp_path: Path) -> None:
+        picture = tmp_path / "a.png"
+        write_image(picture, np.zeros((8, 8, 3), np.uint8))
+        files = [str(picture), str(picture), "-o", str(tmp_path / "t.safetensors"), "--bundle", str(one_bundle)]
+        result = cli.invoke(app, ["identify", *files, "--backend", "openvino", "--device", "cuda"])
+        assert result.exit_code == 1
+        assert result.stderr == "samg-fast: device is 'cuda', but the openvino backend runs on cpu only\n"
 
 
 class TestModels:

@@ -9,7 +9,7 @@ from typing import Any
 import fake_cuda
 import numpy as np
 import pytest
-from fake_cuda import OnGpu, Stream
+from fake_cuda import Machine, OnGpu, Stream
 
 from samg_fast import ops, reference
 from samg_fast.cuda_device import Cuda
@@ -19,8 +19,12 @@ engine = pytest.importorskip("samg_fast._engine_simt", reason="this build has no
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    fake_cuda.install(monkeypatch, engine)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return fake_cuda.install(monkeypatch, engine)
+
+
+@pytest.fixture
+def device(machine: Machine) -> Cuda:
     return Cuda()
 
 
@@ -39,6 +43,7 @@ def test_another_librarys_arrays(device: Cuda) -> None:
 def test_out_is_another_librarys_too(device: Cuda) -> None:
     values, out = noise(9, 9), np.full((2, 2), 7, np.int32)
     ops.topk_points(OnGpu(values), 2, True, out=OnGpu(out), device=device)  # type: ignore[arg-type]
+    device.synchronize()
     assert out.tolist() == reference.topk_points(values, 2, True).tolist()
 
 
@@ -51,15 +56,18 @@ def test_what_comes_back_goes_in_again(device: Cuda) -> None:
     assert points.shape == (2, 1, 2)
 
 
-def test_nothing_waits_once_tables_are_there(device: Cuda) -> None:
+def test_nothing_waits_once_tables_are_there(machine: Machine, device: Cuda) -> None:
     logits, weights = OnGpu(noise(2, 3, 16, 16)), OnGpu(noise(2, 3))
     size: dict[str, Any] = {"prompt_side": 32, "height": 20, "width": 30}
-    stream: Any = device.stream
     ops.resize_logits(logits, weights=weights, **size, device=device)
-    assert "sync" in stream.queued
-    stream.queued.clear()
-    ops.resize_logits(logits, weights=weights, **size, device=device)
-    assert stream.queued == []
+    assert "sync" in machine.log
+    machine.log.clear()
+    out = ops.resize_logits(logits, weights=weights, **size, device=device)
+    assert "sync" not in machine.log
+    assert "copy" not in machine.log
+    machine.log.clear()
+    ops.resize_logits(logits, weights=weights, **size, out=out, device=device)
+    assert machine.log == ["resize_logits"]
 
 
 def test_boxes_that_are_never_the_same_are_not_kept_for_ever(device: Cuda) -> None:
@@ -118,9 +126,88 @@ def test_errors_of_a_launch(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_streams_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cuda.install(monkeypatch, engine)
-    stream: Any = Stream()
+    stream: Any = Stream(fake_cuda.install(monkeypatch, engine))
     assert Cuda(stream=stream).stream is stream
+
+
+def test_what_runs_beside(machine: Machine, device: Cuda) -> None:
+    """The second stream begins after what was there before, and the first waits for it."""
+    memory = device.upload(np.zeros(4, np.uint8))
+    host = [device.pinned(4) for _ in range(3)]
+    for number, each in enumerate(host):
+        each.bytes[:] = number + 1
+    for order in fake_cuda.ORDERS:
+        machine._order = order
+        device.copy_in(memory, host[0])
+        with device.beside() as side:
+            device._bytes(memory, 4).copy_from(host[1].first(4), stream=side)
+        seen = device.upload(np.zeros(4, np.uint8))
+        device.copy(seen, memory)
+        assert device.download(seen).tolist() == [2, 2, 2, 2]
+        device.copy_in(memory, host[2])
+        assert device.download(memory).tolist() == [3, 3, 3, 3]
+
+
+def test_a_captured_launch(machine: Machine, device: Cuda) -> None:
+    values, out = noise(9, 9), np.full((1, 2), 7, np.int32)
+    given, points = OnGpu(values), OnGpu(out)
+
+    def launch() -> None:
+        with device.beside():
+            ops.topk_points(given, 1, True, out=points, device=device)  # type: ignore[arg-type]
+
+    launch()
+    device.synchronize()
+    out[:] = 7
+    graph: Any = device.capture(launch)
+    device.synchronize()
+    assert out.tolist() == [[7, 7]], "a capture runs nothing"
+    for place in ((3, 4), (8, 0)):
+        values[:] = 0
+        values[place] = 1
+        graph.launch(device.stream)
+        device.synchronize()
+        assert out.tolist() == [list(place[::-1])]
+
+
+def test_a_capture_that_fails(device: Cuda) -> None:
+    def forgets() -> None:
+        device.side.wait(device.stream)
+
+    with pytest.raises(BackendError, match="a frame cannot be captured as a CUDA graph: CUDA_ERROR_STREAM_CAPTURE_UNJ"):
+        device.capture(forgets)
+    device.synchronize()  # and the stream is as before
+
+
+def test_rows_and_entries(device: Cuda) -> None:
+    array = np.arange(24, dtype=np.int32).reshape(4, 3, 2)
+    there = device.upload(array)
+    assert device.download(device.rows(there, 1, 2)).tolist() == array[1:3].tolist()
+    assert device.download(device.entry(there, 3)).tolist() == array[3].tolist()
+    assert device.download(device.entry(device.entry(there, 3), 1)).tolist() == [20, 21]
+
+
+def test_a_callers_stream(machine: Machine, device: Cuda) -> None:
+    other = Stream(machine)
+
+    class Foreign:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, other.handle
+
+    assert device.wrap(None) is None
+    for stream in (other, other.handle, Foreign()):
+        found: Any = device.wrap(stream)
+        assert found is other
+    for wrong in ("0", True, 1.5):
+        with pytest.raises(InputTypeError, match="stream must be a stream of CUDA, with __cuda_stream__ or as the num"):
+            device.wrap(wrong)
+
+
+def test_too_little_memory(machine: Machine, device: Cuda) -> None:
+    machine.free = 3 << 20
+    device.allocate(2 << 20)
+    with pytest.raises(BackendError, match="this segmenter needs 4 MiB of GPU 0's memory, and 3 MiB are free"):
+        device.allocate((3 << 20) + 1)
 
 
 def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

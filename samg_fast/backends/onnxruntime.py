@@ -10,19 +10,33 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from samg_fast.backends import BackendStatus
+from samg_fast.backends import Backend, BackendStatus, Options
+from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError
 
-__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeNetwork", "status"]
+__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeNetwork", "first_line", "make", "session_options", "status"]
 
 _PROVIDER = "CPUExecutionProvider"
 
 
-def status() -> BackendStatus:
+def make(options: Options) -> Backend:
+    """Open the backend, on the device that the options name."""
+    if options.device == "cuda":
+        from samg_fast.backends.onnxruntime_cuda import OnnxRuntimeGpuBackend
+
+        return OnnxRuntimeGpuBackend(options.precision, options.index)
+    return OnnxRuntimeBackend(options.precision, options.threads)
+
+
+def status(name: str, device: str) -> BackendStatus:
     """Say whether ONNX Runtime can run here."""
+    if device == "cuda":
+        from samg_fast.backends import onnxruntime_cuda
+
+        return onnxruntime_cuda.status(name)
     if _PROVIDER not in ort.get_available_providers():
-        return BackendStatus("onnxruntime", False, f"it has no {_PROVIDER}", ort.__version__)
-    return BackendStatus("onnxruntime", True, "", ort.__version__, ("fp32", "fp16", "int8"), "CPU")
+        return BackendStatus(name, False, f"this ONNX Runtime has no {_PROVIDER}", ort.__version__)
+    return BackendStatus(name, True, "", ort.__version__, ("fp32", "fp16", "int8"), "CPU")
 
 
 class OnnxRuntimeBackend:
@@ -48,6 +62,9 @@ class OnnxRuntimeBackend:
         """Return the precision itself: its files are run as they are."""
         return precision
 
+    def prepare(self, bundle: Bundle) -> None:
+        """Do nothing: files are read when they are opened."""
+
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeNetwork:  # noqa: ARG002 (it is in the file)
         """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.
 
@@ -56,15 +73,13 @@ class OnnxRuntimeBackend:
         BackendError
             ONNX Runtime cannot read it.
         """
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors are raised; its warnings are about its own graph rewriting
-        options.inter_op_num_threads = 1
+        options = session_options()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         except Exception as error:  # its exceptions share no base but Exception
-            raise BackendError(f"onnxruntime cannot read {Path(path).name}: {_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot read {Path(path).name}: {first_line(error)}") from error
         return OnnxRuntimeNetwork(session, Path(path).name)
 
 
@@ -82,9 +97,18 @@ class OnnxRuntimeNetwork:
         try:
             return dict(zip(self._outputs, self._session.run(None, dense), strict=True))
         except Exception as error:  # its exceptions share no base but Exception
-            raise BackendError(f"onnxruntime cannot run {self._name}: {_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot run {self._name}: {first_line(error)}") from error
 
 
-def _line(error: BaseException) -> str:
+def session_options() -> Any:
+    """Return what every session is opened with."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors are raised; its warnings are about its own graph rewriting
+    options.inter_op_num_threads = 1
+    return options
+
+
+def first_line(error: BaseException) -> str:
+    """Pick the telling line of ONNX Runtime's."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

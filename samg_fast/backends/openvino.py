@@ -11,17 +11,23 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from samg_fast.backends import BackendStatus
+from samg_fast.backends import BackendStatus, Options
+from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError
 
-__all__ = ["OpenVinoBackend", "OpenVinoNetwork", "status"]
+__all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
 
 # An int8 graph quantises itself; the rest of it stays float. What fp16 files hold is computed in float32.
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
 _Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def status() -> BackendStatus:
+def make(options: Options) -> OpenVinoBackend:
+    """Open the backend."""
+    return OpenVinoBackend(options.precision, options.threads)
+
+
+def status(name: str, device: str) -> BackendStatus:  # noqa: ARG001 (it has one name, and one kind of device)
     """Say whether OpenVINO can run here."""
     version = ov.__version__.split("-")[0]
     try:
@@ -63,6 +69,9 @@ class OpenVinoBackend:
     def files(self, precision: str) -> str:
         """Return fp32 for bf16: OpenVINO places bfloat16 itself, and is half as fast on a graph that places it."""
         return "fp32" if precision == "bf16" else precision
+
+    def prepare(self, bundle: Bundle) -> None:
+        """Do nothing: files are compiled when they are opened."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OpenVinoNetwork:
         """Read an ONNX file, to run at a precision; the backend's own by default.

@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from samg_fast import __version__
+from samg_fast.cli.build import build
+from samg_fast.cli.cache import clear, list_engines
 from samg_fast.cli.demo import demo
 from samg_fast.cli.distill import distill
 from samg_fast.cli.doctor import doctor
@@ -78,15 +80,22 @@ def _program(
     ctx.call_on_close(partial(logger.removeHandler, handler))
 
 
-def _add(command: Any, example: str) -> None:
+_cache = typer.Typer(help="See and empty the cache of compiled networks.", no_args_is_help=True)
+app.add_typer(_cache, name="cache", epilog="\b\nExample:\n  samg-fast cache list")
+
+
+def _add(command: Any, example: str, *, to: typer.Typer = app, name: str | None = None) -> None:
     # \b keeps the line as it is, so that it can be copied
-    app.command(epilog=f"\b\nExample:\n  {example}")(command)
+    to.command(name, epilog=f"\b\nExample:\n  {example}")(command)
 
 
 _add(doctor, "samg-fast doctor")
 _add(models, "samg-fast models")
 _add(pull, "samg-fast pull efficientvit-sam-l0 dinov2-vits14")
 _add(export, "samg-fast export --sam l0 --dino vits14 --precision fp16,int8")
+_add(build, "samg-fast build tiny --backend tensorrt-rtx --compute-capability 8.9")
+_add(list_engines, "samg-fast cache list", to=_cache, name="list")
+_add(clear, "samg-fast cache clear", to=_cache)
 _add(identify, "samg-fast identify walker.png mask.png --point 40,24 -o walker.safetensors")
 _add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
 _add(demo, "samg-fast demo --out out --json out/figures.json")

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from samg_fast.errors import MissingExtraError
+from samg_fast.errors import InputError, MissingExtraError
 from samg_fast.files import write_text
 from samg_fast.outputs import check_writable
 
@@ -29,6 +29,7 @@ __all__ = [
     "Backend",
     "BackendOption",
     "BundleOption",
+    "DeviceOption",
     "JsonOption",
     "Precision",
     "PrecisionOption",
@@ -52,8 +53,12 @@ class Backend(str, Enum):
     """What ``--backend`` takes."""
 
     auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
     openvino = "openvino"
     onnxruntime = "onnxruntime"
+    torch = "torch"
+    torch_compiled = "torch-compiled"
 
 
 class Precision(str, Enum):
@@ -61,24 +66,42 @@ class Precision(str, Enum):
 
     auto = "auto"
     fp32 = "fp32"
+    fp16 = "fp16"
     bf16 = "bf16"
     int8 = "int8"
+
+
+def _device(text: str) -> str:
+    """Check what ``--device`` gets."""
+    from samg_fast.backends import parse_device
+
+    try:
+        parse_device(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
 
 
 BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shipped bundle or the folder of one.")]
 BackendOption = Annotated[Backend, typer.Option(help="What runs the networks.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="What they run in.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N", callback=_device, help="Where they run; auto takes a GPU if the backend can."
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default the backend decides.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too; - for stdout.")
 ]
 
 
-def open_segmenter(bundle: str, backend: Backend, precision: Precision, threads: int | None) -> Segmenter:
-    """Open a bundle as the four options say."""
+def open_segmenter(bundle: str, backend: Backend, precision: Precision, device: str, threads: int | None) -> Segmenter:
+    """Open a bundle as the five options say."""
     import samg_fast
 
-    return samg_fast.load(bundle, backend=backend.value, precision=precision.value, threads=threads)
+    return samg_fast.load(bundle, backend=backend.value, precision=precision.value, threads=threads, device=device)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from samg_fast.cli.common import (
     Backend,
     BackendOption,
     BundleOption,
+    DeviceOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -54,6 +55,7 @@ def demo(
     bundle: BundleOption = "tiny",
     backend: BackendOption = Backend.auto,
     precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -70,7 +72,7 @@ def demo(
         raise typer.BadParameter("--live names its task itself", param_hint="--tasks")
     folder = output_folder(out)
     check_json(json)
-    with open_segmenter(bundle, backend, precision, threads) as segmenter:
+    with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if live is None:
             from samg_fast.envs.clip_pack import load_pack
 
@@ -108,7 +110,6 @@ def _names(values: list[str] | None) -> list[str]:
 def _show(report: Report, json: Path | None) -> None:
     """Print accuracy and times per task and setting, then the split over the stages."""
     from samg_fast import demo as demonstration
-    from samg_fast.stopwatch import STAGES
 
     say(f"{report.bundle} on {report.backend} {report.precision}, {report.device}\n", json_to=json)
 
@@ -122,10 +123,12 @@ def _show(report: Report, json: Path | None) -> None:
     headings = ("task", "setting", "frames", "IoU mean", "worst", "ms p50", "p95", "p99", "frames/s")
     show_table(headings, rows, numbers=7, json_to=json)
 
-    say("\nms per stage (median)", json_to=json)
-    stages = [
-        [task, *(f"{ms:.2f}" for ms in demonstration.stage_medians([s for r in runs for s in r.shots]).values())]
-        for task, runs in report.by_task().items()
-    ]
-    show_table(("task", *STAGES), stages, numbers=len(STAGES), json_to=json)
+    known = list(demonstration.stage_medians(report.shots))
+    if known:
+        say("\nms per stage (median)", json_to=json)
+        stages = [
+            [task, *(f"{ms:.2f}" for ms in demonstration.stage_medians([s for r in runs for s in r.shots]).values())]
+            for task, runs in report.by_task().items()
+        ]
+        show_table(("task", *known), stages, numbers=len(known), json_to=json)
     say("", json_to=json)

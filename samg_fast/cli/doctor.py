@@ -6,13 +6,32 @@ import importlib.util
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from samg_fast.cli.common import JsonOption, check_json, say, show_table, write_json
 from samg_fast.errors import SamgError
 
-_PACKAGES = ("numpy", "pillow", "av", "safetensors", "openvino", "onnxruntime", "mujoco", "dm-control", "onnx", "torch")
+# Names of distributions; where one thing has several, such as a wheel for each CUDA, the first that is installed counts
+_PACKAGES = {
+    "numpy": ("numpy",),
+    "pillow": ("pillow",),
+    "av": ("av",),
+    "safetensors": ("safetensors",),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+    "onnxruntime-gpu": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt", "tensorrt_cu13", "tensorrt_cu12"),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12"),
+    "cuda-bindings": ("cuda-bindings",),
+    "cuda-core": ("cuda-core",),
+    "mujoco": ("mujoco",),
+    "dm-control": ("dm-control",),
+    "onnx": ("onnx",),
+    "torch": ("torch",),
+    "tritonclient": ("tritonclient",),
+}
 
 # In a process of its own: a failed attempt at OpenGL cannot be taken back, and some drivers end the process.
 _RENDERING = """
@@ -31,20 +50,23 @@ def doctor(json: JsonOption = None) -> None:
     Exit status 1 if no backend can run, or a shipped bundle is damaged.
     """
     from samg_fast import __version__, machine
-    from samg_fast.backends import probe
+    from samg_fast.backends import preferred, probe
 
     check_json(json)
     backends = probe()
+    auto = preferred(backends)
     bundles = _bundles()
     figures: dict[str, Any] = {
         "samg_fast": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": {"name": machine.cpu_name(), "cores": machine.cores(), "features": list(machine.cpu_features())},
-        "packages": {package: _version(package) for package in _PACKAGES},
+        "packages": {package: _version(names) for package, names in _PACKAGES.items()},
+        "gpu": _gpu(),
         "backends": [
             {
                 "name": status.name,
+                "kind": status.device,
                 "available": status.available,
                 "reason": status.reason,
                 "version": status.version,
@@ -54,7 +76,8 @@ def doctor(json: JsonOption = None) -> None:
             for status in backends
         ],
         "kernels": _kernels(),
-        "auto": next((status.name for status in backends if status.available), None),
+        "auto": auto.name if auto else None,
+        "auto_kind": auto.device if auto else None,
         "rendering": _rendering(),
         "bundles": bundles,
     }
@@ -67,11 +90,28 @@ def doctor(json: JsonOption = None) -> None:
         raise SamgError("no backend can run; pip install 'samg-fast[cpu]'")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _version(names: Sequence[str]) -> str | None:
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _gpu() -> dict[str, Any]:
+    """Say what the NVIDIA driver says."""
+    from samg_fast.gpus import find
+
+    gpus = find()
+    return {
+        "driver": ".".join(map(str, gpus.driver)) or None,
+        "reason": gpus.reason,
+        "found": [
+            {"index": gpu.index, "name": gpu.name, "compute_capability": gpu.capability, "memory": gpu.memory}
+            for gpu in gpus.found
+        ],
+    }
 
 
 def _kernels() -> dict[str, Any]:
@@ -123,10 +163,8 @@ def _show(figures: dict[str, Any], json: Any) -> None:
     kernels = figures["kernels"]
     cuda = "built for CUDA too" if kernels["cuda"] else "not built for CUDA: nvcc was not found, or not wanted"
     rows.append(("kernels", f"{kernels['instruction_set']}, of {', '.join(kernels['of'])}; {cuda}"))
-    for backend in figures["backends"]:
-        chosen = "; auto picks it" if backend["name"] == figures["auto"] else ""
-        runs = f"{backend['version']} on {backend['device']}: {', '.join(backend['precisions'])}{chosen}"
-        rows.append((backend["name"], runs if backend["available"] else f"cannot run: {backend['reason']}"))
+    rows.append(("gpu", _gpu_words(figures["gpu"])))
+    rows += [_backend_row(backend, figures) for backend in figures["backends"]]
     rendering = figures["rendering"]
     words = f"MUJOCO_GL={rendering['gl']}" if rendering["available"] else f"cannot run: {rendering['reason']}"
     rows.append(("rendering", words))
@@ -135,3 +173,26 @@ def _show(figures: dict[str, Any], json: Any) -> None:
         rows.append(("bundles", "none ships with this checkout"))
     show_table(("", ""), rows, json_to=json)
     say("", json_to=json)
+
+
+def _gpu_words(gpu: dict[str, Any]) -> str:
+    words = [
+        f"cuda:{each['index']} {each['name']}, compute capability {each['compute_capability']}, "
+        f"{each['memory'] / (1 << 30):.0f} GiB"
+        for each in gpu["found"]
+    ]
+    driver = [f"driver for CUDA {gpu['driver']}"] if gpu["driver"] else []
+    return "; ".join([*words, *driver, *([gpu["reason"]] if gpu["reason"] else [])])
+
+
+def _backend_row(backend: dict[str, Any], figures: dict[str, Any]) -> tuple[str, str]:
+    """Describe a backend, with the kind of device in its name where it has several."""
+    several = sum(each["name"] == backend["name"] for each in figures["backends"]) > 1
+    name = f"{backend['name']} ({backend['kind']})" if several else backend["name"]
+    if backend["available"]:
+        chosen = (backend["name"], backend["kind"]) == (figures["auto"], figures["auto_kind"])
+        runs = f"{backend['version']} on {backend['device']}: {', '.join(backend['precisions'])}"
+        return name, runs + "; auto picks it" * chosen
+    # What keeps every GPU backend from running is said once, in the row above them
+    reason = "no GPU" if backend["reason"] == figures["gpu"]["reason"] else backend["reason"]
+    return name, f"cannot run: {reason}"

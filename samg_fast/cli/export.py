@@ -1,4 +1,4 @@
-"""``samg-fast export``: official checkpoints -> a bundle."""
+"""``samg-fast export``: official checkpoints -> a bundle, and a bundle -> what a Triton server loads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from samg_fast.cli.common import JsonOption, check_json, extra, say, show_table, write_json
-from samg_fast.errors import CheckpointError
+from samg_fast.errors import CheckpointError, InputError
 
 
 def export(
+    ctx: typer.Context,
     sam: Annotated[
         str | None, typer.Option(metavar="NAME", help="efficientvit-sam-l0 … -xl1; short: l0 … xl1.")
     ] = None,
@@ -20,7 +21,7 @@ def export(
     ] = None,
     bundle: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Instead of models: a bundle to add --precision to, in another folder."),
+        typer.Option(metavar="NAME", help="Instead of models: a bundle to add --precision to, or to serve."),
     ] = None,
     sam_checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its official checkpoint; by default the one that was pulled.")
@@ -35,18 +36,39 @@ def export(
     precision: Annotated[
         str, typer.Option(metavar="NAME,…", help="fp16, bf16, int8 beside fp32, separated by commas.")
     ] = "fp32",
-    batch: Annotated[int, typer.Option(min=0, help="Pictures a graph takes at once; 0 leaves it open.")] = 1,
+    batch: Annotated[
+        int,
+        typer.Option(min=0, help="Pictures a graph takes at once; 0 leaves it open. With --triton the most, then 8."),
+    ] = 1,
     sam_side: Annotated[
         int | None, typer.Option(help="Input side of the SAM side, a multiple of 32; by default the model's own.")
     ] = None,
     dino_side: Annotated[int, typer.Option(help="Input side of the DINO side, a multiple of 14.")] = 448,
     slots: Annotated[int, typer.Option(help="Points and box corners the decoder takes: parts + 6.")] = 16,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the --bundle's networks here as a model repository for Triton."),
+    ] = None,
+    platform: Annotated[
+        str, typer.Option(metavar="NAME", help="What Triton runs them with: onnxruntime, or tensorrt on this GPU.")
+    ] = "onnxruntime",
     json: JsonOption = None,
 ) -> None:
     """Make a bundle of official checkpoints, and prove that it agrees with PyTorch.
 
     Nothing is left to load if a network does not agree: the manifest is written last.
+
+    With --triton nothing is exported: a bundle that exists is written as a Triton Inference Server loads it:
+
+    samg-fast export --triton repository --bundle tiny
     """
+    if triton is not None:
+        _refuse_beside_triton(ctx)
+        most = batch if _is_given(ctx, "batch") else None
+        _write_repository(triton, bundle, precision=precision, platform=platform, most=most, json=json)
+        return
+    if _is_given(ctx, "platform"):
+        raise typer.BadParameter("needs --triton", param_hint="--platform")
     with extra("exporting", "export"):
         from samg_fast.export import add_precisions, export_bundle
         from samg_fast.export.models import dino_variant, sam_variant
@@ -97,6 +119,62 @@ def export(
     for note in report.notes:
         say(note, json_to=json)
     say(f"\nbundle: {report.path}", json_to=json)
+    write_json(json, figures)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_beside_triton(ctx: typer.Context) -> None:
+    """Refuse what only an export takes."""
+    for name in ("sam", "dino", "sam_checkpoint", "dino_checkpoint", "out", "sam_side", "dino_side", "slots"):
+        if _is_given(ctx, name):
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"takes a bundle as it is, without {option}", param_hint="--triton")
+
+
+def _write_repository(
+    folder: Path, name: str | None, *, precision: str, platform: str, most: int | None, json: Path | None
+) -> None:
+    if name is None:
+        raise typer.BadParameter("needs --bundle", param_hint="--triton")
+    if "," in precision:
+        raise typer.BadParameter("is one precision where --triton is given", param_hint="--precision")
+    if most == 0:
+        raise typer.BadParameter("is 1 or more where --triton is given", param_hint="--batch")
+    with extra("writing a Triton model repository", "triton"):
+        from samg_fast.triton import write_repository
+        from samg_fast.triton_config import check_platform
+    from samg_fast.bundle import Bundle
+    from samg_fast.zoo import resolve
+
+    try:
+        check_platform(platform)
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint="--platform") from error
+    check_json(json)
+    bundle = Bundle.open(resolve(name))
+    models = write_repository(bundle, folder, precision=precision, platform=platform, most=most)
+    rows = [(each.name, each.max_batch_size or "fixed", file) for each in models for file in each.files]
+    show_table(("model", "most at once", "file"), rows, json_to=json)
+    say(f"\nmodel repository: {folder}", json_to=json)
+    figures = {
+        "repository": str(folder),
+        "bundle": bundle.name,
+        "precision": precision,
+        "platform": platform,
+        "models": [
+            {
+                "name": each.name,
+                "role": each.role,
+                "max_batch_size": each.max_batch_size,
+                "files": [{"file": file.as_posix(), "bytes": (folder / file).stat().st_size} for file in each.files],
+            }
+            for each in models
+        ],
+    }
     write_json(json, figures)
 
 

@@ -11,6 +11,7 @@ from samg_fast.cli.common import (
     Backend,
     BackendOption,
     BundleOption,
+    DeviceOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -68,6 +69,7 @@ def identify(
     bundle: BundleOption = "tiny",
     backend: BackendOption = Backend.auto,
     precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -90,7 +92,7 @@ def identify(
     check_writable(out)
     check_json(json)
     pictures = [read_image(each) for each in images]
-    with open_segmenter(bundle, backend, precision, threads) as segmenter:
+    with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if masked_picture:
             masked = read_image(mask)
             truths = [np.any(masked, axis=2)]

@@ -17,6 +17,7 @@ from samg_fast.cli.common import (
     Backend,
     BackendOption,
     BundleOption,
+    DeviceOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -46,6 +47,7 @@ def segment(
     bundle: BundleOption = "tiny",
     backend: BackendOption = Backend.auto,
     precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -65,7 +67,7 @@ def segment(
     learned = Target.load(target)
     frames = frames_in(source)
     output_folder(folder / "masks")
-    with open_segmenter(bundle, backend, precision, threads) as segmenter, graceful_interrupt() as stop:
+    with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
         results = _Results(segmenter, frames)
         try:
             with progress("segmenting", frames.count) as advance:

@@ -1,0 +1,123 @@
+"""Cut a target out of frames with the networks on a Triton server and everything between them here.
+
+    samg-fast export --triton repository --bundle tiny
+    tritonserver --model-repository=repository
+    python examples/triton_client.py --url localhost:8001 --bundle tiny
+
+The bundle must be here too: its manifest says how frames become inputs, its fingerprint that the server has the same.
+Needs the extras ``cpu`` and ``triton``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+import samg_fast
+from samg_fast.bundle import ROLES, Bundle
+from samg_fast.envs.clip_pack import load_pack
+from samg_fast.errors import BackendError
+from samg_fast.triton_config import FINGERPRINT, PRECISION, model_name
+from samg_fast.zoo import resolve
+
+
+class Connection(threading.local):
+    """A client for each thread, as Triton's may not be shared."""
+
+    def __init__(self, url: str) -> None:
+        self.client = InferenceServerClient(url)
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the client; what the server refuses is a `BackendError`."""
+        try:
+            return getattr(self.client, method)(*arguments)
+        except InferenceServerException as error:
+            raise BackendError(f"the Triton server refused {method}: {error.message()}") from error
+
+
+class TritonNetwork:
+    """A model on the server, as a `samg_fast.backends.Network`."""
+
+    def __init__(self, connection: Connection, config: Any) -> None:
+        self._connection = connection
+        self._name = config.name
+        # On the wire every tensor has its dims, after the batch axis where the server adds one
+        batch_axis = 1 if config.max_batch_size else 0
+        self._axes = {port.name: batch_axis + len(port.dims) for port in config.input}
+        self._outputs = [port.name for port in config.output]
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run the model; outputs are new arrays, for reading."""
+        result = self._connection.ask("infer", self._name, [self._tensor(*each) for each in inputs.items()])
+        return {name: result.as_numpy(name) for name in self._outputs}
+
+    def _tensor(self, name: str, array: NDArray[Any]) -> InferInput:
+        dense = np.ascontiguousarray(array, np.float32)
+        dense = dense.reshape(dense.shape + (1,) * (self._axes[name] - dense.ndim))
+        tensor = InferInput(name, dense.shape, "FP32")
+        tensor.set_data_from_numpy(dense)
+        return tensor
+
+
+class TritonBackend:
+    """A Triton server that holds a bundle's networks, as a `samg_fast.backends.Backend`."""
+
+    name = "triton"
+    threads: int | None = None
+
+    def __init__(self, bundle: Bundle, url: str) -> None:
+        self._connection = Connection(url)
+        self._bundle = bundle
+        self.version: str = self._connection.ask("get_server_metadata").version
+        self.precision: str = self._config("encoder").parameters[PRECISION].string_value
+
+    def files(self, precision: str) -> str:
+        """Return the precision itself: which file it comes to was settled when the repository was written."""
+        return precision
+
+    def prepare(self, bundle: Bundle) -> None:
+        """Do nothing: the server has the networks."""
+
+    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TritonNetwork:  # noqa: ARG002 (the server's)
+        """Find the model that was written from an ONNX file of the bundle."""
+        manifest = self._bundle.manifest
+        role = next(r for r in ROLES for p in manifest.precisions if self._bundle.onnx_path(r, p) == Path(path))
+        return TritonNetwork(self._connection, self._config(role))
+
+    def _config(self, role: Any) -> Any:
+        config = self._connection.ask("get_model_config", model_name(self._bundle, role)).config
+        if config.parameters[FINGERPRINT].string_value != self._bundle.fingerprint:
+            raise BackendError(f"the Triton server's {config.name} is of another bundle than the {role} here")
+        return config
+
+
+def main() -> None:
+    """Segment rendered frames that ship with the package, and compare with the truth."""
+    parser = argparse.ArgumentParser(description="Segment frames with networks on a Triton server.")
+    parser.add_argument("--url", default="localhost:8001", help="the server's gRPC address")
+    parser.add_argument("--bundle", default="tiny", help="the name or folder of the bundle that it serves")
+    options = parser.parse_args()
+
+    bundle = Bundle.open(resolve(options.bundle))
+    walker = load_pack().tasks["walker_walk"]
+    frames, truth = walker.settings["video_hard"]
+    with samg_fast.Segmenter(bundle, TritonBackend(bundle, options.url)) as segmenter:
+        print(segmenter)
+        target = segmenter.identify(walker.reference, walker.reference_mask)
+        for frame, mask in zip(frames[:8], truth[:8], strict=True):
+            out = segmenter.segment(frame, target)
+            iou = (out.mask & mask).sum() / (out.mask | mask).sum()
+            print(f"IoU {iou:.2f}, score {out.score:.2f}, {out.timings['total']:.1f} ms")
+            assert out.mask.any()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What the networks of every GPU backend have in common: how they are called with NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samg_fast.cuda_device import Cuda
+from samg_fast.device import Array
+from samg_fast.errors import BackendError
+
+if TYPE_CHECKING:
+    from cuda.core import Stream
+
+__all__ = ["GpuNetwork"]
+
+
+class GpuNetwork:
+    """A graph on a GPU; see `samg_fast.backends.DeviceNetwork`. A backend's own says how it is queued.
+
+    Parameters
+    ----------
+    cuda : Cuda
+        The GPU, and the stream on which a call with NumPy arrays runs.
+    name : str
+        The file's, for messages.
+    inputs, outputs : mapping of str to tuple of int
+        The shape of each but for its first axis, which is the batch.
+    """
+
+    capturable = False
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        name: str,
+        inputs: Mapping[str, tuple[int, ...]],
+        outputs: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        self.cuda, self.name, self.inputs, self.outputs = cuda, name, dict(inputs), dict(outputs)
+
+    def scratch(self, batch: int) -> int:
+        """Return how many bytes it needs to work in; see `DeviceNetwork.scratch`."""
+        del batch
+        return 0
+
+    def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
+        """Queue the graph; see `DeviceNetwork.enqueue`."""
+        raise NotImplementedError
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Copy the inputs to the GPU, run the graph there and copy its outputs back; outputs are new arrays."""
+        if inputs.keys() != self.inputs.keys():
+            raise BackendError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
+        batch = len(next(iter(inputs.values())))
+        for name, array in inputs.items():
+            if array.shape != (batch, *self.inputs[name]):
+                wanted = (batch, *self.inputs[name])
+                raise BackendError(f"{self.name} takes {name} of shape {wanted}, not {array.shape}")
+        with self.cuda.use():
+            arrays = {name: self.cuda.upload(np.ascontiguousarray(x, np.float32)) for name, x in inputs.items()}
+            for name, shape in self.outputs.items():
+                arrays[name] = self.cuda.empty((batch, *shape), np.float32)
+            needed = self.scratch(batch)
+            scratch = self.cuda.empty((needed,), np.uint8) if needed else None
+            self.enqueue(arrays, batch, self.cuda.stream, scratch)
+            return {name: self.cuda.download(arrays[name]) for name in self.outputs}

@@ -1,0 +1,165 @@
+"""Engines on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from samg_fast import gpus
+from samg_fast.backends.on_gpu import GpuNetwork
+from samg_fast.backends.tensorrt import dialect
+from samg_fast.cuda_device import Cuda
+from samg_fast.device import Array
+from samg_fast.errors import BackendError
+
+if TYPE_CHECKING:
+    from cuda.core import Stream
+
+__all__ = ["TensorRtNetwork"]
+
+_Shapes = dict[str, tuple[int, ...]]
+
+
+class TensorRtNetwork(GpuNetwork):
+    """An engine, ready to run; see `samg_fast.backends.DeviceNetwork`.
+
+    Each of its optimisation profiles runs once when the engine is opened: kernels are compiled and loaded then, not in
+    the first frame. Every number of pictures has an execution context of its own, so that no CUDA graph knows a context
+    whose shapes change after it was captured; they share the memory that they are given to work in.
+
+    Parameters
+    ----------
+    cuda : Cuda
+        The GPU, and the stream on which a call with NumPy arrays runs.
+    name : str
+        The file's, for messages.
+    engine : bytes
+        As `samg_fast.backends.tensorrt.build_engine` makes it.
+    backend : {"tensorrt", "tensorrt-rtx"}
+
+    Raises
+    ------
+    BackendError
+        The engine is another version's or another GPU's, has tensors that are not float32, needs more memory than is
+        free, or fails.
+    MissingExtraError
+        The library is not installed.
+    """
+
+    capturable = True
+
+    def __init__(self, cuda: Cuda, name: str, engine: bytes, *, backend: str) -> None:
+        self._library = dialect.load(backend)
+        with cuda.use():
+            gpus.check_memory(f"the engine of {name}", len(engine), cuda.device_id)
+            self._library.messages.clear()
+            # The runtime is kept, as the engine lives on it
+            self._runtime = self._library.library.Runtime(self._library.messages)
+            self._engine = self._runtime.deserialize_cuda_engine(engine)
+            if self._engine is None:
+                here = gpus.find().found[cuda.device_id]
+                raise self._library.failure(f"open the engine of {name} on {here.name} ({here.capability})")
+            super().__init__(cuda, name, *_tensors(self._library, self._engine, name))
+            self._profiles = [self._profile(index) for index in range(self._engine.num_optimization_profiles)]
+            self._contexts: dict[int, _Context] = {}
+            gpus.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
+            for profile in self._profiles:
+                self._warm_up(profile.most)
+
+    def scratch(self, batch: int) -> int:
+        """Return how many bytes the profile for so many pictures works in; see `DeviceNetwork.scratch`."""
+        return self._fitting(batch).memory
+
+    def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
+        """Queue the engine; see `DeviceNetwork.enqueue`."""
+        context = self._contexts.get(batch) or self._open(batch)
+        for shapes in (self.inputs, self.outputs):
+            for name, shape in shapes.items():
+                array = arrays.get(name)
+                if array is None or context.addresses.get(name) != array.ptr:
+                    self._bind(context, name, (batch, *shape), array)
+        if context.memory:
+            assert scratch is not None, "scratch() says that it needs some"
+            if context.scratch != scratch.ptr:
+                context.context.set_device_memory(scratch.ptr, context.memory)
+                context.scratch = scratch.ptr
+        self._expect(context.context.execute_async_v3(int(stream.handle)))
+
+    def _profile(self, index: int) -> _Profile:
+        least, _, most = self._engine.get_tensor_profile_shape(next(iter(self.inputs)), index)
+        return _Profile(index, least[0], most[0], int(self._engine.get_device_memory_size_for_profile_v2(index)))
+
+    def _open(self, batch: int) -> _Context:
+        """Make the execution context for a number of pictures."""
+        profile = self._fitting(batch)
+        context = self._library.create_context(self._engine)
+        self._expect(context is not None)
+        self._expect(context.set_optimization_profile_async(profile.number, int(self.cuda.stream.handle)))
+        self.cuda.synchronize()  # whatever stream it runs on comes after that
+        for name, shape in self.inputs.items():
+            self._expect(context.set_input_shape(name, (batch, *shape)))
+        opened = self._contexts[batch] = _Context(context, profile.memory)
+        return opened
+
+    def _warm_up(self, batch: int) -> None:
+        shapes = {**self.inputs, **self.outputs}
+        arrays = {name: self.cuda.empty((batch, *shape), np.float32) for name, shape in shapes.items()}
+        needed = self.scratch(batch)
+        self.enqueue(arrays, batch, self.cuda.stream, self.cuda.empty((needed,), np.uint8) if needed else None)
+        self.cuda.synchronize()
+
+    def _fitting(self, batch: int) -> _Profile:
+        for profile in self._profiles:
+            if profile.least <= batch <= profile.most:
+                return profile
+        least, most = self._profiles[0].least, self._profiles[-1].most
+        takes = f"{least} to {most}" if least != most else str(most)
+        raise BackendError(f"the engine of {self.name} takes {takes} pictures at once, not {batch}")
+
+    def _bind(self, context: _Context, name: str, shape: tuple[int, ...], array: Array | None) -> None:
+        if array is None or tuple(array.shape) != shape or array.dtype != np.float32:
+            found = "nothing" if array is None else f"{array.dtype} of shape {tuple(array.shape)}"
+            raise BackendError(f"{self.name} takes {name} as float32 of shape {shape}, not {found}")
+        self._expect(context.context.set_tensor_address(name, array.ptr))
+        context.addresses[name] = array.ptr
+
+    def _expect(self, done: object) -> None:
+        if not done:
+            raise self._library.failure(f"run {self.name}")
+
+
+class _Profile(NamedTuple):
+    """An optimisation profile: the numbers of pictures it is for, and how many bytes it works in."""
+
+    number: int
+    least: int
+    most: int
+    memory: int
+
+
+class _Context:
+    """An execution context for a number of pictures, how many bytes it works in, and what it is set to."""
+
+    def __init__(self, context: Any, memory: int) -> None:
+        self.context, self.memory = context, memory
+        self.addresses: dict[str, int] = {}
+        self.scratch = 0
+
+
+def _tensors(library: dialect.Dialect, engine: Any, name: str) -> tuple[_Shapes, _Shapes]:
+    """Return the shapes of an engine's inputs and outputs but for their first axes."""
+    inputs: _Shapes = {}
+    outputs: _Shapes = {}
+    for index in range(engine.num_io_tensors):
+        tensor = engine.get_tensor_name(index)
+        shape, kind = tuple(engine.get_tensor_shape(tensor)), engine.get_tensor_dtype(tensor)
+        if kind != library.library.DataType.FLOAT or -1 in shape[1:]:
+            raise BackendError(
+                f"the engine of {name} has {tensor} as {kind} of shape {shape}: "
+                "only float32 tensors whose first axis alone may vary can be run"
+            )
+        taken = engine.get_tensor_mode(tensor) == library.library.TensorIOMode.INPUT
+        (inputs if taken else outputs)[tensor] = shape[1:]
+    return inputs, outputs

@@ -1,0 +1,131 @@
+"""``samg-fast build``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress, TaskID
+
+from samg_fast.cli.common import (
+    Backend,
+    DeviceOption,
+    JsonOption,
+    check_json,
+    progress_bar,
+    say,
+    show_table,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from samg_fast.engines import EngineReport
+
+_HERE = "cuda"
+
+
+def build(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A shipped bundle or the folder of one.")],
+    backend: Annotated[Backend, typer.Option(metavar="NAME", help="What compiles: tensorrt or tensorrt-rtx.")],
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X.Y,…", help="Build for GPUs of these kinds, which need not be here; may be repeated."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="fp32, fp16, bf16, separated by commas or repeated; fp32 if not given."),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="N,…", help="Frames at once to tune for; 1,8 if not given, or what the bundle takes."),
+    ] = None,
+    device: DeviceOption = _HERE,
+    json: JsonOption = None,
+) -> None:
+    """Compile a bundle's networks before they are needed.
+
+    The engines are kept in the engine cache, where loading the bundle finds them; what is there is not built again.
+    Where a GPU can run them, they must agree with the bundle's fp32 files to be kept.
+    """
+    from samg_fast.engines import COMPILING
+
+    if backend.value not in COMPILING:
+        raise typer.BadParameter(
+            f"{backend.value} compiles no engines, expected {' or '.join(COMPILING)}", param_hint="--backend"
+        )
+    capabilities = _several(compute_capability)
+    if capabilities and device != _HERE:
+        raise typer.BadParameter("is a GPU here, and --compute-capability names kinds of GPUs", param_hint="--device")
+    precisions = _precisions(precision)
+    batches = None if batch is None else _batches(batch)
+    check_json(json)
+    from samg_fast import engines
+    from samg_fast.bundle import Bundle
+    from samg_fast.zoo import resolve
+
+    opened = Bundle.open(resolve(bundle))
+    reports: list[EngineReport] = []
+    with progress_bar(MofNCompleteColumn()) as bar:
+        for each in precisions:
+            reports += engines.build(
+                opened,
+                backend=backend.value,
+                precision=each,
+                batches=batches,
+                capabilities=capabilities,
+                device=device,
+                watch=lambda role, precision: _Phases(bar, f"{role} {precision}"),
+            )
+    columns = ("network", "precision", "for", "parity", "engine", "MiB", "seconds")
+    show_table(columns, [_row(report) for report in reports], numbers=2, json_to=json)
+    say(f"\nengine cache: {reports[0].path.parent}", json_to=json)
+    figures = {"bundle": opened.name, "backend": backend.value, "engines": [report.to_dict() for report in reports]}
+    write_json(json, figures)
+
+
+class _Phases:
+    """Draws a bar for every phase of a build, the parts of a phase below it; see `Progress` of the backends."""
+
+    def __init__(self, bar: Progress, what: str) -> None:
+        self._bar, self._what = bar, what
+        self._shown: dict[str, tuple[TaskID, int]] = {}
+
+    def __call__(self, phase: str, done: int, of: int, parent: str | None) -> None:
+        if done >= of:
+            shown = self._shown.pop(phase, None)
+            if shown is not None:
+                self._bar.remove_task(shown[0])
+        elif phase in self._shown:
+            self._bar.update(self._shown[phase][0], completed=done)
+        else:
+            depth = self._shown[parent][1] + 1 if parent in self._shown else 0
+            words = f"{'  ' * depth}{phase}" if depth else f"{self._what}: {phase}"
+            self._shown[phase] = (self._bar.add_task(words, total=of, completed=done), depth)
+
+
+def _row(report: EngineReport) -> tuple[str, ...]:
+    size, seconds = f"{report.bytes / (1 << 20):.1f}", f"{report.seconds:.1f}"
+    made = "cached" if report.cached else "built"
+    return (report.role, report.precision, report.target, report.parity, made, size, seconds)
+
+
+def _several(values: list[str] | None) -> list[str]:
+    """Split what is separated by commas, and leave out what comes again."""
+    return list(dict.fromkeys(part.strip() for value in values or () for part in value.split(",")))
+
+
+def _precisions(values: list[str] | None) -> list[str]:
+    from samg_fast.bundle import PRECISIONS
+
+    asked = _several(values) or ["fp32"]
+    for each in asked:
+        if each not in PRECISIONS:
+            raise typer.BadParameter(f"{each!r} is none of {', '.join(PRECISIONS)}", param_hint="--precision")
+    return asked
+
+
+def _batches(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not whole numbers above 0, as in 1,8,32", param_hint="--batch")
+    return sorted({int(part) for part in parts})

@@ -1,0 +1,76 @@
+"""``samg-fast cache list`` and ``samg-fast cache clear``."""
+
+from __future__ import annotations
+
+from samg_fast.cli.common import JsonOption, check_json, say, show_table, write_json
+
+_MIB = 1 << 20
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60))
+
+
+def list_engines(json: JsonOption = None) -> None:
+    """List the engines in the cache."""
+    from samg_fast.engines.cache import EngineCache
+
+    check_json(json)
+    cache = EngineCache()
+    entries = cache.entries()
+    rows = [
+        (
+            entry.bundle,
+            entry.role,
+            f"{entry.key.backend} {entry.key.version}",
+            entry.key.target,
+            entry.key.precision,
+            ",".join(map(str, entry.key.batches)),
+            entry.path,
+            f"{entry.size / _MIB:.1f}",
+            _age(entry.age),
+        )
+        for entry in entries
+    ]
+    if rows:
+        columns = ("bundle", "network", "built by", "for", "precision", "batches", "path", "MiB", "age")
+        show_table(columns, rows, numbers=2, json_to=json)
+    total = sum(entry.size for entry in entries) / _MIB
+    say(f"{_count(len(entries), 'engine')}, {total:.1f} MiB, in {cache.folder}", json_to=json)
+    figures = [
+        {
+            "bundle": entry.bundle,
+            "role": entry.role,
+            "backend": entry.key.backend,
+            "version": entry.key.version,
+            "gpu": entry.key.gpu or None,
+            "compute_capabilities": list(entry.key.capabilities),
+            "precision": entry.key.precision,
+            "batches": list(entry.key.batches),
+            "parity": entry.parity or None,
+            "bytes": entry.size,
+            "built": entry.built,
+            "path": str(entry.path),
+        }
+        for entry in entries
+    ]
+    write_json(json, {"folder": str(cache.folder), "engines": figures})
+
+
+def clear(json: JsonOption = None) -> None:
+    """Remove every engine from the cache; they are built again when they are needed."""
+    from samg_fast.engines.cache import EngineCache
+
+    check_json(json)
+    cache = EngineCache()
+    count, size = cache.clear()
+    say(f"removed {_count(count, 'file')}, {size / _MIB:.1f} MiB, from {cache.folder}", json_to=json)
+    write_json(json, {"folder": str(cache.folder), "removed": count, "bytes": size})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in _UNITS:
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,206 @@
+"""Engines of bundles: found in the cache, or built, checked where a GPU can run them, and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from samg_fast import gpus
+from samg_fast.backends import Options, choose
+from samg_fast.backends.tensorrt import TensorRtNetwork, check_capabilities, dialect
+from samg_fast.bundle import MANIFEST, ROLES, Bundle, FileSpec, Manifest
+from samg_fast.engines.cache import EngineCache
+from samg_fast.engines.check import EngineCheck
+from samg_fast.engines.making import Check, EngineReport, Engines, Target, Watch
+from samg_fast.errors import BackendError, BundleError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from samg_fast.backends.tensorrt import TensorRtBackend
+
+__all__ = ["COMPILING", "Check", "EngineReport", "Watch", "build", "fetch", "prepare"]
+
+COMPILING = tuple(dialect.MODULES)
+"""The backends whose networks are compiled to engines."""
+
+
+def prepare(
+    bundle: Bundle,
+    backend: TensorRtBackend,
+    *,
+    cache: EngineCache | None = None,
+    check: Check | None = None,
+    watch: Watch | None = None,
+) -> list[EngineReport]:
+    """Find or build the engines of a bundle for the GPU of a backend.
+
+    Each is checked against the bundle's fp32 files before it is kept, and one that was built ahead of time when it is
+    first used.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend : TensorRtBackend
+    cache : EngineCache, optional
+        Where engines are kept; the user's by default.
+    check : callable, optional
+        `EngineCheck` on the GPU by default.
+    watch : callable, optional
+
+    Raises
+    ------
+    BackendError
+        An engine cannot be built, or does not agree.
+    MediaError
+        It cannot be kept.
+    """
+    check = check or _check_on(bundle, backend)
+    engines = Engines(bundle, Target.of(backend), cache or EngineCache(), check, "", watch)
+    return engines.all(backend.precision)
+
+
+def build(
+    bundle: Bundle,
+    *,
+    backend: str,
+    precision: str = "fp32",
+    batches: Sequence[int] | None = None,
+    capabilities: Sequence[str] = (),
+    device: str = "cuda",
+    cache: EngineCache | None = None,
+    check: Check | None = None,
+    watch: Watch | None = None,
+) -> list[EngineReport]:
+    """Build the engines of a bundle before they are needed: for a GPU here, or for compute capabilities.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend : {"tensorrt", "tensorrt-rtx"}
+    precision : str
+    batches : sequence of int, optional
+        Numbers of pictures at once that the engines are tuned for; `samg_fast.backends.Options.batches` by default, or
+        the number that the bundle was made for.
+    capabilities : sequence of str
+        Compute capabilities, ``"8.9"`` and so on, to build for without such a GPU; by default the GPU here.
+    device : str
+        Which GPU, ``"cuda"`` or ``"cuda:1"`` and so on, where no capability is named.
+    cache, check, watch
+        As for `prepare`.
+
+    Raises
+    ------
+    InputError
+        An argument is none of the above, or the library does not build for that.
+    BackendError
+        There is no such GPU, or as for `prepare`.
+    MediaError
+        An engine cannot be kept.
+    MissingExtraError
+        The library is not installed.
+    """
+    if backend not in COMPILING:
+        raise InputError(f"backend is {backend!r}, which compiles no engines; expected {' or '.join(COMPILING)}")
+    manifest = bundle.manifest
+    if precision not in manifest.precisions:
+        held = ", ".join(manifest.precisions)
+        raise InputError(f"precision is {precision!r}, but bundle {bundle.name} has files for {held} only")
+    tuned = _batches(batches, manifest)
+    if not capabilities:
+        _expect_gpu(backend)
+        here = choose(backend, precision, None, manifest, device=device, batches=tuned)
+        return prepare(bundle, cast("TensorRtBackend", here), cache=cache, check=check, watch=watch)
+    check_capabilities(backend, capabilities)
+    named = tuple(sorted(set(capabilities), key=lambda each: [int(number) for number in each.split(".")]))
+    target = Target(backend, dialect.load(backend).version, tuned, named)
+    why_not = ""
+    if check is None:
+        check, why_not = _check_ahead(bundle, target, precision)
+    return Engines(bundle, target, cache or EngineCache(), check, why_not, watch).all(precision)
+
+
+def fetch(
+    path: str | os.PathLike[str], backend: TensorRtBackend, precision: str, *, cache: EngineCache | None = None
+) -> bytes:
+    """Return the engine of a bundle's ONNX file, which `prepare` has found or built.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The ONNX file, in the bundle's folder.
+    backend : TensorRtBackend
+    precision : str
+        What the engine works in.
+    cache : EngineCache, optional
+
+    Raises
+    ------
+    BackendError
+        There is none.
+    BundleError
+        The file is in no bundle.
+    """
+    key = Target.of(backend).key(_spec(Path(path)), precision)
+    found = (cache or EngineCache()).find(key)
+    if found is None:
+        raise BackendError(f"there is no engine of {path} at {precision} for {key.target}: prepare its bundle first")
+    return found[1]
+
+
+def _check_on(bundle: Bundle, backend: TensorRtBackend) -> EngineCheck:
+    """Check engines on the GPU of a backend."""
+    target = Target.of(backend)
+    return EngineCheck(
+        bundle,
+        backend.batches,
+        build=lambda path, precision: target.build(path, precision).engine,
+        run=lambda name, engine: TensorRtNetwork(backend.cuda, name, engine, backend=backend.name),
+    )
+
+
+def _check_ahead(bundle: Bundle, target: Target, precision: str) -> tuple[Check | None, str]:
+    """Check engines that are built ahead of time on a GPU here; or say why none can."""
+    fitting = [gpu for gpu in gpus.find().found if gpu.capability in target.capabilities]
+    if not fitting:
+        return None, "no GPU here can run it"
+    device = f"cuda:{fitting[0].index}"
+    try:
+        backend = choose(target.backend, precision, None, bundle.manifest, device=device, batches=target.batches)
+    except (BackendError, MissingExtraError) as error:
+        return None, str(error)
+    return _check_on(bundle, cast("TensorRtBackend", backend)), ""
+
+
+def _expect_gpu(backend: str) -> None:
+    seen = gpus.find()
+    if not seen.found:
+        known = ", ".join(dialect.load(backend).capabilities)
+        instead = f"; name a compute capability to build ahead of time: {known}" if known else ""
+        raise BackendError(f"{backend} cannot build for the GPU here: {seen.reason}{instead}")
+
+
+def _batches(batches: Sequence[int] | None, manifest: Manifest) -> tuple[int, ...]:
+    """Return what engines are tuned for, in order."""
+    if batches is None:
+        return Options.batches if manifest.batch is None else (manifest.batch,)
+    asked = tuple(sorted(set(batches)))
+    if not asked or asked[0] < 1:
+        raise InputError(f"batches is {tuple(batches)}, expected whole numbers above 0")
+    if manifest.batch is not None and asked != (manifest.batch,):
+        raise InputError(f"batches is {tuple(batches)}, but bundle {manifest.name} takes {manifest.batch} at once only")
+    return asked
+
+
+def _spec(path: Path) -> FileSpec:
+    """Return what the manifest beside an ONNX file says of it: it was compared with that when the bundle was opened."""
+    try:
+        manifest = Manifest.from_dict(json.loads((path.parent / MANIFEST).read_bytes()))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is in no bundle: {MANIFEST} beside it cannot be read: {error}") from error
+    specs = [manifest.file(role, precision) for role in ROLES for precision in manifest.precisions]
+    found = next((spec for spec in specs if spec.file == path.name), None)
+    if found is None:
+        raise BundleError(f"{path} is not a file of bundle {manifest.name}")
+    return found

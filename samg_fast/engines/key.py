@@ -1,0 +1,94 @@
+"""What decides what an engine is, and what is known of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+__all__ = ["CachedEngine", "EngineKey"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKey:
+    """All that decides what an engine is.
+
+    Parameters
+    ----------
+    onnx : str
+        SHA-256 of the ONNX file.
+    data : str
+        SHA-256 of the file of weights that it refers to; empty without one.
+    backend, version : str
+        What compiles it: ``"tensorrt-rtx"``, ``"1.7.1.116"``.
+    gpu : str
+        Name of the GPU that it is built on and for; empty if it is built ahead of time.
+    capabilities : tuple of str
+        That GPU's compute capability, or those that it is built for.
+    precision : str
+    batches : tuple of int
+        Numbers of pictures at once that it is tuned for.
+    """
+
+    onnx: str
+    data: str = ""
+    backend: str
+    version: str
+    gpu: str
+    capabilities: tuple[str, ...]
+    precision: str
+    batches: tuple[int, ...]
+
+    @property
+    def target(self) -> str:
+        """What it is built for, in words: ``"NVIDIA L4 (8.9)"``, or ``"8.9, 12.0"`` ahead of time."""
+        capabilities = ", ".join(self.capabilities)
+        return f"{self.gpu} ({capabilities})" if self.gpu else capabilities
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def serves(self, other: EngineKey) -> bool:
+        """Say whether the engine of this key, built ahead of time, is also one for another key's GPU."""
+        same_but_gpu = replace(self, gpu=other.gpu, capabilities=other.capabilities) == other
+        return not self.gpu and same_but_gpu and set(other.capabilities) <= set(self.capabilities)
+
+    def replaces(self, other: EngineKey) -> bool:
+        """Say whether an engine of another key is for the same use, but of another graph or by another version."""
+        return self != other and replace(self, onnx=other.onnx, data=other.data, version=other.version) == other
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedEngine:
+    """An engine in the cache.
+
+    Parameters
+    ----------
+    key : EngineKey
+    bundle, role : str
+        Whose network it was first built of.
+    parity : str
+        How it agreed with the bundle's fp32 answers, in words; empty if no GPU has run it yet.
+    built : str
+        When, in UTC and ISO 8601.
+    size : int
+        Bytes of the engine.
+    path : pathlib.Path
+    """
+
+    key: EngineKey
+    bundle: str
+    role: str
+    parity: str
+    built: str
+    size: int
+    path: Path
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was built."""
+        return (datetime.now(timezone.utc) - datetime.fromisoformat(self.built)).total_seconds()

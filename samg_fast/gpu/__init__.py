@@ -1,0 +1,1 @@
+"""The frame on a GPU: memory, launches, and what comes out."""

@@ -1,0 +1,129 @@
+"""What a segmenter on a GPU gives for frames that are in its memory: arrays that stay there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samg_fast.arrays import Box
+from samg_fast.cuda_device import Cuda
+from samg_fast.device import Array
+
+__all__ = ["GpuSegmentation", "GpuSegmentations", "scores_and_boxes"]
+
+
+def scores_and_boxes(
+    answer: NDArray[np.uint8], offsets: Mapping[str, int], batch: int
+) -> tuple[list[float], list[Box | None]]:
+    """Read the score and the box of every frame from what the GPU wrote; no box of an empty mask.
+
+    Parameters
+    ----------
+    answer : uint8 array
+        `samg_fast.gpu.arrays.ANSWER` in one piece.
+    offsets : mapping of str to int
+        Where each begins, in bytes.
+    batch : int
+        How many frames to read.
+    """
+
+    def part(name: str, dtype: type, *shape: int) -> NDArray[Any]:
+        start = offsets[name]
+        return answer[start : start + 4 * batch * math.prod(shape)].view(dtype).reshape(batch, *shape)
+
+    iou, chosen = part("iou", np.float32, 4)[:, 1:], part("chosen", np.int32)
+    scores = [float(row[best]) for row, best in zip(iou, chosen, strict=True)]
+    boxes = [
+        (x0, y0, x1, y1) if area else None
+        for (x0, y0, x1, y1), area in zip(part("box", np.int32, 4).tolist(), part("area", np.int32), strict=True)
+    ]
+    return scores, boxes
+
+
+class GpuSegmentation:
+    """The target found in a frame that is in a GPU's memory.
+
+    Attributes
+    ----------
+    mask : (H, W) bool array of the GPU
+        Where the target is. SAM-G always proposes a mask, even where the target is absent: see `score`.
+    masked : (H, W, 3) uint8 array of the GPU
+        Masked observation: the frame where the mask is set, black elsewhere.
+
+    Both offer DLPack: ``torch.from_dlpack(out.masked)``. They are this frame's own, and later frames leave them alone.
+    """
+
+    def __init__(self, mask: Array, masked: Array, batch: GpuSegmentations, index: int) -> None:
+        self.mask, self.masked = mask, masked
+        self._batch, self._index = batch, index
+
+    @property
+    def score(self) -> float:
+        """Predicted IoU of the mask. Asking waits for the GPU."""
+        return self._batch.scores[self._index]
+
+    @property
+    def box(self) -> Box | None:
+        """(x_min, y_min, x_max, y_max), corners inclusive; None if the mask is empty. Asking waits for the GPU."""
+        return self._batch.boxes[self._index]
+
+
+class GpuSegmentations:
+    """The targets found in a batch of frames that are in a GPU's memory; a sequence of `GpuSegmentation`.
+
+    Parameters
+    ----------
+    cuda : Cuda
+        The GPU.
+    result : uint8 array of the GPU
+        `samg_fast.gpu.arrays.RESULT` in one piece.
+    offsets : mapping of str to int
+        Where each begins, in bytes.
+    size : tuple of int
+        B, H and W.
+
+    Attributes
+    ----------
+    mask : (B, H, W) bool array of the GPU
+    masked : (B, H, W, 3) uint8 array of the GPU
+        As in `GpuSegmentation`, of all frames.
+    """
+
+    def __init__(self, cuda: Cuda, result: Array, offsets: Mapping[str, int], size: tuple[int, int, int]) -> None:
+        memory = result.exporting_obj
+        self.mask = cuda.place(memory, offsets["mask"], size, np.bool_)
+        self.masked = cuda.place(memory, offsets["masked"], (*size, 3), np.uint8)
+        start = offsets["iou"]
+        self._numbers = cuda.place(memory, start, (result.size - start,), np.uint8)
+        self._offsets = {name: offset - start for name, offset in offsets.items()}
+        self._cuda = cuda
+
+    @property
+    def scores(self) -> list[float]:
+        """Predicted IoU of every mask. Asking waits for the GPU."""
+        return self._read[0]
+
+    @property
+    def boxes(self) -> list[Box | None]:
+        """(x_min, y_min, x_max, y_max) of every mask; None if it is empty. Asking waits for the GPU."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[list[float], list[Box | None]]:
+        with self._cuda.use():
+            return scores_and_boxes(self._cuda.download(self._numbers), self._offsets, len(self))
+
+    def __len__(self) -> int:
+        return int(self.mask.shape[0])
+
+    def __getitem__(self, index: int) -> GpuSegmentation:
+        """Return what was found in one frame: views, not copies."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} frames")
+        at = index % len(self)
+        return GpuSegmentation(self._cuda.entry(self.mask, at), self._cuda.entry(self.masked, at), self, at)
