@@ -227,8 +227,11 @@ class Cuda:
         BackendError
             There are not as many left.
         """
-        check_memory("this segmenter", size, self.device_id)
-        return self._device.allocate(max(size, 1), stream=self._stream)
+        try:
+            return self._device.allocate(max(size, 1), stream=self._stream)
+        except Exception as error:  # cuda-core's own kinds are not public
+            check_memory("this segmenter", size, self.device_id)
+            raise BackendError(f"GPU {self.device_id} gives no {size} bytes of memory: {error}") from error
 
     def place(
         self,

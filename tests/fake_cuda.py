@@ -345,6 +345,8 @@ class Device:
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         assert stream.captured_in is None, "memory is allocated while a graph is captured"
+        if size > _current().free:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
         self.allocated += 1
         _current().log.append("allocate")
         return Buffer(_current().allocate(size), size, stream=stream)

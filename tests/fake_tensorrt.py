@@ -406,6 +406,7 @@ def _add_rtx(lib: Any) -> None:
     lib.IBuilderConfig.num_compute_capabilities = 0
     lib.IBuilderConfig.set_compute_capability = set_compute_capability
     lib.ICudaEngine.create_runtime_config = lambda _: IRuntimeConfig()
+    lib.IExecutionContext.is_stream_capturable = lambda _, stream: stream > 0
     lib.BuilderFlag, lib.ComputeCapability, lib.IRuntimeConfig = BuilderFlag, ComputeCapability, IRuntimeConfig
     lib.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
 

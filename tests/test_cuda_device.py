@@ -210,6 +210,15 @@ def test_too_little_memory(machine: Machine, device: Cuda) -> None:
         device.allocate((3 << 20) + 1)
 
 
+def test_memory_that_is_free_and_not_given(machine: Machine, device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(self: object, size: int, *, stream: object) -> None:
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    monkeypatch.setattr(fake_cuda.Device, "allocate", refuses)
+    with pytest.raises(BackendError, match="GPU 0 gives no 5 bytes of memory: CUDA_ERROR_ILLEGAL_ADDRESS"):
+        device.allocate(5)
+
+
 def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cuda.install(monkeypatch, engine)
     with pytest.raises(BackendError, match="GPU 3 cannot be used: device_id must be within"):

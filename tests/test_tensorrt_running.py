@@ -337,3 +337,23 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for ask in (lambda: check_capabilities("tensorrt", ()), lambda: built("tensorrt")):
         with pytest.raises(ImportError, match=r"the tensorrt backend needs .* pip install 'samg-fast\[tensorrt\]'"):
             ask()
+
+
+def test_every_number_of_pictures_has_a_context(fake: tuple[str, Any]) -> None:
+    """A CUDA graph that was captured of one must not see the shapes of another."""
+    backend, module = fake
+    network = opened(backend, batches=(1, 4))
+    for batch in (2, 3, 2, 4, 1):
+        arrays, scratch = device_arrays(network, batch)
+        network.enqueue(arrays, batch, network.cuda.stream, scratch)
+    assert sorted(network._contexts) == [1, 2, 3, 4]
+    ran = [call for call in module.calls if call[0] == "set_input_shape"]
+    assert len(ran) == 4
+
+
+def test_whether_frames_can_be_captured(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, module = fake
+    assert opened(backend).capturable
+    if backend == "tensorrt-rtx":  # the others' always can
+        monkeypatch.setattr(module.IExecutionContext, "is_stream_capturable", lambda _, stream: False)
+        assert not opened(backend).capturable

@@ -134,6 +134,10 @@ class Dialect:
         config.dynamic_shapes_kernel_specialization_strategy = library.DynamicShapesKernelSpecializationStrategy.EAGER
         return engine.create_execution_context(config)
 
+    def capturable(self, context: Any, stream: int) -> bool:
+        """Say whether what a context queues on a stream can be captured as a CUDA graph; TensorRT's always can."""
+        return bool(context.is_stream_capturable(stream)) if self._rtx else True
+
     def failure(self, what: str) -> BackendError:
         """Make an error of what the library said last."""
         return BackendError(f"{self.title} cannot {what}: {self.messages.words()}")

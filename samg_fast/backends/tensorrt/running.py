@@ -48,8 +48,6 @@ class TensorRtNetwork(GpuNetwork):
         The library is not installed.
     """
 
-    capturable = True
-
     def __init__(self, cuda: Cuda, name: str, engine: bytes, *, backend: str) -> None:
         self._library = dialect.load(backend)
         with cuda.use():
@@ -67,6 +65,8 @@ class TensorRtNetwork(GpuNetwork):
             gpus.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
             for profile in self._profiles:
                 self._warm_up(profile.most)
+            handle = int(cuda.stream.handle)
+            self.capturable = all(self._library.capturable(each.context, handle) for each in self._contexts.values())
 
     def scratch(self, batch: int) -> int:
         """Return how many bytes the profile for so many pictures works in; see `DeviceNetwork.scratch`."""
