@@ -122,10 +122,15 @@ class Cuda:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Keep other threads away, and make this GPU the current one of this thread."""
+        """Keep other threads away, and make this GPU the current one of this thread, which gets its own back."""
         with self._lock:
+            before = self._core.Device()
             self._core.Device(self.device_id).set_current()
-            yield
+            try:
+                yield
+            finally:
+                if before.device_id != self.device_id:
+                    before.set_current()
 
     @contextmanager
     def beside(self) -> Iterator[Stream]:

@@ -43,6 +43,7 @@ class Machine:
         self.ran: list[tuple[int, str]] = []  # stream and name, in the order of execution
         self.memory: list[NDArray[np.uint8]] = []  # everything ever allocated, so that no address is given twice
         self.free = 1 << 40
+        self.current = 0
         self._random = random.Random(7)
         self._order = order
 
@@ -327,18 +328,21 @@ class OnGpu:
 
 @dataclass
 class Device:
-    """The first GPU, and the only one."""
+    """The first GPU or the second; the current one if none is named."""
 
-    device_id: int
+    device_id: int = -1
     name: str = "a fake"
     allocated: int = field(default=0)
 
     def __post_init__(self) -> None:
-        if self.device_id != 0:
-            raise ValueError(f"device_id must be within [0, 1), got {self.device_id}")
+        if self.device_id == -1:
+            self.device_id = _current().current
+        if self.device_id not in (0, 1):
+            raise ValueError(f"device_id must be within [0, 2), got {self.device_id}")
 
     def set_current(self) -> None:
         _current().log.append("set_current")
+        _current().current = self.device_id
 
     def create_stream(self, obj: Any = None) -> Stream:
         return Stream(_current()) if obj is None else Stream.from_handle(obj.__cuda_stream__()[1])

@@ -394,6 +394,31 @@ def test_closed(forward: Machine, bundle_folder: Path) -> None:
             segmenter.segment(given, target)
 
 
+def test_the_callers_gpu_stays_the_current_one(forward: Machine, bundle_folder: Path) -> None:
+    segmenter = opened(forward, bundle_folder)
+    target, frame = targets_of(segmenter)[0], noise(20, 20)
+    for current in (1, 0):
+        forward.current = current
+        segmenter.segment(frame, target)
+        segmenter.segment(OnGpu(frame), target)
+        with pytest.raises(InputError, match="frame must be in C order"):
+            segmenter.segment(OnGpu(frame[:, ::2]), target)
+        assert forward.current == current
+
+
+def test_targets_change_while_frames_are_under_way(machine: Machine, bundle_folder: Path) -> None:
+    """The memory that a target is copied from is written again only when the copy is done."""
+    segmenter = opened(machine, bundle_folder)
+    targets, frame = targets_of(segmenter), noise(50, 70)
+    others = [targets[1], targets_of(segmenter)[1], segmenter.adapt(targets[1], *picture(60, 80))]
+    wanted = [segmenter.segment(frame, target) for target in others]
+    caller = Stream(machine)
+    outs = [segmenter.segment(OnGpu(frame), target, stream=caller) for target in others * 2]
+    caller.sync()
+    for out, expected in zip(outs, wanted * 2, strict=True):
+        same_on_gpu(out, expected)
+
+
 def test_eight_threads(machine: Machine, bundle_folder: Path) -> None:
     """Threads that share a segmenter take turns, each with its own target and size of frames."""
     segmenter = opened(machine, bundle_folder)

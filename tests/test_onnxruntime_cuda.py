@@ -120,8 +120,8 @@ class TestOpening:
         assert not own & {str(opened.cuda.stream.handle), str(opened.cuda.side.handle)}
 
     def test_no_such_gpu(self, library: Library) -> None:
-        with pytest.raises(BackendError, match="GPU 1 cannot be used: "):
-            on_cpu.make(Options("onnxruntime", "fp32", device="cuda", index=1))
+        with pytest.raises(BackendError, match="GPU 2 cannot be used: "):
+            on_cpu.make(Options("onnxruntime", "fp32", device="cuda", index=2))
 
     def test_a_session_without_the_provider_is_refused(self, library: Library, bundle_folder: Path) -> None:
         library.providers = ["CPUExecutionProvider"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from samg_fast.gpu.frame import FrameProgram, GpuNetworks, point_slots
 from samg_fast.gpu.results import GpuSegmentations, scores_and_boxes
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
+
+if TYPE_CHECKING:
+    from cuda.core import Event
 
 __all__ = ["GpuFrames", "is_on_gpu"]
 
@@ -56,6 +59,7 @@ class _Prepared:
         self.answer = program.arrays.piece(ANSWER)
         self.answered = cuda.pinned(_bytes(self.answer))
         self.held: tuple[Target, ...] = ()
+        self.copied: Event | None = None  # of the targets
 
 
 class GpuFrames:
@@ -212,10 +216,11 @@ class GpuFrames:
             self._last = ready
         whose = (*targets, *[targets[-1]] * (batch - len(targets)))
         if len(whose) != len(ready.held) or any(a is not b for a, b in zip(whose, ready.held, strict=True)):
-            # An earlier copy may still read the pinned memory
-            self._cuda.synchronize()
+            if ready.copied is not None:
+                ready.copied.sync()  # until then the pinned memory is read
             _write_targets(self._manifest, ready, whose)
             self._cuda.copy_in(ready.program.arrays["targets"], ready.targets)
+            ready.copied = self._cuda.stream.record()
             ready.held = whose
         return ready
 
