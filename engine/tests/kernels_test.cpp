@@ -393,7 +393,8 @@ TEST_CASE("prompt_assembly is the same everywhere") {
     order[0] = std::numeric_limits<std::int32_t>::min(), order[1] = std::numeric_limits<std::int32_t>::max();
     const Values<std::int32_t> labels = whole<std::int32_t>(size(batch, count), 0, 1);
     const Values<std::int32_t> boxes = whole<std::int32_t>(size(batch, 4), 0, 500);
-    for (const auto& [boxed, stride] : {std::pair(true, 2 * points_per_frame), {false, 2 * points_per_frame}, {true, 0}}) {
+    for (const auto& [boxed, stride] :
+         {std::pair(true, 2 * points_per_frame), {false, 2 * points_per_frame}, {true, 0}}) {
         const auto of = [&, boxed = boxed, stride = stride](const auto& run) {
             Values<float> coords(size(batch, slots, 2), -77), slot_labels(size(batch, slots), -77);
             PromptAssembly arguments;
