@@ -12,22 +12,22 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from samg_fast import ops, reference
+from samg_fast import ops
 from samg_fast.adaptation import fit_mask_weights, jittered
-from samg_fast.arrays import Floats, Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
+from samg_fast.arrays import Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
 from samg_fast.backends import Backend, DeviceNetwork, GpuBackend, Options, choose
 from samg_fast.bundle import Bundle
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.frames import first_logits, segment_frames
-from samg_fast.geometry import Letterbox
 from samg_fast.gpu.frame import GpuNetworks
 from samg_fast.gpu.results import GpuSegmentation, GpuSegmentations
 from samg_fast.gpu.segment import GpuFrames, is_on_gpu
+from samg_fast.identification import identify
 from samg_fast.networks import Networks
 from samg_fast.reference_pictures import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
 from samg_fast.results import Segmentation
 from samg_fast.stopwatch import Stopwatch
-from samg_fast.target import EQUAL_WEIGHTS, Target
+from samg_fast.target import Target
 from samg_fast.zoo import resolve
 
 __all__ = ["Segmenter", "load"]
@@ -174,10 +174,10 @@ class Segmenter:
         picture gives what that picture alone gives.
         """
         if not are_several(image):
-            return self._identify([see_picture(image, mask, points, parts, self.bundle.manifest.encoder)])
+            return identify(self._networks, [see_picture(image, mask, points, parts, self.bundle.manifest.encoder)])
         if getattr(mask, "ndim", None) == 2:
             raise InputError(f"image must be one (H, W, 3) picture where mask is one mask, not {describe(image)}")
-        return self._identify(see_pictures(list(image), mask, points, parts, self.bundle.manifest.encoder))
+        return identify(self._networks, see_pictures(list(image), mask, points, parts, self.bundle.manifest.encoder))
 
     def identify_masked_picture(
         self,
@@ -223,7 +223,7 @@ class Segmenter:
             why = f"has nowhere more red than {spec.mean[0] * 255:.0f}, as the official reading asks"
             cells.append(reached(name, ops.masked_picture_cells(picture, spec), why))
         at = check_points("points", points, image.shape)
-        return self._identify([ReferencePicture(image, np.stack(cells), at)])
+        return identify(self._networks, [ReferencePicture(image, np.stack(cells), at)])
 
     @overload
     def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
@@ -385,44 +385,6 @@ class Segmenter:
 
     def __repr__(self) -> str:
         return f"<Segmenter: {self.describe()}>"
-
-    def _dense(self, image: Frame) -> tuple[Floats, Floats]:
-        """Encode a picture: both raw maps, on one grid and for keeps."""
-        maps = self._networks.encode(image[None], Stopwatch())
-        return maps.sam[0].copy(), reference.lift(maps.dino[0], self.bundle.manifest.encoder.grid)
-
-    def _identify(self, references: Sequence[ReferencePicture]) -> Target:
-        """Make a target of what one or more pictures show, each of the same parts."""
-        manifest = self.bundle.manifest
-        spec = manifest.encoder
-        cells = np.stack([each.cells for each in references], axis=1)
-        boxes = [Letterbox(each.image.shape[0], each.image.shape[1], spec.side) for each in references]
-        at = np.stack([box.points(each.points) for box, each in zip(boxes, references, strict=True)], axis=1)
-        at *= spec.grid / spec.side
-        shown = ~np.isnan(at[..., 0])
-        parts = len(cells) - 1 + len(at)
-        if parts > manifest.most_parts:
-            raise InputError(
-                f"points and parts are {parts} together, but bundle {self.bundle.name} has slots for "
-                f"{manifest.most_parts} at most"
-            )
-        features = []
-        for maps in zip(*(self._dense(each.image) for each in references), strict=True):
-            dense = np.stack(maps)
-            of_masks = [ops.mask_feature(dense, chosen) for chosen in cells]
-            of_points = [ops.point_feature(dense[on], *xy[on].T) for xy, on in zip(at, shown, strict=True)]
-            features.append(np.stack(of_masks + of_points))
-        sam, dino = features
-        return Target(
-            sam=sam[0],
-            dino=dino[0],
-            parts_sam=sam[1:],
-            parts_dino=dino[1:],
-            mask_weights=EQUAL_WEIGHTS,
-            part_is_point=np.arange(parts) >= len(cells) - 1,
-            bundle=self.bundle.name,
-            fingerprint=self.bundle.fingerprint,
-        )
 
     def _segment_on_gpu(
         self, name: str, frames: Any, targets: Sequence[Target], trace: bool, stream: Any
