@@ -22,7 +22,7 @@ from samg_fast.errors import SamgError
 from samg_fast.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from samg_fast import Segmenter
 
@@ -128,8 +128,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def provenance() -> dict[str, Any]:
+def provenance(more: Sequence[str] = ()) -> dict[str, Any]:
     """Say where figures come from.
+
+    Parameters
+    ----------
+    more : sequence of str
+        Distributions whose versions matter too, where they are installed.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def provenance() -> dict[str, Any]:
         differ from it; None outside a repository) and ``versions``.
     """
     versions = {"samg_fast": samg_fast.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

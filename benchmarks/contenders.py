@@ -89,7 +89,7 @@ class EagerContender:
         logits = [predictor.predict(prompt).low_res for prompt in prompts]
         predictor.features = own.new_tensor(embedding)
         given = [predictor.predict(prompt).low_res for prompt in prompts]
-        return Seen(own[0].numpy(), tokens[0].numpy(), logits, given)
+        return Seen(own[0].numpy(force=True), tokens[0].numpy(force=True), logits, given)
 
 
 class SegmenterContender:

@@ -9,7 +9,7 @@ and not fused. What little is cheaper here than officially is said in `benchmark
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class EagerTarget:
     parts_sam: list[Tensor]
     parts_dino: list[Tensor]
     points: int
-    weights: Tensor = field(default_factory=lambda: torch.full((3, 1), 1 / 3))
+    weights: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,23 @@ class EagerSamg:
         A key of `samg_fast.export.dinov2.FEATURES`, or a model with its weights.
     compiled : bool
         Whether `torch.compile` makes the networks faster; they are compiled at the first frames.
+    device : torch.device or str
+        Where the models run, and are moved to. Frames come from the host, and masks go back there.
     """
 
-    def __init__(self, sam: str | EfficientViTSam, dino: str | DinoV2, *, compiled: bool = False) -> None:
-        self.sam = (filled(EfficientViTSam(sam)) if isinstance(sam, str) else sam).eval()
-        self.dino = (filled(DinoV2(dino)) if isinstance(dino, str) else dino).eval()
-        self.predictor = SamPredictor(self.sam, compiled=compiled)
-        self.features = DinoFeatures(self.dino, compiled=compiled)
+    def __init__(
+        self,
+        sam: str | EfficientViTSam,
+        dino: str | DinoV2,
+        *,
+        compiled: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.sam = (filled(EfficientViTSam(sam)) if isinstance(sam, str) else sam).eval().to(self.device)
+        self.dino = (filled(DinoV2(dino)) if isinstance(dino, str) else dino).eval().to(self.device)
+        self.predictor = SamPredictor(self.sam, compiled=compiled, device=self.device)
+        self.features = DinoFeatures(self.dino, compiled=compiled, device=self.device)
 
     @torch.no_grad()
     def identify(
@@ -142,7 +152,8 @@ class EagerSamg:
         found = [
             [_of_mask(dense, each) for each in cells] + [_sample(dense, x, y) for x, y in at] for dense in (sam, dino)
         ]
-        return EagerTarget(found[0][0], found[1][0], found[0][1:], found[1][1:], len(at))
+        weights = torch.full((3, 1), 1 / 3, device=self.device)
+        return EagerTarget(found[0][0], found[1][0], found[0][1:], found[1][1:], len(at), weights)
 
     @torch.no_grad()
     def segment(self, frame: Frame, target: EagerTarget) -> EagerFrame:
@@ -175,8 +186,8 @@ class EagerSamg:
             clock.lap("points")
 
         first = self.predictor.predict(prompt, clock)
-        mask = ((first.high_res * target.weights.unsqueeze(-1)).sum(0) > 0).numpy()
-        settled = (first.low_res * target.weights.numpy()[..., None]).sum(0)[None]
+        mask = ((first.high_res * target.weights.unsqueeze(-1)).sum(0) > 0).numpy(force=True)
+        settled = (first.low_res * target.weights.numpy(force=True)[..., None]).sum(0)[None]
         clock.lap("resize")
         prompts, decodes = [prompt], [first]
         for turn in range(2):
@@ -229,9 +240,10 @@ class EagerSamg:
             for sam, dino in pairs[from_masks:]:
                 similar = self._similarity(jitter(sam, random), jitter(dino, random), cells)
                 prompt = _with(prompt, most(similar), 1)
-            return self.predictor.predict(prompt).high_res
+            return self.predictor.predict(prompt).high_res.cpu()
 
-        return replace(target, weights=torch.from_numpy(fit(decode, mask, steps=steps))[:, None])
+        weights = torch.from_numpy(fit(decode, mask, steps=steps))[:, None]
+        return replace(target, weights=weights.to(self.device))
 
     def _encode(self, frame: Frame, clock: Stopwatch) -> _Cells:
         """Encode a frame on both sides, DINOv2's first, and normalise every cell."""
@@ -303,7 +315,7 @@ def best(prediction: Prediction) -> int:
 
 def _place(index: Tensor, width: int) -> _Points:
     row = index // width
-    return torch.stack([index - row * width, row], -1).numpy()
+    return torch.stack([index - row * width, row], -1).numpy(force=True)
 
 
 def _first_prompt(similarity: Tensor) -> EagerPrompt:

@@ -47,7 +47,7 @@ def mask_weights(free: Tensor) -> Tensor:
 def jitter(feature: Tensor, random: torch.Generator) -> Tensor:
     """Add noise of length 0.01 to a (1, C) feature and normalise it again."""
     noise = torch.randn(feature.shape, generator=random)
-    noisy = feature + noise / noise.norm(dim=-1, keepdim=True) * _NOISE
+    noisy = feature + (noise / noise.norm(dim=-1, keepdim=True) * _NOISE).to(feature.device)
     unit: Tensor = noisy / noisy.norm(dim=-1, keepdim=True)
     return unit
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -97,13 +98,16 @@ class SamPredictor:
         In evaluation mode.
     compiled : bool
         Whether `torch.compile` makes encoder and mask decoder faster.
+    device : torch.device or str
+        Where the model is. Pictures and prompts come from the host, and points and masks go back there.
     """
 
     features: Tensor
     """(1, 256, 64, 64) float32 embedding of the picture that is set."""
 
-    def __init__(self, sam: EfficientViTSam, *, compiled: bool = False) -> None:
+    def __init__(self, sam: EfficientViTSam, *, compiled: bool = False, device: torch.device | str = "cpu") -> None:
         self.side = sam.shape.side
+        self._device = device
         self._prompts = sam.prompt_encoder
         self._encode: Callable[[Tensor], Tensor] = torch.compile(sam.image_encoder) if compiled else sam.image_encoder
         # The number of tokens differs from decode to decode
@@ -119,7 +123,8 @@ class SamPredictor:
         resized = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
         planes = torch.from_numpy(resized).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values)[:, None, None] / 255 for values in (_SAM_MEAN, _SAM_STD))
-        return F.pad((planes - mean) / std, (0, self.side - width, 0, self.side - height))[None]
+        padded = F.pad((planes - mean) / std, (0, self.side - width, 0, self.side - height))
+        return padded[None].to(self._device)
 
     @torch.no_grad()
     def set_image(self, picture: Frame, clock: Stopwatch | None = None) -> None:
@@ -138,15 +143,18 @@ class SamPredictor:
         if prompt.mask_input is None:
             dense = self._prompts.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, GRID, GRID)
         else:
-            dense = self._prompts.mask_downscaling(torch.as_tensor(prompt.mask_input, dtype=torch.float32)[None])
-        hidden = torch.zeros(labels.shape)  # no slot is empty
+            before = torch.as_tensor(prompt.mask_input, dtype=torch.float32, device=self._device)
+            dense = self._prompts.mask_downscaling(before[None])
+        hidden = torch.zeros(labels.shape, device=self._device)  # no slot is empty
         low_res, iou = self._decode(self.features + dense, self._prompts.pe_layer.grid(), sparse, hidden)
         low_res, iou = low_res[:, 1:], iou[:, 1:]  # the first mask is for unambiguous prompts
         _lap(clock, "decodes")
         high_res = self.postprocess(low_res)
         masks = high_res > 0
         _lap(clock, "resize")
-        return Prediction(masks[0].numpy(), iou[0].numpy(), low_res[0].numpy(), high_res[0])
+        return Prediction(
+            masks[0].numpy(force=True), iou[0].numpy(force=True), low_res[0].numpy(force=True), high_res[0]
+        )
 
     @torch.no_grad()
     def postprocess(self, maps: Tensor) -> Tensor:
@@ -165,7 +173,8 @@ class SamPredictor:
             more, kinds = prompt.box.reshape(2, 2).astype(float) * scale, list(_BOX_CORNERS)
         coords = np.concatenate([prompt.points.astype(float) * scale, more])
         labels = np.concatenate([prompt.labels, kinds])
-        return torch.as_tensor(coords, dtype=torch.float32)[None], torch.as_tensor(labels, dtype=torch.float32)[None]
+        as_tensor = partial(torch.as_tensor, dtype=torch.float32, device=self._device)
+        return as_tensor(coords)[None], as_tensor(labels)[None]
 
 
 class DinoFeatures:
@@ -177,17 +186,21 @@ class DinoFeatures:
         In evaluation mode.
     compiled : bool
         Whether `torch.compile` makes it faster.
+    device : torch.device or str
+        Where the model is.
     """
 
-    def __init__(self, dino: DinoV2, *, compiled: bool = False) -> None:
+    def __init__(self, dino: DinoV2, *, compiled: bool = False, device: torch.device | str = "cpu") -> None:
+        self._device = device
         self._run: Callable[[Tensor], Tensor] = torch.compile(dino) if compiled else dino
 
     @torch.no_grad()
     def transform(self, picture: Frame) -> Tensor:
         """Bring a square picture (H, H, 3) uint8 to (1, 3, 448, 448): /255, resize in float, normalise."""
-        planes = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).contiguous().float().div(255)
+        pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device)
+        planes = pixels.permute(2, 0, 1).contiguous().float().div(255)
         resized = F.interpolate(planes[None], (_DINO_SIDE, _DINO_SIDE), mode="bilinear", align_corners=False)
-        mean, std = (torch.tensor(values)[:, None, None] for values in (_DINO_MEAN, _DINO_STD))
+        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_DINO_MEAN, _DINO_STD))
         return (resized - mean) / std
 
     @torch.no_grad()

@@ -79,7 +79,9 @@ class Official:
         configuration = Configuration(str(bundle), backend, precision, self.threads)
         return SegmenterContender(stack.enter_context(configuration.open()))
 
-    def export(self, folder: Path | None, stack: ExitStack, kinds: Collection[str] = PRECISIONS) -> Path:
+    def export(
+        self, folder: Path | None, stack: ExitStack, kinds: Collection[str] = PRECISIONS, *, batch: int | None = 1
+    ) -> Path:
         """Export the bundle of these weights, or find it there: its manifest names the checkpoints it came from.
 
         Parameters
@@ -89,6 +91,8 @@ class Official:
         stack : ExitStack
         kinds : collection of str
             Precisions to export beside fp32; what is none is left out.
+        batch : int or None
+            How many frames at once it is for; None leaves that open.
 
         Returns
         -------
@@ -98,7 +102,7 @@ class Official:
         Raises
         ------
         InputError
-            There is a bundle of other weights.
+            There is a bundle of other weights, or for another batch.
         SamgError
             It cannot be exported. A reduced precision that the export refuses is left out; `open` says why.
         """
@@ -110,14 +114,16 @@ class Official:
             write_checkpoint(self.eager.samg.sam, sam, nested=True)
             write_checkpoint(self.eager.samg.dino, dino)
             if (folder / MANIFEST).exists():
-                source = Bundle.open(folder).manifest.source
-                if sha256_of(sam) in source and sha256_of(dino) in source:
-                    return folder
-                raise InputError(f"{folder} is a bundle of other weights: name another folder, or remove it")
+                manifest = Bundle.open(folder).manifest
+                if sha256_of(sam) not in manifest.source or sha256_of(dino) not in manifest.source:
+                    raise InputError(f"{folder} is a bundle of other weights: name another folder, or remove it")
+                if manifest.batch != batch:
+                    raise InputError(f"{folder} is a bundle for another batch: name another folder, or remove it")
+                return folder
             wanted = [each for each in PRECISIONS if each == "fp32" or each in kinds]
             while True:
                 try:
-                    export_bundle(self.sam, sam, self.dino, dino, folder, precision=wanted)
+                    export_bundle(self.sam, sam, self.dino, dino, folder, precision=wanted, batch=batch)
                 except BundleError as error:
                     refused = next((each for each in wanted[1:] if f" at {each} " in str(error)), None)
                     if refused is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from synthetic_bundle import write_bundle
 from toy_models import dino_checkpoint, sam_checkpoint, toys  # noqa: F401
 
 import samg_fast
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> None:
+    """Undo what libraries do to the process's logging when tests use them: warnings would not be seen any more."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    ours = logging.getLogger("samg_fast")
+    ours.setLevel(logging.NOTSET)
+    ours.disabled, ours.propagate = False, True
 
 
 @pytest.fixture(scope="session")

@@ -267,7 +267,7 @@ def test_a_refused_precision_is_left_out(small_models: None, tmp_path: Path, mon
 
     asked = []
 
-    def refuse(*_: Any, precision: Sequence[str]) -> None:
+    def refuse(*_: Any, precision: Sequence[str], **_options: Any) -> None:
         asked.append(list(precision))
         if "int8" in precision:
             raise BundleError("encoder at int8 does not agree with PyTorch")
