@@ -247,8 +247,9 @@ class Segmenter:
             Whether to keep what every step saw. On a GPU the steps between the networks then run on the host.
         stream : stream, optional
             For a frame on a GPU, the caller's CUDA stream (``torch.cuda.current_stream()``, for one): the frame comes
-            after what it holds, what it gets later comes after the frame, and this call does not wait. Without one, it
-            returns when the frame is done.
+            after what it holds, what it gets later comes after the frame, and this call does not wait. The frame must
+            be kept, and left as it is, until the stream has come that far. Without one, the call returns when the frame
+            is done.
 
         Returns
         -------
