@@ -149,6 +149,9 @@ class _Network:
     def eval(self) -> _Network:
         return self
 
+    def to(self, _device: torch.device) -> _Network:
+        return self
+
 
 class _Encoded(SamPredictor):
     """A predictor that gets its pictures ready-made."""
