@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from cuda.core import Buffer, Stream
     from cuda.core.graph import Graph
 
-__all__ = ["Cuda", "Pinned"]
+__all__ = ["Cuda", "Pinned", "nbytes"]
 
 _MOST_CONSTANTS = 1024
 """Tables kept on a GPU: all that frames of a few dozen sizes need, and an end to boxes that are never the same."""
+
+
+def nbytes(array: Array) -> int:
+    """Return how many bytes an array of a GPU takes, in C order."""
+    return int(math.prod(array.shape) * array.dtype.itemsize)
 
 
 class Pinned:
@@ -301,17 +306,17 @@ class Cuda:
 
     def copy(self, target: Array, source: Array) -> None:
         """Queue a copy of an array of this GPU in C order into another of as many bytes."""
-        size = math.prod(source.shape) * source.dtype.itemsize
+        size = nbytes(source)
         self._bytes(target, size).copy_from(self._bytes(source, size), stream=self._stream)
 
     def copy_in(self, target: Array, source: Pinned) -> None:
         """Queue a copy of the first bytes of pinned memory into an array of this GPU in C order."""
-        size = math.prod(target.shape) * target.dtype.itemsize
+        size = nbytes(target)
         self._bytes(target, size).copy_from(source.first(size), stream=self._stream)
 
     def copy_out(self, target: Pinned, source: Array) -> None:
         """Queue a copy of an array of this GPU in C order into the first bytes of pinned memory."""
-        size = math.prod(source.shape) * source.dtype.itemsize
+        size = nbytes(source)
         self._bytes(source, size).copy_to(target.first(size), stream=self._stream)
 
     def _bytes(self, array: Array, size: int) -> Buffer:
@@ -319,7 +324,7 @@ class Cuda:
 
     def reshape(self, array: Array, shape: Sequence[int]) -> Array:
         """Return an array in C order with another shape, without a copy."""
-        size = math.prod(array.shape) * array.dtype.itemsize
+        size = nbytes(array)
         buffer = self._core.Buffer.from_handle(array.ptr, size, owner=array)
         return self._view.from_buffer(buffer, tuple(shape), dtype=array.dtype, is_readonly=array.readonly)
 
@@ -346,7 +351,7 @@ class Cuda:
 
     def download(self, array: Array) -> NDArray[Any]:
         """Copy an array of this GPU in C order into a NumPy array, and wait for it."""
-        size = math.prod(array.shape) * array.dtype.itemsize
+        size = nbytes(array)
         if size == 0:
             return np.empty(array.shape, array.dtype)
         host = self.pinned(size)

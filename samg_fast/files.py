@@ -10,7 +10,7 @@ from pathlib import Path
 
 from samg_fast.errors import MediaError
 
-__all__ = ["cache_folder", "replacing", "write_bytes", "write_text"]
+__all__ = ["cache_folder", "flush", "flush_folder", "replacing", "write_bytes", "write_text"]
 
 
 def cache_folder() -> Path:
@@ -49,10 +49,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(final)
         if os.name == "posix":  # a rename is only safe once its folder is on the disk
-            _flush_folder(final.parent)
+            flush_folder(final.parent)
     except MediaError:
         raise
     except OSError as error:
@@ -85,13 +85,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file on the disk."""
     with path.open("rb+") as file:  # for writing: Windows refuses to flush a file opened for reading
         os.fsync(file.fileno())
 
 
-def _flush_folder(path: Path) -> None:
+def flush_folder(path: Path) -> None:
     """Ask the system to put a folder's entries on the disk; only POSIX can open a folder to do so."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samg_fast.backends import Network
-from samg_fast.bundle import Bundle
+from samg_fast.backends.plain import FilesAsTheyAre
 from samg_fast.errors import BackendError
 
 __all__ = ["FixedBackend", "Recorder", "Run"]
@@ -47,7 +47,7 @@ class Recorder:
         return outputs
 
 
-class FixedBackend:
+class FixedBackend(FilesAsTheyAre):
     """Networks that are there already, in place of ONNX files.
 
     Parameters
@@ -62,13 +62,6 @@ class FixedBackend:
         self.name, self.version, self.precision = name, "", "fp32"
         self.threads: int | None = None
         self._networks = networks
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> Network:  # noqa: ARG002 (fp32 alone)
         """Return the network that stands for a file.

@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from samg_fast.backends import Options, choose
 from samg_fast.bundle import ROLES, Bundle, Role
 from samg_fast.errors import InputError, InputTypeError, MediaError
+from samg_fast.files import flush, flush_folder
 from samg_fast.triton_config import CONFIG, PLATFORMS, check_platform, is_ours, model_config
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def write_repository(
             _write_model(staging / configs[role].name, configs[role], partial(place, role))
         files = {role: _files(staging / configs[role].name) for role in roles}
         for path in (*staging.rglob("*"), staging):
-            _flush(path)
+            (flush if path.is_file() else flush_folder)(path)
         _publish(staging, final)
     except MediaError:
         raise
@@ -199,8 +200,8 @@ def _publish(staging: Path, final: Path) -> None:
     else:
         for model in list(staging.iterdir()):
             _swap(model, final / model.name)
-        _flush(final)
-    _flush(final.parent)
+        flush_folder(final)
+    flush_folder(final.parent)
 
 
 def _swap(new: Path, final: Path) -> None:
@@ -217,12 +218,3 @@ def _swap(new: Path, final: Path) -> None:
 
 def _files(model: Path) -> tuple[Path, ...]:
     return tuple(sorted(path.relative_to(model.parent) for path in model.rglob("*") if path.is_file()))
-
-
-def _flush(path: Path) -> None:
-    """Ask the system to put a file, or a folder's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

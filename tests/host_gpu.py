@@ -12,7 +12,7 @@ import onnxruntime as ort
 from fake_cuda import Item, Machine
 
 from samg_fast.backends.on_gpu import GpuNetwork
-from samg_fast.bundle import Bundle
+from samg_fast.backends.plain import FilesAsTheyAre
 from samg_fast.cuda_device import Cuda
 
 
@@ -59,7 +59,7 @@ class HostNetwork(GpuNetwork):
         stream.push(Item(self.name, work))
 
 
-class HostBackend:
+class HostBackend(FilesAsTheyAre):
     """A backend on the fake GPU."""
 
     name, version, precision = "host", "1", "fp32"
@@ -70,13 +70,6 @@ class HostBackend:
         self.most = most
         self.opened: list[HostNetwork] = []
         self._machine, self._capturable = machine, capturable
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> HostNetwork:
         """Read an ONNX file."""

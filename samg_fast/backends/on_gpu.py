@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GpuNetwork"]
 
 
-class GpuNetwork:
+class GpuNetwork(ABC):
     """A graph on a GPU; see `samg_fast.backends.DeviceNetwork`. A backend's own says how it is queued.
 
     Parameters
@@ -47,9 +48,9 @@ class GpuNetwork:
         del batch
         return 0
 
+    @abstractmethod
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
         """Queue the graph; see `DeviceNetwork.enqueue`."""
-        raise NotImplementedError
 
     def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Copy the inputs to the GPU, run the graph there and copy its outputs back; outputs are new arrays."""

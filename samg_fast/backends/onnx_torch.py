@@ -23,8 +23,9 @@ from onnx import numpy_helper
 from torch import Tensor, fx
 
 from samg_fast.backends.onnx_operators import MIXED, NATIVE, OPERATORS, TYPES
+from samg_fast.backends.plain import first_line
 
-__all__ = ["OnnxGraph", "UnsupportedError", "first_line", "read"]
+__all__ = ["OnnxGraph", "UnsupportedError", "read"]
 
 _OPSETS = range(17, 21)
 _FLOAT = onnx.TensorProto.FLOAT
@@ -243,12 +244,6 @@ def _call(function: Callable[..., Any], inputs: Sequence[Any], attributes: Mappi
     if len(kinds) > 1 and function not in MIXED:
         raise ValueError(f"its inputs are of the data types {' and '.join(sorted(kinds))}, expected one")
     return function(*inputs, **attributes)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _size(axis: Any) -> int | None:

@@ -11,10 +11,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from samg_fast.backends import Backend, BackendStatus, Options
-from samg_fast.bundle import Bundle
+from samg_fast.backends.plain import FilesAsTheyAre, first_line
 from samg_fast.errors import BackendError
 
-__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeNetwork", "first_line", "make", "session_options", "status"]
+__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeNetwork", "make", "session_options", "status"]
 
 _PROVIDER = "CPUExecutionProvider"
 
@@ -39,7 +39,7 @@ def status(name: str, device: str) -> BackendStatus:
     return BackendStatus(name, True, "", ort.__version__, ("fp32", "fp16", "int8"), "CPU")
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(FilesAsTheyAre):
     """ONNX Runtime on the CPU.
 
     Parameters
@@ -57,13 +57,6 @@ class OnnxRuntimeBackend:
         self.version: str = ort.__version__
         self.precision = precision
         self.threads = threads
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself: its files are run as they are."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: files are read when they are opened."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeNetwork:  # noqa: ARG002 (it is in the file)
         """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.
@@ -106,9 +99,3 @@ def session_options() -> Any:
     options.log_severity_level = 3  # errors are raised; its warnings are about its own graph rewriting
     options.inter_op_num_threads = 1
     return options
-
-
-def first_line(error: BaseException) -> str:
-    """Pick the telling line of ONNX Runtime's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

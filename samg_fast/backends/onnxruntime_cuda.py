@@ -19,8 +19,8 @@ import onnxruntime as ort
 from samg_fast import gpus
 from samg_fast.backends import BackendStatus
 from samg_fast.backends.on_gpu import GpuNetwork
-from samg_fast.backends.onnxruntime import first_line, session_options
-from samg_fast.bundle import Bundle
+from samg_fast.backends.onnxruntime import session_options
+from samg_fast.backends.plain import FilesAsTheyAre, first_line
 from samg_fast.cuda_device import Cuda
 from samg_fast.device import Array
 from samg_fast.errors import BackendError
@@ -76,7 +76,7 @@ def _load() -> str:
     return ""
 
 
-class OnnxRuntimeGpuBackend:
+class OnnxRuntimeGpuBackend(FilesAsTheyAre):
     """ONNX Runtime on a GPU.
 
     Parameters
@@ -100,13 +100,6 @@ class OnnxRuntimeGpuBackend:
         self.version: str = ort.__version__
         self.precision = precision
         self.cuda = Cuda(index)
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself: its files are run as they are."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: files are read when they are opened."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeGpuNetwork:  # noqa: ARG002 (it is in the file)
         """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.

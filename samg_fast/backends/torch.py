@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from samg_fast.backends import Backend, BackendStatus, Options
-from samg_fast.backends.onnx_torch import OnnxGraph, UnsupportedError, first_line, read
-from samg_fast.bundle import Bundle
+from samg_fast.backends.onnx_torch import OnnxGraph, UnsupportedError, read
+from samg_fast.backends.plain import FilesAsTheyAre, first_line
 from samg_fast.errors import BackendError
 
 __all__ = ["Compiled", "TorchBackend", "TorchNetwork", "as_written", "make", "misfit", "open_graph", "status"]
@@ -50,7 +50,7 @@ def status(name: str, device: str) -> BackendStatus:
     return BackendStatus(name, True, "", torch.__version__, ("fp32", "fp16", "bf16", "int8"), "CPU")
 
 
-class TorchBackend:
+class TorchBackend(FilesAsTheyAre):
     """PyTorch on the processor.
 
     Parameters
@@ -68,13 +68,6 @@ class TorchBackend:
         self.version: str = torch.__version__
         if threads is not None:
             torch.set_num_threads(threads)
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself: its files are run as they are."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: files are read when they are opened."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TorchNetwork:  # noqa: ARG002 (it is in the file)
         """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.

@@ -17,9 +17,9 @@ from torch.utils.dlpack import from_dlpack
 from samg_fast import gpus
 from samg_fast.backends import BackendStatus
 from samg_fast.backends.on_gpu import GpuNetwork
-from samg_fast.backends.onnx_torch import OnnxGraph, first_line
+from samg_fast.backends.onnx_torch import OnnxGraph
+from samg_fast.backends.plain import FilesAsTheyAre, first_line
 from samg_fast.backends.torch import Compiled, as_written, misfit, open_graph
-from samg_fast.bundle import Bundle
 from samg_fast.cuda_device import Cuda
 from samg_fast.device import Array
 from samg_fast.errors import BackendError
@@ -59,7 +59,7 @@ def _obstacle(name: str, found: gpus.Gpus) -> str:
     return ""
 
 
-class TorchGpuBackend:
+class TorchGpuBackend(FilesAsTheyAre):
     """PyTorch on a GPU.
 
     Parameters
@@ -85,13 +85,6 @@ class TorchGpuBackend:
         self.name, self.precision = name, precision
         self.version: str = torch.__version__
         self.cuda = Cuda(index)
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself: its files are run as they are."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: files are read when they are opened."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TorchGpuNetwork:  # noqa: ARG002 (it is in the file)
         """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.

@@ -11,7 +11,7 @@ import numpy as np
 
 from samg_fast.arrays import Frame
 from samg_fast.bundle import Manifest
-from samg_fast.cuda_device import Cuda
+from samg_fast.cuda_device import Cuda, nbytes
 from samg_fast.device import Array
 from samg_fast.errors import BackendError, InputError, InputTypeError
 from samg_fast.gpu.arena import Arena
@@ -53,11 +53,11 @@ class _Prepared:
 
     def __init__(self, program: FrameProgram, cuda: Cuda) -> None:
         self.program = program
-        self.frames = cuda.pinned(_bytes(program.arrays["frames"]))
-        self.targets = cuda.pinned(_bytes(program.arrays["targets"]))
+        self.frames = cuda.pinned(nbytes(program.arrays["frames"]))
+        self.targets = cuda.pinned(nbytes(program.arrays["targets"]))
         self.result = program.arrays.piece(RESULT)
         self.answer = program.arrays.piece(ANSWER)
-        self.answered = cuda.pinned(_bytes(self.answer))
+        self.answered = cuda.pinned(nbytes(self.answer))
         self.held: tuple[Target, ...] = ()
         self.copied: Event | None = None  # of the targets
 
@@ -109,7 +109,7 @@ class GpuFrames:
         with self._cuda.use():
             ready = self._ready(frames.shape, targets)
             program = ready.program
-            staged = ready.frames.bytes[: _bytes(program.arrays["frames"])].reshape(-1, *frames.shape[1:])
+            staged = ready.frames.bytes[: nbytes(program.arrays["frames"])].reshape(-1, *frames.shape[1:])
             staged[:count], staged[count:] = frames, frames[-1]
             self._cuda.copy_in(program.arrays["frames"], ready.frames)
             program.launch()
@@ -159,7 +159,7 @@ class GpuFrames:
                 some = min(count, shape.batch - first)
                 cuda.copy(cuda.rows(program.arrays["frames"], first, some), cuda.rows(frames, 0, some))
             program.launch()
-            result = cuda.empty((_bytes(ready.result),), np.uint8)
+            result = cuda.empty((nbytes(ready.result),), np.uint8)
             cuda.copy(result, ready.result)
             done = cuda.stream.record()
             if caller is None:
@@ -259,7 +259,3 @@ def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Targe
         for turn in range(DECODES):
             slots = point_slots(program.shape, index, target.parts, turn)
             arrays[f"order {turn}"][index], arrays[f"labels {turn}"][index] = slots
-
-
-def _bytes(array: Array) -> int:
-    return int(np.prod(array.shape)) * int(array.dtype.itemsize)
