@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import random
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
@@ -73,7 +74,10 @@ class Machine:
 
     def wait(self, until: Callable[[], bool]) -> None:
         self.log.append("sync")
-        assert not any(stream.captured_in for stream in self.streams), "the host waits while a graph is captured"
+        # Captures of other threads do not restrict this one: they are relaxed
+        builders = [stream.captured_in for stream in self.streams]
+        mine = [each for each in builders if each is not None and each.thread == threading.get_ident()]
+        assert not mine, "the host waits while it captures a graph"
         self.run([(stream.handle, stream.queue) for stream in self.streams], until)
 
 
@@ -128,6 +132,7 @@ class Stream:
         self.push(Item("wait", waits=(event, event.recorded)))
 
     def sync(self) -> None:
+        assert self.captured_in is None, "the host waits for a stream that is captured"
         self._machine.wait(lambda: not self.queue)
 
     def create_graph_builder(self) -> GraphBuilder:
@@ -140,6 +145,7 @@ class GraphBuilder:
     def __init__(self, machine: Machine, root: Stream) -> None:
         self._machine, self._root = machine, root
         self._queues: dict[Stream, list[Item]] = {}
+        self.thread = threading.get_ident()
 
     def begin_building(self, mode: str) -> GraphBuilder:
         assert mode == "relaxed"
