@@ -210,6 +210,13 @@ def test_nothing_is_seen_before_the_first_reset_or_after_closing() -> None:
             use()
 
 
+def test_a_picture_may_be_larger_than_the_model_s_own_buffer_which_stays() -> None:
+    with LiveTask("cartpole_swingup", size=(500, 700)) as live:
+        assert live.reset().shape == (500, 700, 3)
+        visual = live.simulation.model.vis.global_
+        assert (visual.offheight, visual.offwidth) == (480, 640)
+
+
 def test_many_tasks_can_be_opened_one_after_the_other() -> None:
     for seed in range(12):  # a context that leaked would run a driver out of them
         with LiveTask("pendulum_swingup", size=8, seed=seed) as live:

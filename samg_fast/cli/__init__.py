@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from samg_fast import __version__
 from samg_fast.cli.build import build
 from samg_fast.cli.cache import clear, list_engines
+from samg_fast.cli.control import control
 from samg_fast.cli.demo import demo
 from samg_fast.cli.distill import distill
 from samg_fast.cli.doctor import doctor
@@ -99,6 +100,7 @@ _add(clear, "samg-fast cache clear", to=_cache)
 _add(identify, "samg-fast identify walker.png mask.png --point 40,24 -o walker.safetensors")
 _add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
 _add(demo, "samg-fast demo --out out --json out/figures.json")
+_add(control, "samg-fast control --task walker_walk --setting video_hard --hz 40 --seconds 20")
 _add(distill, "samg-fast distill --out distilled --clips videos")
 
 

@@ -1,4 +1,4 @@
-"""Random actions that show a body in many poses."""
+"""Actions: what a task takes, and random ones that show a body in many poses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from samg_fast.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SmoothPolicy"]
+__all__ = ["SmoothPolicy", "action_range", "check_action"]
+
+# What MuJoCo takes for infinite, and dm_control gives as the bound of an actuator without one.
+_NO_LIMIT = 1e10
 
 
 class SmoothPolicy:
@@ -22,15 +25,13 @@ class SmoothPolicy:
     Parameters
     ----------
     spec : dm_env.specs.BoundedArray
-        The environment's ``action_spec()``; an unbounded actuator is kept within -1 and 1.
+        The environment's ``action_spec()``.
     random : numpy.random.Generator
         Where the noise comes from.
     """
 
     def __init__(self, spec: Any, random: np.random.Generator) -> None:
-        low, high = np.broadcast_arrays(spec.minimum, spec.maximum, np.empty(spec.shape))[:2]
-        self._low = np.where(np.isfinite(low), low, -1.0)
-        self._high = np.where(np.isfinite(high), high, 1.0)
+        self._low, self._high = action_range(spec)
         self._random = random
         self._state = np.zeros(spec.shape)
 
@@ -46,14 +47,25 @@ class SmoothPolicy:
         unit = (np.clip(self._state, -1.0, 1.0) + 1.0) / 2.0
         return np.asarray(self._low + unit * (self._high - self._low), dtype=np.float64)
 
-    def check(self, action: ArrayLike) -> NDArray[np.float64]:
-        """Return somebody else's action as an array, or raise `InputError` if it cannot be one of this task."""
-        try:
-            array = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"action must be {self._state.size} numbers, it is {action!r}") from None
-        if array.shape != self._state.shape:
-            raise InputError(f"action has the shape {array.shape}, this task takes {self._state.shape}")
-        if not np.isfinite(array).all():
-            raise InputError("action is not finite")
-        return array
+
+def action_range(spec: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the actuators of an ``action_spec()`` take, lowest and highest, each (n,) float64.
+
+    An actuator without a limit takes anything; it is kept within -1 and 1.
+    """
+    low, high = np.broadcast_arrays(spec.minimum, spec.maximum, np.empty(spec.shape))[:2]
+    limited = (np.abs(low) < _NO_LIMIT) & (np.abs(high) < _NO_LIMIT)
+    return np.where(limited, low, -1.0), np.where(limited, high, 1.0)
+
+
+def check_action(action: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return an action as an array, or raise `InputError` if it cannot be one of this shape."""
+    try:
+        array = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"action must be {shape[0]} numbers, it is {action!r}") from None
+    if array.shape != shape:
+        raise InputError(f"action has the shape {array.shape}, this task takes {shape}")
+    if not np.isfinite(array).all():
+        raise InputError("action is not finite")
+    return array

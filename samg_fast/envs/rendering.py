@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from samg_fast.errors import MissingExtraError, SamgError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import mujoco
 
 __all__ = ["KIND_FLOOR", "KIND_MOVING", "KIND_SKY", "KIND_STATIC", "Rendered", "RenderingError", "SceneRenderer"]
-__all__ += ["ensure_gl", "moving_bodies"]
+__all__ += ["cannot_start", "ensure_gl", "moving_bodies"]
 
 KIND_SKY, KIND_FLOOR, KIND_STATIC, KIND_MOVING = 0, 1, 2, 3
 
@@ -33,6 +35,14 @@ _PROBE = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
 
 class RenderingError(SamgError, RuntimeError):
     """Off-screen rendering cannot start on this machine."""
+
+
+def cannot_start(error: Exception) -> RenderingError:
+    """Say in words that rendering did not start: with which OpenGL, why, and which Debian packages mend it."""
+    used = os.environ.get("MUJOCO_GL", "the default")
+    return RenderingError(
+        f"off-screen rendering cannot start with MUJOCO_GL={used} ({error}); on Debian install {_DEBIAN_PACKAGES}"
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,8 @@ class Rendered:
         MuJoCo's identifier of the body seen at each pixel; -1 where no geom is seen.
     kind : (H, W) uint8
         0 sky (no geom), 1 a plane fixed to the world (a floor), 2 another thing that cannot move, 3 a body that moves
-        relative to the world. The ground truth of a task is ``kind == 3``.
+        relative to the world; a renderer may be told of bodies that count as 1 or 3 all the same. The ground truth of a
+        task is ``kind == 3``.
     """
 
     rgb: NDArray[np.uint8]
@@ -56,7 +67,7 @@ class Rendered:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Pixels of bodies that move relative to the world, (H, W) bool."""
+        """Pixels of the ground truth, (H, W) bool."""
         moving: NDArray[np.bool_] = self.kind == KIND_MOVING
         return moving
 
@@ -120,9 +131,13 @@ class SceneRenderer:
     Parameters
     ----------
     model : mujoco.MjModel
-        The compiled model. Its off-screen buffer is enlarged where the size asks for it.
+        The compiled model.
     size : (int, int)
         Height and width of the picture in pixels.
+    floor : sequence of str
+        Names of bodies that count as floor, such as a table.
+    target : sequence of str
+        Names of bodies that belong to the ground truth though they do not move.
 
     Raises
     ------
@@ -134,7 +149,9 @@ class SceneRenderer:
     Not safe for use from several threads: an OpenGL context belongs to the thread that made it.
     """
 
-    def __init__(self, model: mujoco.MjModel, size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, size: tuple[int, int], floor: Sequence[str] = (), target: Sequence[str] = ()
+    ) -> None:
         ensure_gl()
         import mujoco
 
@@ -142,25 +159,16 @@ class SceneRenderer:
         self._model = model
         height, width = size
         visual = model.vis.global_
-        visual.offheight, visual.offwidth = max(visual.offheight, height), max(visual.offwidth, width)
+        own = visual.offheight, visual.offwidth
+        # No larger than the picture: a model's own buffer may be of thousands of pixels, all resolved in every frame.
+        visual.offheight, visual.offwidth = height, width
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as error:
-            used = os.environ.get("MUJOCO_GL", "the default")
-            raise RenderingError(
-                f"off-screen rendering cannot start with MUJOCO_GL={used} ({error}); "
-                f"on Debian install {_DEBIAN_PACKAGES}"
-            ) from error
-        self._kind_of_geom = self._kinds(model)
-
-    @staticmethod
-    def _kinds(model: mujoco.MjModel) -> NDArray[np.uint8]:
-        import mujoco
-
-        body = np.asarray(model.geom_bodyid)
-        plane = np.asarray(model.geom_type) == int(mujoco.mjtGeom.mjGEOM_PLANE)
-        kinds = np.where(plane, KIND_FLOOR, KIND_STATIC)
-        return np.where(moving_bodies(model)[body], KIND_MOVING, kinds).astype(np.uint8)
+            raise cannot_start(error) from error
+        finally:
+            visual.offheight, visual.offwidth = own
+        self._kind_of_geom = _kinds(model, floor, target)
 
     def render(self, data: mujoco.MjData, camera: Any = 0, *, shadows: bool = True) -> Rendered:
         """Render the state ``data`` as ``camera`` sees it.
@@ -208,3 +216,16 @@ class SceneRenderer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _kinds(model: mujoco.MjModel, floor: Sequence[str], target: Sequence[str]) -> NDArray[np.uint8]:
+    """Say of each geom what kind of pixel it makes, (ngeom,) uint8."""
+    import mujoco
+
+    body = np.asarray(model.geom_bodyid)
+    plane = np.asarray(model.geom_type) == int(mujoco.mjtGeom.mjGEOM_PLANE)
+    kinds = np.where(plane, KIND_FLOOR, KIND_STATIC)
+    kinds[moving_bodies(model)[body]] = KIND_MOVING
+    for kind, names in ((KIND_FLOOR, floor), (KIND_MOVING, target)):
+        kinds[np.isin(body, [model.body(name).id for name in names])] = kind
+    return kinds.astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Task names: ``domain_task`` of dm_control's suite, and the camera each one is seen through.
+"""Task names: ``domain_task`` of dm_control's suite and of the Adroit hands, and the camera each one is seen through.
 
-Nothing here imports dm_control: a name can be checked, completed and listed on a machine that cannot render.
+Nothing here imports a simulation: a name can be checked, completed and listed on a machine that cannot render.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from samg_fast.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["EIGHT", "TASKS", "UNSEEN", "Task", "find_task", "nearest"]
+__all__ = ["ADROIT", "EIGHT", "TASKS", "UNSEEN", "Task", "find_task", "nearest"]
 
 # dm_control.suite.ALL_TASKS of the pinned version; a test compares the two.
 _SUITE: Final[dict[str, tuple[str, ...]]] = {
@@ -51,14 +51,21 @@ class Task:
     Parameters
     ----------
     domain, task : str
-        dm_control's own two names, the arguments of ``dm_control.suite.load``.
-    camera : int
-        Index of the model's camera that renders the observation.
+        dm_control's own two names, the arguments of ``dm_control.suite.load``; or ``"adroit"`` and one of
+        gymnasium-robotics' hands.
+    camera : int or str
+        Index or name of the model's camera that renders the observation.
+    floor : tuple of str
+        Bodies that count as floor, besides the planes of the world.
+    target : tuple of str
+        Bodies that belong to the ground truth, besides those that move relative to the world.
     """
 
     domain: str
     task: str
-    camera: int = 0
+    camera: int | str = 0
+    floor: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,14 +73,27 @@ class Task:
         return f"{self.domain}_{self.task}"
 
 
+# The camera is the one the models themselves set aside for learning from pictures. The pen's forearm has no joint, and
+# the pen to copy stands still: without them neither the hand nor the aim would be seen whole. In video_hard a table
+# that stayed would hide much of the clip.
+_HANDS: Final = (
+    Task("adroit", "door", "vil_camera", floor=("table",)),
+    Task("adroit", "hammer", "vil_camera", floor=("table",)),
+    Task("adroit", "pen", "vil_camera", floor=("table",), target=("forearm", "target")),
+)
+
 TASKS: Final[Mapping[str, Task]] = MappingProxyType(
     {
         f"{domain}_{task}": Task(domain, task, _CAMERAS.get(domain, 0))
         for domain, tasks in _SUITE.items()
         for task in tasks
     }
+    | {hand.name: hand for hand in _HANDS}
 )
-"""Every task of dm_control's suite by name, in alphabetical order of the domain."""
+"""Every task by name: those of dm_control's suite, in alphabetical order of the domain, then the Adroit hands."""
+
+ADROIT: Final[tuple[str, ...]] = tuple(hand.name for hand in _HANDS)
+"""The three Adroit tasks of the SAM-G paper (arXiv 2312.17116)."""
 
 EIGHT: Final[tuple[str, ...]] = (
     "walker_walk",

@@ -1,0 +1,280 @@
+"""The control loop: fixed rate, newest mask, nothing waited for that was not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import inf, isfinite
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samg_fast.arrays import Frame, describe
+from samg_fast.control.pace import Clock, Pace
+from samg_fast.control.perception import FrameCounts, Perception, PerceptionError, StoppedError
+from samg_fast.control.report import Recorder, Report
+from samg_fast.errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from samg_fast.results import Segmentation
+    from samg_fast.segmenter import Segmenter
+    from samg_fast.target import Target
+
+__all__ = ["Controller", "Observation", "Tick"]
+
+_END: Any = object()
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """The newest mask, at the moment of its use.
+
+    Parameters
+    ----------
+    number : int
+        Which frame it is of, counted from 0 in the order they were handed in.
+    age : float
+        Seconds since that frame was handed in.
+    segmentation : Segmentation
+        The frame and its mask.
+    """
+
+    number: int
+    age: float
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True, eq=False)
+class Tick:
+    """One turn of the control loop.
+
+    Parameters
+    ----------
+    number : int
+        Which period it is; a gap to the tick before means that periods passed while the loop was busy.
+    observation : Observation or None
+        The newest mask; None until there is a first one.
+    """
+
+    number: int
+    observation: Observation | None
+
+
+class Controller:
+    """Perception on a thread of its own, beside a control loop at a fixed rate.
+
+    Frames go into a mailbox with one slot: while one is being segmented, only the newest of those that come is kept.
+    The control loop takes the newest mask there is, and goes on. It runs on the thread that iterates over `ticks`, and
+    so does `source`: what is bound to a thread, as OpenGL is, may be used in both. Use it as a context manager, or
+    `start` and `stop` it.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    target : Target
+        Made with the segmenter's bundle.
+    source : iterable of (H, W, 3) uint8 array or None, optional
+        Asked for a frame with every tick; None stands for no new one, and its end ends `ticks`. A generator that steps
+        an environment is one. Without a source, frames come by `offer`, as from a camera's callback.
+    hz : float
+        Ticks per second.
+    wait : float
+        Seconds that a tick waits at most for the mask of its own frame, from 0 to a period: a younger mask, and less
+        time for the action.
+    clock : Clock, optional
+        Where time comes from.
+
+    Raises
+    ------
+    InputTypeError, InputError
+        `source` is not iterable, or a number is out of its range.
+
+    Notes
+    -----
+    What is raised while segmenting ends perception, and every call from then on raises `PerceptionError` with the
+    original as its cause.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        target: Target,
+        source: Iterable[Frame | None] | None = None,
+        *,
+        hz: float = 40.0,
+        wait: float = 0.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if source is not None and not isinstance(source, Iterable):
+            raise InputTypeError(
+                f"source must be an iterable of frames, not {describe(source)}: frames of a callback go to offer()"
+            )
+        self._hz = _number("hz", hz, "above 0", lambda hz: hz > 0)
+        period = 1 / self._hz
+        self._wait = _number("wait", wait, f"from 0 to the period of {period:g} s", lambda wait: 0 <= wait <= period)
+        self._source = source
+        self._clock = clock or Clock()
+        self._perception = Perception(segmenter, target, self._clock.now)
+        self._record = Recorder(Pace(self._hz, self._clock), self._clock)
+
+    @property
+    def frames(self) -> FrameCounts:
+        """What became of the frames since the start."""
+        return self._perception.counts
+
+    def start(self) -> None:
+        """Start perception.
+
+        Raises
+        ------
+        SamgError
+            It was started before: a controller runs once.
+        """
+        self._perception.start()
+
+    def stop(self) -> None:
+        """Stop perception and join its thread; `ticks` on another thread ends.
+
+        The frame that is being segmented comes to its end, the one that waits is dropped and counted. Stopping twice
+        does no harm. Not for a signal's handler, which may have interrupted the very loop that it would wait for.
+
+        Raises
+        ------
+        PerceptionError
+            Segmenting failed, and no call said so yet.
+        """
+        self._perception.stop()
+
+    def offer(self, frame: Frame) -> int:
+        """Hand a frame in, from any thread, without waiting.
+
+        Parameters
+        ----------
+        frame : (H, W, 3) uint8 array
+            RGB, in the host's memory; copied, so that its buffer may be used again.
+
+        Returns
+        -------
+        int
+            The frame's number; its observation has the same.
+
+        Raises
+        ------
+        InputTypeError, InputError
+            `frame` is not a uint8 RGB picture.
+        PerceptionError
+            Segmenting an earlier frame failed.
+        StoppedError
+            The controller was not started yet, or was stopped.
+        """
+        return self._perception.offer(frame)
+
+    def newest(self, wait: float = 0.0) -> Observation | None:
+        """Return the newest mask, and record its age.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait at most for the mask of the frame that was handed in last.
+
+        Returns
+        -------
+        Observation or None
+            None until there is a first one.
+
+        Raises
+        ------
+        InputError
+            `wait` is below 0 or not finite.
+        PerceptionError
+            Segmenting a frame failed.
+        StoppedError
+            The controller was not started yet, or was stopped.
+        """
+        perceived = self._perception.newest(_number("wait", wait, "at least 0", lambda wait: wait >= 0))
+        if perceived is None:
+            return None
+        age = self._clock.now() - perceived.at
+        self._record.use(age)
+        return Observation(perceived.number, age, perceived.segmentation)
+
+    def ticks(self, seconds: float | None = None) -> Iterator[Tick]:
+        """Run the control loop: act on each tick before the next one is asked for.
+
+        Deadlines are absolute, each a period after the one before. A tick that ends late is followed at once by the one
+        of the period that runs by then.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            How long, to a whole number of periods, one at least; by default until `source` ends or `stop`.
+
+        Yields
+        ------
+        Tick
+
+        Raises
+        ------
+        InputError, InputTypeError
+            `seconds` is not above 0, or the source gave something that is not a uint8 RGB picture.
+        PerceptionError
+            Segmenting a frame failed.
+        StoppedError
+            The controller does not run when the loop begins.
+
+        Notes
+        -----
+        What `source` raises goes through. A loop that is left by ``break`` does not count its last deadline.
+        """
+        self._perception.check_running()
+        periods = inf
+        if seconds is not None:
+            periods = max(1, round(_number("seconds", seconds, "above 0", lambda seconds: seconds > 0) * self._hz))
+        frames = None if self._source is None else iter(self._source)
+        pace = Pace(self._hz, self._clock)
+        self._record = record = Recorder(pace, self._clock)
+        for number in pace:
+            record.begin_period()
+            if number >= periods:
+                return
+            frame = None if frames is None else next(frames, _END)
+            if frame is _END:
+                return
+            try:
+                if frame is not None:
+                    self.offer(frame)
+                observation = self.newest(self._wait)
+            except StoppedError:
+                return
+            record.ticks += 1
+            record.blind += observation is None
+            yield Tick(number, observation)
+
+    def report(self) -> Report:
+        """Return the figures of the latest `ticks`, so far, and of all frames since the start."""
+        return self._record.report(self._hz, self.frames)
+
+    def __enter__(self) -> Controller:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except PerceptionError:
+            # What ended the block comes first, and may well be the same
+            if kind is None:
+                raise
+
+
+def _number(name: str, value: Any, wanted: str, good: Callable[[float], bool]) -> float:
+    """Check a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputTypeError(f"{name} must be a number {wanted}, not {describe(value)}")
+    number = float(value)
+    if not isfinite(number) or not good(number):
+        raise InputError(f"{name} must be a number {wanted}, not {number:g}")
+    return number

@@ -1,0 +1,226 @@
+"""Perception on a thread of its own: the newest frame wins, and every frame is accounted for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samg_fast.arrays import Frame, check_frame
+from samg_fast.errors import SamgError
+
+if TYPE_CHECKING:
+    from samg_fast.results import Segmentation
+    from samg_fast.segmenter import Segmenter
+    from samg_fast.target import Target
+
+__all__ = ["FrameCounts", "Perceived", "Perception", "PerceptionError", "StoppedError"]
+
+
+class PerceptionError(SamgError, RuntimeError):
+    """Segmenting a frame failed, on the thread of perception; ``__cause__`` is what was raised there."""
+
+
+class StoppedError(SamgError, RuntimeError):
+    """Perception does not run: it was not started yet, or was stopped."""
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """What became of the frames; ``seen == segmented + dropped + pending``.
+
+    Parameters
+    ----------
+    seen : int
+        Frames that were handed in.
+    segmented : int
+        Those with a mask.
+    dropped : int
+        Those that will never have one: a newer one came first, segmenting them failed, or perception was stopped.
+    pending : int
+        The one that waits and the one that is being segmented; none after the stop.
+    """
+
+    seen: int
+    segmented: int
+    dropped: int
+    pending: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    number: int
+    at: float
+    pixels: Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Perceived:
+    """A frame's mask.
+
+    Parameters
+    ----------
+    number : int
+        Which frame it is, counted from 0 in the order they were handed in.
+    at : float
+        When it was handed in, as `now` told.
+    segmentation : Segmentation
+    """
+
+    number: int
+    at: float
+    segmentation: Segmentation
+
+
+class Perception:
+    """Segments on a thread of its own whatever frame is newest, and keeps the newest mask.
+
+    A frame waits in a mailbox with one slot, where a newer one takes its place. All methods may be called from any
+    thread but the one that segments.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    target : Target
+    now : callable
+        Tells the time at which a frame is handed in, in seconds.
+    """
+
+    def __init__(self, segmenter: Segmenter, target: Target, now: Callable[[], float]) -> None:
+        self._segmenter, self._target, self._now = segmenter, target, now
+        self._thread: threading.Thread | None = None
+        # Guards everything below, and is notified of every change that somebody may wait for
+        self._changed = threading.Condition()
+        self._waiting: _Frame | None = None
+        self._segmenting = False
+        self._newest: Perceived | None = None
+        self._seen = self._segmented = self._dropped = 0
+        self._stopped = False
+        self._failure: tuple[int, BaseException] | None = None
+        self._failure_is_known = False
+
+    @property
+    def counts(self) -> FrameCounts:
+        """What became of the frames so far."""
+        with self._changed:
+            pending = (self._waiting is not None) + self._segmenting
+            return FrameCounts(self._seen, self._segmented, self._dropped, pending)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises
+        ------
+        SamgError
+            It was started before.
+        """
+        with self._changed:
+            if self._thread is not None or self._stopped:
+                raise SamgError("a controller starts once: make another one")
+            # A daemon, so that a program that forgets to stop it can end all the same
+            thread = threading.Thread(target=self._run, name="samg-fast perception", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def stop(self) -> None:
+        """Let the frame that is being segmented come to its end, drop the one that waits, and join the thread.
+
+        Stopping twice does no harm.
+
+        Raises
+        ------
+        PerceptionError
+            Segmenting failed, and no call said so yet. The thread has ended all the same.
+        """
+        with self._changed:
+            self._stopped = True
+            self._drop_waiting()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        with self._changed:
+            if not self._failure_is_known:
+                self._raise_failure()
+
+    def check_running(self) -> None:
+        """Do nothing while perception runs.
+
+        Raises
+        ------
+        PerceptionError
+            Segmenting a frame failed.
+        StoppedError
+            Perception was not started yet, or was stopped.
+        """
+        with self._changed:
+            self._raise_failure()
+            if self._thread is None or self._stopped:
+                raise StoppedError("the controller does not run: use it in a with block, or start() it")
+
+    def offer(self, frame: Any) -> int:
+        """Hand a frame in, in place of one that still waits; see `Controller.offer`."""
+        pixels = np.array(check_frame("frame", frame))
+        with self._changed:
+            self.check_running()
+            number = self._seen
+            self._seen += 1
+            self._drop_waiting()
+            self._waiting = _Frame(number, self._now(), pixels)
+            self._changed.notify_all()
+        return number
+
+    def newest(self, wait: float) -> Perceived | None:
+        """Return the newest mask; see `Controller.newest`."""
+        with self._changed:
+            last = self._seen - 1
+            self._changed.wait_for(lambda: self._reached(last) or self._failure is not None or self._stopped, wait)
+            self.check_running()
+            return self._newest
+
+    def _reached(self, number: int) -> bool:
+        """Say whether there is a mask of this frame or a newer one; a frame before the first counts as reached."""
+        return number < 0 or (self._newest is not None and self._newest.number >= number)
+
+    def _drop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting = None
+            self._dropped += 1
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            self._failure_is_known = True
+            number, cause = self._failure
+            raise PerceptionError(f"segmenting frame {number} failed: {type(cause).__name__}: {cause}") from cause
+
+    def _run(self) -> None:
+        """Segment until the stop or the first failure: the thread."""
+        while (frame := self._take()) is not None:
+            try:
+                segmentation = self._segmenter.segment(frame.pixels, self._target)
+            except BaseException as error:  # even SystemExit, which would end the thread without a word
+                self._end_frame(failure=(frame.number, error))
+                return
+            self._end_frame(Perceived(frame.number, frame.at, segmentation))
+
+    def _take(self) -> _Frame | None:
+        """Wait for a frame; None at the stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._stopped)
+            frame, self._waiting = self._waiting, None
+            self._segmenting = frame is not None
+            return frame
+
+    def _end_frame(self, perceived: Perceived | None = None, failure: tuple[int, BaseException] | None = None) -> None:
+        with self._changed:
+            self._segmenting = False
+            if perceived is not None:
+                self._newest = perceived
+                self._segmented += 1
+            else:
+                self._failure = failure
+                self._dropped += 1
+                self._drop_waiting()
+            self._changed.notify_all()

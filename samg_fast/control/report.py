@@ -1,0 +1,119 @@
+"""The figures of a control loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from samg_fast.control.pace import Clock, Pace
+from samg_fast.control.perception import FrameCounts
+
+__all__ = ["Recorder", "Report"]
+
+_AGES = 100_000  # 40 minutes at 40 Hz: a loop that runs for days must not grow
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a control loop went.
+
+    Parameters
+    ----------
+    hz : float
+        The rate that was asked for.
+    rate : float or None
+        The rate that was reached, from the first tick to the last; None before the second.
+    ticks : int
+        How often the loop acted.
+    blind : int
+        Ticks before the first mask.
+    met, missed : int
+        Deadlines. One that passed while the loop was busy with an earlier period is missed too.
+    ages : dict of str to float, or None
+        Milliseconds from a frame's handing in to the use of its mask, as ``"p50"``, ``"p95"``, ``"p99"`` and ``"max"``,
+        over the last 100,000 uses; None before the first.
+    cpu : float or None
+        Processor time of the whole process per second, so 1 is one core at work; None before the second tick.
+    frames : FrameCounts
+    """
+
+    hz: float
+    rate: float | None
+    ticks: int
+    blind: int
+    met: int
+    missed: int
+    ages: dict[str, float] | None
+    cpu: float | None
+    frames: FrameCounts
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as plain values."""
+        ages = None if self.ages is None else {name: round(age, 3) for name, age in self.ages.items()}
+        return {
+            "hz": self.hz,
+            "achieved_hz": None if self.rate is None else round(self.rate, 3),
+            "ticks": self.ticks,
+            "ticks_without_mask": self.blind,
+            "deadlines": {"met": self.met, "missed": self.missed},
+            "age_ms": ages,
+            "cpu_cores": None if self.cpu is None else round(self.cpu, 3),
+            "frames": asdict(self.frames),
+        }
+
+
+class Recorder:
+    """Keeps what a `Report` is made of while a loop runs.
+
+    Parameters
+    ----------
+    pace : Pace
+    clock : Clock
+
+    Attributes
+    ----------
+    ticks, blind : int
+        As in `Report`.
+    """
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
+        self._pace, self._clock = pace, clock
+        self._ages: deque[float] = deque(maxlen=_AGES)
+        self._first = self._last = (0.0, 0.0)
+        self._turns = -1
+        self.ticks = self.blind = 0
+
+    def begin_period(self) -> None:
+        """Look at the clock: a turn lies between this and the next time."""
+        self._last = self._clock.now(), self._clock.cpu()
+        if self._turns < 0:
+            self._first = self._last
+        self._turns += 1
+
+    def use(self, age: float) -> None:
+        """Note that a mask is used, so many seconds old."""
+        self._ages.append(age)
+
+    def report(self, hz: float, frames: FrameCounts) -> Report:
+        """Return the figures so far."""
+        elapsed, cpu = (last - first for first, last in zip(self._first, self._last, strict=True))
+        return Report(
+            hz=hz,
+            rate=self._turns / elapsed if elapsed > 0 else None,
+            ticks=self.ticks,
+            blind=self.blind,
+            met=self._pace.met,
+            missed=self._pace.missed,
+            ages=self._percentiles(),
+            cpu=cpu / elapsed if elapsed > 0 else None,
+            frames=frames,
+        )
+
+    def _percentiles(self) -> dict[str, float] | None:
+        if not self._ages:
+            return None
+        values = np.percentile(tuple(self._ages), (50, 95, 99, 100)) * 1e3
+        return dict(zip(("p50", "p95", "p99", "max"), values.tolist(), strict=True))

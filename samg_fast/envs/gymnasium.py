@@ -1,0 +1,145 @@
+"""A task as a gymnasium environment whose observations are pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samg_fast.envs.policy import action_range
+from samg_fast.errors import InputError, MissingExtraError, SamgError
+
+try:
+    import gymnasium
+    from gymnasium.spaces import Box
+    from gymnasium.wrappers import FrameStackObservation, TransformObservation
+except ModuleNotFoundError as error:
+    raise MissingExtraError("samg_fast.envs.gymnasium", "gymnasium") from error
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from samg_fast.envs.scene import Scene
+
+__all__ = ["PixelTask", "stack_frames"]
+
+
+class PixelTask(gymnasium.Env[Any, Any]):
+    """A `Scene` with gymnasium's interface.
+
+    Observations are (H, W, 3) uint8 RGB. Actions are numbers from -1 to 1, which reach from one end of each actuator's
+    range to the other; an actuator without a range takes them as they are. The end of the time is a truncation; only
+    what the task itself ends is a termination. `render` gives the latest observation, whatever wrappers around show.
+
+    Parameters
+    ----------
+    scene : Scene
+        Closed with the environment.
+    ground_truth : bool
+        Whether ``info["mask"]`` holds the exact mask of every observation, (H, W) bool.
+
+    Attributes
+    ----------
+    scene : Scene
+        What is seen: the latest mask and render, the simulation inside.
+    """
+
+    def __init__(self, scene: Scene, *, ground_truth: bool = False) -> None:
+        self.scene = scene
+        self._ground_truth = ground_truth
+        self._low, self._high = action_range(scene.simulation.action_spec)
+        self.observation_space = Box(0, 255, (*scene.size, 3), np.uint8)
+        self.action_space = Box(-1.0, 1.0, self._low.shape, np.float32)
+        rate = 1.0 / (scene.simulation.timestep * scene.action_repeat)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(rate))}
+        self.render_mode = "rgb_array"
+        self._frame: NDArray[np.uint8] | None = None
+        self._running = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start an episode.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Makes the environment what it would be, had it just been made with this seed.
+        options : dict, optional
+            There are none; not looked at.
+
+        Returns
+        -------
+        observation : (H, W, 3) uint8
+        info : dict
+        """
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.scene.reseed(seed)
+        self.scene.begin()
+        self._running = True
+        return self._look({})
+
+    def step(self, action: ArrayLike) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Act, as often as the scene repeats an action.
+
+        Parameters
+        ----------
+        action : (n,) array_like
+            From -1 to 1, one for each actuator.
+
+        Returns
+        -------
+        observation : (H, W, 3) uint8
+        reward : float
+            The sum over the repeats.
+        terminated, truncated : bool
+        info : dict
+            Of an Adroit hand, ``success``.
+
+        Raises
+        ------
+        InputError
+            The action has another shape, or is not finite.
+        SamgError
+            No episode is running.
+        """
+        unit = self.scene.check_action(action)
+        if not self._running:
+            raise SamgError(f"{self.scene.task.name} is in no episode: call reset() first")
+        outcome = self.scene.advance(self._low + (unit + 1.0) / 2.0 * (self._high - self._low))
+        self._running = not outcome.over
+        frame, info = self._look(dict(outcome.info))
+        return frame, outcome.reward, outcome.terminated, outcome.truncated, info
+
+    def render(self) -> NDArray[np.uint8]:
+        """Return the latest observation, (H, W, 3) uint8."""
+        if self._frame is None:
+            raise SamgError(f"{self.scene.task.name} has not been looked at yet: call reset() first")
+        return self._frame.copy()
+
+    def close(self) -> None:
+        """Free the OpenGL context and the simulation; closing twice does nothing."""
+        self.scene.close()
+
+    def _look(self, info: dict[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        self._frame = self.scene.look()
+        if self._ground_truth:
+            info["mask"] = self.scene.mask
+        return self._frame.copy(), info
+
+
+def stack_frames(env: gymnasium.Env[Any, Any], frames: int) -> gymnasium.Env[Any, Any]:
+    """Stack the pictures of an environment, channels first; see `samg_fast.envs.stack`."""
+    space = env.observation_space
+    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        raise InputError(f"env: its observations must be (H, W, C) uint8 pictures to be stacked, they are {space}")
+    height, width, channels = space.shape
+    stacked = Box(0, 255, (frames * channels, height, width), np.uint8)
+    return TransformObservation(FrameStackObservation(env, frames), _channels_first, stacked)
+
+
+def _channels_first(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay (n, H, W, C) pictures out as (n * C, H, W)."""
+    count, height, width, channels = pictures.shape
+    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).reshape(count * channels, height, width)

@@ -1,0 +1,152 @@
+"""`make` and `stack`: environments of pictures for agents, by name."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from samg_fast.envs.backgrounds import ClipFolder
+from samg_fast.envs.scene import Scene, check_integer, check_size
+from samg_fast.envs.tasks import nearest
+from samg_fast.errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samg_fast.envs.backgrounds import Clip
+    from samg_fast.envs.tasks import Task
+
+__all__ = ["make", "stack"]
+
+_APIS: Final = ("gymnasium", "dm_env")
+
+
+def make(
+    task: str | Task,
+    *,
+    setting: str = "original",
+    size: int | tuple[int, int] = 84,
+    frame_stack: int | None = 3,
+    action_repeat: int = 2,
+    seed: int = 0,
+    camera: int | str | None = None,
+    clips: str | PathLike[str] | Sequence[Clip] | None = None,
+    ground_truth: bool = False,
+    api: str = "gymnasium",
+) -> Any:
+    """Make an environment whose observations are pictures.
+
+    Where the pictures are to be masked, they are masked first and stacked then: make the environment with
+    ``frame_stack=None``, wrap it, and `stack` it.
+
+    Parameters
+    ----------
+    task : str or Task
+        A task of dm_control's suite, such as ``"walker_walk"``, or ``"adroit_door"``, ``"adroit_hammer"``,
+        ``"adroit_pen"``.
+    setting : str
+        ``"original"``, ``"color_easy"``, ``"color_hard"``, ``"video_easy"`` or ``"video_hard"``.
+    size : int or (int, int)
+        Height and width of the pictures in pixels, or the one number for both.
+    frame_stack : int or None
+        How many of the latest pictures an observation has, as `stack` lays them out, channels first:
+        (3 * frame_stack, H, W) uint8. None gives the picture alone and channels last, as it is rendered and as it can
+        be masked: (H, W, 3) uint8.
+    action_repeat : int
+        Control steps that are taken with one action; their rewards are summed. It stops where the episode does.
+    seed : int
+        Of everything random; 0 to 2**32 - 1. The same seed and actions give the same pictures to the pixel.
+    camera : int or str, optional
+        Index or name of the model's camera; by default the task's own.
+    clips : path or sequence of Clip, optional
+        What is seen behind in the video settings: a folder of videos, or clips; by default every episode makes a moving
+        background of its own. The other settings leave it alone.
+    ground_truth : bool
+        Whether the exact mask of every picture, (H, W) bool, comes along: in gymnasium as ``info["mask"]``, in dm_env
+        as ``observation["mask"]``. In a stack it is the latest picture's.
+    api : {"gymnasium", "dm_env"}
+        See `samg_fast.envs.gymnasium.PixelTask` and `samg_fast.envs.dm_env.PixelTask`.
+
+    Returns
+    -------
+    gymnasium.Env or dm_env.Environment
+
+    Raises
+    ------
+    InputError
+        An unknown task, setting, camera or api (the message names the nearest), a bad size, seed, stack or action
+        repeat, a folder without clips.
+    InputTypeError
+        The clips are neither a folder nor clips.
+    MissingExtraError
+        The task's simulation, or gymnasium, is not installed.
+    RenderingError
+        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+    """
+    if api not in _APIS:
+        raise InputError(f"there is no api {api!r}: {nearest(api, _APIS)}")
+    if frame_stack is not None:
+        check_integer("frame_stack", frame_stack, 1)
+    # Imported first: without gymnasium there should be no scene left to close.
+    pixel_task = _pixel_task(api)
+    scene = Scene(task, setting, size, seed, _clips(clips, size), None, action_repeat, camera)
+    environment = pixel_task(scene, ground_truth=ground_truth)
+    return environment if frame_stack is None else stack(environment, frame_stack)
+
+
+def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:
+    """Have an environment's observations show its latest pictures together, channels first, oldest picture first.
+
+    This is the layout of DrQ-v2, PIE-G and the official SAM-G: pictures of (H, W, C) uint8 become
+    (C * frames, H, W) uint8. The first picture of an episode stands for those that there would be before it.
+
+    Parameters
+    ----------
+    env : gymnasium.Env or dm_env.Environment
+        Its observations are pictures (in dm_env, a mapping that has them), masked or not.
+    frames : int
+        How many pictures are stacked.
+    pixels_key : str
+        Which of dm_env's observations are the pictures; the others stay as they are.
+
+    Returns
+    -------
+    gymnasium.Env or dm_env.Environment
+        Everything but the pictures is `env`'s.
+
+    Raises
+    ------
+    InputError
+        `frames` is no number of pictures, or the environment has none that can be stacked; says what it has.
+    InputTypeError
+        `env` is neither kind of environment.
+    """
+    check_integer("frames", frames, 1)
+    if hasattr(env, "observation_spec"):
+        from samg_fast.envs.dm_env import FrameStack
+
+        return FrameStack(env, frames, pixels_key)
+    if hasattr(env, "observation_space"):
+        from samg_fast.envs.gymnasium import stack_frames
+
+        return stack_frames(env, frames)
+    raise InputTypeError(f"env must be an environment of gymnasium or dm_env, not {type(env).__name__}")
+
+
+def _pixel_task(api: str) -> Any:
+    if api == "dm_env":
+        from samg_fast.envs import dm_env
+
+        return dm_env.PixelTask
+    from samg_fast.envs import gymnasium
+
+    return gymnasium.PixelTask
+
+
+def _clips(clips: str | PathLike[str] | Sequence[Clip] | None, size: int | tuple[int, int]) -> Sequence[Clip] | None:
+    if isinstance(clips, (str, PathLike)):
+        return ClipFolder(Path(clips), check_size(size))
+    if clips is not None and not all(hasattr(clip, "frame") for clip in clips):
+        raise InputTypeError("clips must be a folder of videos or a sequence of clips, each with a frame(t)")
+    return clips

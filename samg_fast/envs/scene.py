@@ -1,0 +1,291 @@
+"""A running task in any of the five settings, with ground truth: what every kind of environment is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samg_fast.envs.backgrounds import procedural_clip
+from samg_fast.envs.policy import check_action
+from samg_fast.envs.rendering import Rendered, SceneRenderer
+from samg_fast.envs.settings import (
+    Colors,
+    Palette,
+    SceneColors,
+    check_setting,
+    composite,
+    is_color,
+    is_video,
+    random_colors,
+)
+from samg_fast.envs.simulation import Outcome, Simulation, open_simulation
+from samg_fast.envs.tasks import Task, find_task, nearest
+from samg_fast.errors import InputError, SamgError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from samg_fast.envs.backgrounds import Clip
+
+__all__ = ["FIRST_PROCEDURAL_SEED", "Scene", "check_integer", "check_size"]
+
+FIRST_PROCEDURAL_SEED = 1_000_000
+"""Procedural backgrounds of the environments have this seed or a higher one; training uses lower ones."""
+
+# Independent random streams of one seed, so that a setting's draws do not change the actions (which have the first).
+_CLIPS, _COLORS = 2, 3
+
+
+class Scene:
+    """A task that renders itself, in one setting, with the ground truth of every frame.
+
+    The ground truth is every pixel of a body that moves relative to the world, and of those that `Task.target` names.
+    A clip starts at its first picture with every episode, moves on one picture with every step and loops; each episode
+    draws its clip, or its colours, anew. The same arguments and actions give the same frames to the pixel.
+
+    Parameters
+    ----------
+    task : str or Task
+        A name such as ``"walker_walk"`` or ``"adroit_pen"``, or a `Task`.
+    setting : str
+        One of ``samg_fast.envs.SETTINGS``.
+    size : int or (int, int)
+        Height and width of the frames in pixels, or the one number for both.
+    seed : int
+        Of everything random here: initial states, clips and colours; 0 to 2**32 - 1.
+    clips : sequence of Clip, optional
+        Backgrounds for the video settings; by default every episode makes a procedural one.
+    colors : tuple of Colors, optional
+        Colour sets for the colour settings, as `samg_fast.envs.settings.load_colors` reads them; by default every
+        episode draws random ones.
+    action_repeat : int
+        Control steps an `advance` takes with one action.
+    camera : int or str, optional
+        Index or name of the model's camera to look through; by default the task's own.
+
+    Raises
+    ------
+    InputError
+        An unknown task, setting or camera (the message names the nearest), a bad size, seed or action repeat, no clips
+        or colours in what was given.
+    MissingExtraError
+        The task's simulation is not installed.
+    RenderingError
+        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+
+    Notes
+    -----
+    To be used, and closed, on one thread: the OpenGL context belongs to the thread of the first `look`.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        setting: str = "original",
+        size: int | tuple[int, int] = 84,
+        seed: int = 0,
+        clips: Sequence[Clip] | None = None,
+        colors: Palette | None = None,
+        action_repeat: int = 2,
+        camera: int | str | None = None,
+    ) -> None:
+        self.task = task if isinstance(task, Task) else find_task(task)
+        self.setting = check_setting(setting)
+        self.size = check_size(size)
+        self.action_repeat = check_integer("action_repeat", action_repeat, 1)
+        if clips is not None and not clips:
+            raise InputError("clips is empty: give at least one clip, or None for procedural backgrounds")
+        if colors is not None and not colors:
+            raise InputError("colors is empty: give at least one colour set, or None for random colours")
+        self._clips, self._palette = clips, colors
+        self._simulation: Simulation | None = None
+        self._renderer: SceneRenderer | None = None
+        self._painter: SceneColors | None = None
+        self._uploaded: NDArray[np.float32] | None = None
+        self._clip: Clip | None = None
+        self._rendered: Rendered | None = None
+        self._open(seed)
+        try:
+            self.camera = _camera(self.simulation.model, self.task.camera if camera is None else camera)
+        except InputError:
+            self.close()
+            raise
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Ground truth of the latest frame, (H, W) bool."""
+        return self.rendered.mask
+
+    @property
+    def clean(self) -> NDArray[np.uint8]:
+        """The latest frame before a clip was laid behind it, (H, W, 3) uint8; the frame itself without a clip."""
+        return self.rendered.rgb
+
+    @property
+    def rendered(self) -> Rendered:
+        """The latest render: picture, body and kind of every pixel."""
+        if self._rendered is None:
+            raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
+        return self._rendered
+
+    @property
+    def simulation(self) -> Simulation:
+        """What is rendered, in the form that all simulations share."""
+        if self._simulation is None:
+            raise SamgError(f"{self.task.name} is closed")
+        return self._simulation
+
+    @property
+    def environment(self) -> Any:
+        """The environment inside: dm_control's ``rl.control.Environment``, or gymnasium-robotics' of an Adroit hand."""
+        return self.simulation.environment
+
+    @property
+    def clip_name(self) -> str | None:
+        """Name of the clip behind this episode; None in settings without video."""
+        return self._clip.name if self._clip is not None else None
+
+    def check_action(self, action: ArrayLike) -> NDArray[np.float64]:
+        """Return an action as an (n,) float64 array.
+
+        Raises
+        ------
+        InputError
+            It has another shape than the task's, or is not finite.
+        """
+        return check_action(action, self.simulation.action_spec.shape)
+
+    def reseed(self, seed: int) -> None:
+        """Become what this would be had it been made with another seed, or with the same one and not been used."""
+        checked = _seed(seed)
+        if self.simulation and (self._used or checked != self.seed):
+            self.close()
+            self._open(checked)
+
+    def begin(self) -> None:
+        """Start an episode without looking."""
+        self.simulation.reset()
+        self._used, self._time, self._rendered = True, 0, None
+        if is_video(self.setting):
+            self._clip = self._draw_clip()
+        if is_color(self.setting):
+            self._repaint(self._draw_colors())
+
+    def advance(self, action: ArrayLike) -> Outcome:
+        """Act, ``action_repeat`` times or until the episode is over, without looking.
+
+        Parameters
+        ----------
+        action : (n,) array_like
+            One number per actuator.
+
+        Returns
+        -------
+        Outcome
+            With the sum of the rewards; everything else is of the last time.
+
+        Raises
+        ------
+        InputError
+            The action has another shape than the task's, or is not finite.
+        """
+        checked, simulation = self.check_action(action), self.simulation
+        reward = 0.0
+        for _ in range(self.action_repeat):
+            outcome = simulation.step(checked)
+            reward += outcome.reward
+            if outcome.over:
+                break
+        self._time += 1
+        self._rendered = None
+        return Outcome(reward, outcome.terminated, outcome.truncated, outcome.info)
+
+    def look(self) -> NDArray[np.uint8]:
+        """Render the state and lay the clip behind it: the frame, (H, W, 3) uint8 RGB."""
+        rendered = self._current_renderer().render(self.simulation.data, self.camera)
+        self._rendered = rendered
+        background = None if self._clip is None else self._clip.frame(self._time)
+        return composite(rendered, background, self.setting)
+
+    def close(self) -> None:
+        """Free the OpenGL context and the simulation; closing twice does nothing."""
+        simulation, self._simulation = self._simulation, None
+        try:
+            self._discard_renderer()
+        finally:
+            if simulation is not None:
+                simulation.close()
+
+    def _open(self, seed: int) -> None:
+        self.seed = _seed(seed)
+        self._simulation = open_simulation(self.task, self.seed)
+        self._clip_random = np.random.default_rng([_CLIPS, self.seed])
+        self._color_random = np.random.default_rng([_COLORS, self.seed])
+        self._painter = self._uploaded = self._clip = self._rendered = None
+        self._time, self._used = 0, False
+
+    def _current_renderer(self) -> SceneRenderer:
+        """Return the renderer, a new one where the graphics memory would hold an old terrain (quadruped_escape)."""
+        model = self.simulation.model
+        stale = self._uploaded is None or not np.array_equal(self._uploaded, model.hfield_data)
+        if self._renderer is None or stale:
+            self._discard_renderer()
+            self._renderer = SceneRenderer(model, self.size, self.task.floor, self.task.target)
+            self._uploaded = np.array(model.hfield_data)
+        return self._renderer
+
+    def _discard_renderer(self) -> None:
+        renderer, self._renderer = self._renderer, None
+        if renderer is not None:
+            renderer.close()
+
+    def _draw_clip(self) -> Clip:
+        if self._clips is None:
+            seed = FIRST_PROCEDURAL_SEED + int(self._clip_random.integers(2**31))
+            return procedural_clip(seed, self.size)
+        return self._clips[int(self._clip_random.integers(len(self._clips)))]
+
+    def _draw_colors(self) -> Colors:
+        if self._palette is None:
+            return random_colors(self.setting, self._color_random)
+        return self._palette[int(self._color_random.integers(len(self._palette)))]
+
+    def _repaint(self, colors: Colors) -> None:
+        if self._painter is None:
+            self._painter = SceneColors(self.simulation.model)
+        self._painter.apply(colors)
+        self._discard_renderer()  # textures go to the graphics memory when a renderer is made
+
+
+def _camera(model: Any, camera: int | str) -> int:
+    """Return the index of a camera."""
+    if not isinstance(camera, str):
+        return check_integer("camera", camera, 0, model.ncam - 1)
+    names = [model.camera(index).name for index in range(model.ncam)]
+    if camera not in names:
+        raise InputError(f"there is no camera {camera!r}: {nearest(camera, names)}")
+    return names.index(camera)
+
+
+def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width, or raise `InputError`."""
+    if isinstance(size, tuple) and len(size) != 2:
+        raise InputError(f"size must be one number, or height and width, it is {size!r}")
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return check_integer("size", height, 1), check_integer("size", width, 1)
+
+
+def _seed(seed: int) -> int:
+    return check_integer("seed", seed, 0, 2**32 - 1)
+
+
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return a whole number in a range, or raise `InputError`."""
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        raise InputError(f"{name} must be a whole number {bounds}, it is {value!r}")
+    return int(value)

@@ -1,0 +1,195 @@
+"""The simulations behind the tasks: dm_control's suite and gymnasium-robotics' Adroit hands, in one form.
+
+Nothing here renders or knows a setting; what `samg_fast.envs.scene` needs of a simulation is `Simulation`.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from samg_fast.envs.rendering import cannot_start, ensure_gl
+from samg_fast.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from samg_fast.envs.tasks import Task
+
+__all__ = ["Outcome", "Simulation", "open_simulation"]
+
+_HANDS: Final = {"door": "AdroitHandDoor-v1", "hammer": "AdroitHandHammer-v1", "pen": "AdroitHandPen-v1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an action.
+
+    Attributes
+    ----------
+    reward : float
+    terminated : bool
+        The task ended: there is nothing more to be won or lost.
+    truncated : bool
+        The time is up, though the task would go on; what lies beyond is still worth something.
+    info : dict
+        What else the simulation says: ``success`` of the Adroit hands, nothing of the suite.
+    """
+
+    reward: float
+    terminated: bool = False
+    truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode is at its end, for either reason."""
+        return self.terminated or self.truncated
+
+
+class Simulation(Protocol):
+    """One task, simulated by MuJoCo."""
+
+    @property
+    def environment(self) -> Any:
+        """The simulation's own environment."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """The ``mujoco.MjModel``."""
+        ...
+
+    @property
+    def data(self) -> Any:
+        """The ``mujoco.MjData``, up to date."""
+        ...
+
+    @property
+    def action_spec(self) -> Any:
+        """What an action is, as ``dm_env.specs.BoundedArray``."""
+        ...
+
+    @property
+    def timestep(self) -> float:
+        """Seconds between two actions."""
+        ...
+
+    def reset(self) -> None:
+        """Start an episode."""
+        ...
+
+    def step(self, action: NDArray[np.float64]) -> Outcome:
+        """Act once."""
+        ...
+
+    def close(self) -> None:
+        """Free the simulation."""
+        ...
+
+
+def open_simulation(task: Task, seed: int) -> Simulation:
+    """Load a task.
+
+    Parameters
+    ----------
+    task : Task
+    seed : int
+        Of the model and the initial states.
+
+    Returns
+    -------
+    Simulation
+
+    Raises
+    ------
+    MissingExtraError
+        dm_control or gymnasium-robotics is not installed.
+    RenderingError
+        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+    """
+    return _Hand(task, seed) if task.domain == "adroit" else _Suite(task, seed)
+
+
+class _Suite:
+    """A task of dm_control's suite."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        with _imports("a live task", "dmc"):
+            from dm_control import suite
+        self.environment: Any = suite.load(task.domain, task.task, task_kwargs={"random": seed})
+        self.action_spec: Any = self.environment.action_spec()
+        self.timestep = float(self.environment.control_timestep())
+
+    @property
+    def model(self) -> Any:
+        return self.environment.physics.model.ptr
+
+    @property
+    def data(self) -> Any:
+        return self.environment.physics.data.ptr
+
+    def reset(self) -> None:
+        self.environment.reset()
+
+    def step(self, action: NDArray[np.float64]) -> Outcome:
+        step = self.environment.step(action)
+        # A last step with something left of the discount was the time limit's.
+        terminated = bool(step.last() and step.discount == 0.0)
+        return Outcome(float(step.reward), terminated, bool(step.last() and not terminated))
+
+    def close(self) -> None:
+        self.environment.close()
+
+
+class _Hand:
+    """An Adroit hand, with gymnasium-robotics' dense reward and its limit of 200 actions."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        with _imports("an Adroit task", "adroit"):
+            import gymnasium
+            import gymnasium_robotics
+            from dm_env import specs
+        gymnasium.register_envs(gymnasium_robotics)
+        environment: Any = gymnasium.make(_HANDS[task.task], disable_env_checker=True)
+        self.environment = environment
+        space: Any = self.environment.action_space
+        self.action_spec: Any = specs.BoundedArray(space.shape, float, space.low, space.high, name="action")
+        self.timestep = float(environment.unwrapped.dt)
+        self._seed: int | None = seed
+
+    @property
+    def model(self) -> Any:
+        return self.environment.unwrapped.model
+
+    @property
+    def data(self) -> Any:
+        return self.environment.unwrapped.data
+
+    def reset(self) -> None:
+        self.environment.reset(seed=self._seed)
+        self._seed = None  # later episodes go on in the same stream
+
+    def step(self, action: NDArray[np.float64]) -> Outcome:
+        _, reward, terminated, truncated, info = self.environment.step(action)
+        return Outcome(float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])})
+
+    def close(self) -> None:
+        self.environment.close()
+
+
+@contextmanager
+def _imports(what: str, extra: str) -> Iterator[None]:
+    """Import packages that start OpenGL, with errors in words."""
+    ensure_gl()
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(what, extra) from error
+    except Exception as error:  # whatever PyOpenGL or MuJoCo raise where a library is missing
+        raise cannot_start(error) from error

@@ -1,0 +1,261 @@
+"""Masked observations for dm_control's environments, and all others that speak dm_env."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from samg_fast.arrays import Frame, check_whole
+from samg_fast.errors import InputError, MissingExtraError
+from samg_fast.media import read_image
+from samg_fast.results import Segmentation
+from samg_fast.segmenter import Segmenter, load
+from samg_fast.target import Target
+from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
+from samg_fast.wrappers.pixels import find_pixels
+
+try:
+    import dm_env
+    from dm_env import specs
+except ModuleNotFoundError as error:
+    raise MissingExtraError("samg_fast.wrappers.dm_env", "dmc") from error
+
+__all__ = ["FrameStackWithSAMG", "MaskedPixels"]
+
+
+class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
+    """An environment that is another one in all that is not said otherwise, attributes and `close` included."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def reset(self) -> Any:
+        return self._observed(self._env.reset())
+
+    def step(self, action: Any) -> Any:
+        return self._observed(self._env.step(action))
+
+    def observation_spec(self) -> Any:
+        return self._env.observation_spec()
+
+    def action_spec(self) -> Any:
+        return self._env.action_spec()
+
+    def reward_spec(self) -> Any:
+        return self._env.reward_spec()
+
+    def discount_spec(self) -> Any:
+        return self._env.discount_spec()
+
+    def close(self) -> None:
+        self._env.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_env":  # before __init__, as where an environment is copied
+            raise AttributeError(name)
+        return getattr(self._env, name)
+
+    def _observed(self, time_step: Any) -> Any:
+        """Return a time step with another observation."""
+        raise NotImplementedError
+
+
+class MaskedPixels(_Wrapper):
+    """An environment whose pixel observations show the target alone.
+
+    One frame is segmented for every observation of the environment inside. So this belongs outside an action repeat,
+    whose frames in between nobody sees, and inside a frame stack. Rewards, discounts, step types and all other
+    observations are passed on untouched; `segmenter` is not closed with the environment, as others may use it.
+
+    Parameters
+    ----------
+    env : dm_env.Environment
+        Its pixel observation is (H, W, 3) uint8 RGB, or (1, H, W, 3) as in ``dm_control.manipulation``.
+    segmenter : Segmenter
+    target : Target, optional
+        What to cut out, made with the segmenter's bundle.
+    reference : tuple, optional
+        In place of a target, the arguments of `Segmenter.identify`: (image, mask), or with points and parts. The
+        target is identified at the first reset.
+    pixels_key : str or None
+        Name of the pixel observation; None where it is the whole observation.
+    mode : {"composite", "mask", "rgbm"}
+        What stands in its place: the masked picture, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the picture as
+        it is with the mask as a fourth channel, (H, W, 4). All are uint8.
+    threshold : float, optional
+        A target found with a score below is lost; by default it never is.
+    lost : {"empty", "hold", "frame"}
+        What stands for the mask of a lost target: none of the frame; the last mask of the episode, none where it has
+        had none; or all of the frame, which passes it through.
+
+    Attributes
+    ----------
+    segmentation : Segmentation or None
+        What the segmenter said of the latest frame, its score too; None before the first.
+    target : Target or None
+        None before it is identified.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        An argument is not one of the above, or the environment has no such pixel observation. From `reset` and `step`
+        too, where an observation is not what its spec says.
+    BundleError
+        The target was made with another bundle.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        segmenter: Segmenter,
+        target: Target | None = None,
+        *,
+        reference: Reference | None = None,
+        pixels_key: str | None = "pixels",
+        mode: Mode = "composite",
+        threshold: float | None = None,
+        lost: Lost = "empty",
+    ) -> None:
+        super().__init__(env)
+        spec = env.observation_spec()
+        self._pixels, of_pixels = find_pixels(spec, pixels_key)
+        if self._pixels.pictures != 1:
+            raise InputError(
+                f"env must show one picture at a time, (H, W, 3) or (1, H, W, 3), not {self._pixels.shape}"
+            )
+        self._masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
+        self._shape = (*self._pixels.shape[:-1], CHANNELS[mode])
+        masked = specs.BoundedArray(self._shape, np.uint8, 0, 255, of_pixels.name)
+        self._spec = self._pixels.write(spec, masked)
+
+    @property
+    def segmentation(self) -> Segmentation | None:
+        """What the segmenter said of the latest frame; None before the first."""
+        return self._masking.found[0] if self._masking.found else None
+
+    @property
+    def target(self) -> Target | None:
+        """What is cut out; None before it is identified."""
+        return self._masking.targets[0] if self._masking.targets else None
+
+    def observation_spec(self) -> Any:
+        """Return the spec inside, with that of the masked pixels in place of the pixels'."""
+        return self._spec
+
+    def _observed(self, time_step: Any) -> Any:
+        if time_step.first():
+            self._masking.begin()
+        pictures = self._masking(self._pixels.read(time_step.observation)).reshape(self._shape)
+        return time_step._replace(observation=self._pixels.write(time_step.observation, pictures))
+
+
+class FrameStackWithSAMG(_Wrapper):
+    """The official code's ``FrameStackWrapperWithSAM``: masked frames, channels first, the latest ones stacked.
+
+    The observation is one (3 * num_frames, H, W) uint8 array, oldest frame first; at an episode's start it holds its
+    first frame only. The target is identified when this is made, from masked pictures read as the official code reads
+    them, and its mask weights are learned from them (`Segmenter.adapt`).
+
+    Parameters
+    ----------
+    env : dm_env.Environment
+        As in `MaskedPixels`.
+    num_frames : int
+        How many frames to stack.
+    pixels_key : str
+        Name of the pixel observation.
+    handmade_4_SAM : config
+        Anything with these attributes: ``original_image`` and ``masked_image``, files of a picture and of the same
+        picture, black outside the target; ``extra_points_list``, points (x, y) on the target, in pixels; and
+        ``extra_masked_images_list``, files of masked pictures of its parts.
+    segmenter : Segmenter or str
+        Or the name or folder of a bundle, which is opened here and closed with the environment.
+    threshold, lost
+        As in `MaskedPixels`.
+
+    Attributes
+    ----------
+    segmentation : Segmentation or None
+    target : Target
+
+    Raises
+    ------
+    InputError, InputTypeError
+        An argument is not one of the above, the environment has no such pixel observation, or a masked picture shows
+        nothing that the official reading sees.
+    MediaError
+        A picture cannot be read.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        num_frames: int,
+        pixels_key: str = "pixels",
+        handmade_4_SAM: Any = None,  # noqa: N803  # the official name
+        *,
+        segmenter: Segmenter | str | os.PathLike[str] = "tiny",
+        threshold: float | None = None,
+        lost: Lost = "empty",
+    ) -> None:
+        check_whole("num_frames", num_frames, 1)
+        find_pixels(env.observation_spec(), pixels_key)
+        used = load(segmenter) if isinstance(segmenter, (str, os.PathLike)) else segmenter
+        self._opened = None if used is segmenter else used
+        try:
+            target = _official_target(used, handmade_4_SAM)
+            masked = MaskedPixels(env, used, target, pixels_key=pixels_key, threshold=threshold, lost=lost)
+        except BaseException:
+            self._close_opened()
+            raise
+        super().__init__(masked)
+        self._key, self._num_frames = pixels_key, num_frames
+        self._frames: deque[Frame] = deque(maxlen=num_frames)
+        height, width, channels = masked.observation_spec()[pixels_key].shape[-3:]
+        self._spec = specs.BoundedArray((channels * num_frames, height, width), np.uint8, 0, 255, "observation")
+
+    def observation_spec(self) -> Any:
+        """Return the spec of the stack."""
+        return self._spec
+
+    def close(self) -> None:
+        """Close the environment, and the segmenter if it was opened here."""
+        try:
+            super().close()
+        finally:
+            self._close_opened()
+
+    def _observed(self, time_step: Any) -> Any:
+        pixels = time_step.observation[self._key]
+        frame = pixels.reshape(pixels.shape[-3:]).transpose(2, 0, 1)
+        if time_step.first():
+            self._frames.extend([frame] * self._num_frames)
+        else:
+            self._frames.append(frame)
+        return time_step._replace(observation=np.concatenate(self._frames))
+
+    def _close_opened(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
+_FIELDS = ("original_image", "masked_image", "extra_points_list", "extra_masked_images_list")
+
+
+def _official_target(segmenter: Segmenter, config: Any) -> Target:
+    """Identify and adapt as the official code does when it starts."""
+    missing = [field for field in _FIELDS if not hasattr(config, field)]
+    if missing:
+        raise InputError(
+            f"handmade_4_SAM must have the attributes {', '.join(_FIELDS)}, and {type(config).__name__} has no "
+            f"{', '.join(missing)}"
+        )
+    image, masked = read_image(config.original_image), read_image(config.masked_image)
+    points: Sequence[tuple[float, ...]] = [tuple(point) for point in config.extra_points_list]
+    parts = [read_image(path) for path in config.extra_masked_images_list]
+    target = segmenter.identify_masked_picture(image, masked, points, parts)
+    return segmenter.adapt(target, image, masked[..., 0] > 0)

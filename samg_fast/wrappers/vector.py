@@ -1,0 +1,152 @@
+"""Masked observations for gymnasium's vector environments: the frames of all are segmented together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samg_fast.errors import InputError, InputTypeError, MissingExtraError
+from samg_fast.results import Segmentation
+from samg_fast.segmenter import Segmenter
+from samg_fast.target import Target
+from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
+from samg_fast.wrappers.pixels import Pixels, find_pixels
+
+try:
+    from gymnasium.spaces import Box
+    from gymnasium.vector import VectorEnv, VectorWrapper
+except ModuleNotFoundError as error:
+    raise MissingExtraError("samg_fast.wrappers.vector", "gymnasium") from error
+
+__all__ = ["MaskedObservation"]
+
+
+class MaskedObservation(VectorWrapper[Any, Any, Any, Any, Any]):
+    """A vector environment whose pictures show the target alone, or each its own target.
+
+    All of gymnasium's autoreset modes are understood, and no mask is held beyond its episode. Where an environment
+    starts anew in the step that ends it, the picture in ``info["final_obs"]`` is masked too. Else infos, rewards,
+    terminations, truncations, all other observations and `render` are passed on untouched; `segmenter` is not closed
+    with the environments, as others may use it.
+
+    Parameters
+    ----------
+    env : gymnasium.vector.VectorEnv
+        The observation space of each environment is a Box of (H, W, 3) uint8 RGB, or a Dict with such a Box.
+    segmenter : Segmenter
+    target : Target or sequence of Target, optional
+        What to cut out, made with the segmenter's bundle: one for all environments, or one for each.
+    reference : tuple, optional
+        In place of a target, the arguments of `Segmenter.identify`: (image, mask), or with points and parts. The
+        target, of all environments, is identified at the first reset.
+    pixels_key : str, optional
+        Name of the pictures in a Dict.
+    mode : {"composite", "mask", "rgbm"}
+        What stands in their place, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
+    threshold : float, optional
+        A target found with a score below is lost; by default it never is.
+    lost : {"empty", "hold", "frame"}
+        What stands for the mask of a lost target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
+
+    Attributes
+    ----------
+    segmentations : list of Segmentation
+        What the segmenter said of the latest frame of each environment; empty before the first.
+    targets : list of Target
+        Of each environment; empty before they are identified.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        An argument is not one of the above, there is another number of targets, or the environments have no such
+        pictures. From `reset` and `step` too, where an observation is not what its space says.
+    BundleError
+        A target was made with another bundle.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        segmenter: Segmenter,
+        target: Target | Sequence[Target] | None = None,
+        *,
+        reference: Reference | None = None,
+        pixels_key: str | None = None,
+        mode: Mode = "composite",
+        threshold: float | None = None,
+        lost: Lost = "empty",
+    ) -> None:
+        if not isinstance(env, VectorEnv):
+            raise InputTypeError(f"env must be a gymnasium.vector.VectorEnv, not {type(env).__name__}")
+        super().__init__(env)
+        self._single, _ = find_pixels(env.single_observation_space, pixels_key)
+        if len(self._single.shape) != 3:
+            raise InputError(f"env must show one picture of each environment, (H, W, 3), not {self._single.shape}")
+        self._pixels = Pixels(pixels_key, (env.num_envs, *self._single.shape))
+        self._masking = Masking(
+            segmenter, target, reference, count=env.num_envs, mode=mode, threshold=threshold, lost=lost
+        )
+        shape = (*self._single.shape[:2], CHANNELS[mode])
+        self.single_observation_space = self._single.write(env.single_observation_space, Box(0, 255, shape, np.uint8))
+        self.observation_space = self._pixels.write(
+            env.observation_space, Box(0, 255, (env.num_envs, *shape), np.uint8)
+        )
+        self._ended = np.zeros(env.num_envs, np.bool_)
+
+    @property
+    def segmentations(self) -> list[Segmentation]:
+        """What the segmenter said of the latest frame of each environment; empty before the first."""
+        return self._masking.found
+
+    @property
+    def targets(self) -> list[Target]:
+        """What is cut out in each environment; empty before it is identified."""
+        return self._masking.targets
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes, as the environments inside do, of all or of those that ``options["reset_mask"]`` says."""
+        # Read first: the environments take it out of the options
+        chosen = (options or {}).get("reset_mask")
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # takes a list too
+        began = np.ones_like(self._ended) if chosen is None else chosen
+        self._begin(began)
+        self._ended &= ~began
+        return self._masked(observations), infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take a step in every environment, as those inside do; their pictures are masked together."""
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        # Whoever ended with the step before starts anew with this one
+        self._begin(self._ended)
+        self._ended = np.logical_or(terminations, truncations)
+        if "final_obs" in infos:
+            infos = {**infos, "final_obs": self._masked_finals(infos["final_obs"])}
+            restarted = infos["_final_obs"]
+            self._begin(restarted)
+            self._ended &= ~restarted
+        return self._masked(observations), rewards, terminations, truncations, infos
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.env, name)
+
+    def _begin(self, which: NDArray[np.bool_]) -> None:
+        self._masking.begin(np.flatnonzero(which).tolist())
+
+    def _masked(self, observations: Any) -> Any:
+        return self._pixels.write(observations, self._masking(self._pixels.read(observations)))
+
+    def _masked_finals(self, finals: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Mask the last observations of episodes, one by one: batches of their own would be compiled for."""
+        masked = finals.copy()
+        for index, observation in enumerate(finals):
+            if observation is not None:
+                picture = self._masking.alone(self._single.read(observation)[0], index)
+                masked[index] = self._single.write(observation, picture)
+        return masked

@@ -1,0 +1,143 @@
+"""``samg-fast control``: what it prints and writes, what it refuses, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendering_support import needs_rendering
+from typer.testing import CliRunner, Result
+
+import samg_fast
+from samg_fast.cli import app
+from samg_fast.errors import BackendError
+
+TASK = "cartpole_swingup"
+
+
+@pytest.fixture
+def run(bundle_folder: Path) -> Callable[..., Result]:
+    """Run the command on a synthetic bundle."""
+
+    def run(*arguments: Any, task: str = TASK) -> Result:
+        options = ("--task", task, "--bundle", bundle_folder, "--threads", 1, *arguments)
+        return CliRunner().invoke(app, ["control", *(str(option) for option in options)])
+
+    return run
+
+
+def refused(result: Result, *words: str) -> None:
+    """Assert that the command failed with one line that holds some words."""
+    assert result.exit_code == 1, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("samg-fast: ")
+    assert all(word in line for word in words), line
+    assert "Traceback" not in result.output
+
+
+@needs_rendering
+class TestRuns:
+    def test_prints_and_writes_what_it_measured(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        out = tmp_path / "figures.json"
+        result = run("--setting", "video_hard", "--hz", 10, "--seconds", 1, "--size", 32, "--wait", 90, "--json", out)
+        assert result.exit_code == 0, result.output
+        figures = json.loads(out.read_text())
+        asked = {"task": TASK, "setting": "video_hard", "size": 32, "seed": 0, "hz": 10.0, "complete": True}
+        assert figures == {**figures, **asked, "bundle": "synthetic", "device": "cpu"}
+        frames, deadlines = figures["frames"], figures["deadlines"]
+        assert deadlines["met"] + deadlines["missed"] >= 10
+        assert frames["seen"] == figures["ticks"] <= 10
+        assert frames["seen"] == frames["segmented"] + frames["dropped"]
+        assert frames["pending"] == 0
+        assert figures["achieved_hz"] > 0
+        assert 0 < figures["age_ms"]["p50"] <= figures["age_ms"]["p95"] <= figures["age_ms"]["max"]
+        assert figures["cpu_cores"] > 0
+        for words in ("Hz of 10", f"{deadlines['met']} met, {deadlines['missed']} missed", "p99", "dropped", "cores"):
+            assert words in result.stdout
+
+    def test_json_to_stdout_is_nothing_but_json(self, run: Callable[..., Result]) -> None:
+        result = run("--hz", 20, "--seconds", 0.2, "--size", 32, "--json", "-")
+        assert json.loads(result.stdout)["setting"] == "original"
+        assert "Hz of 20" in result.stderr
+
+    def test_interrupted_it_prints_what_was_measured(
+        self, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from samg_fast.envs.dmc import LiveTask
+
+        step, calls = LiveTask.step, []
+
+        def interrupted(live: LiveTask) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return step(live)
+
+        monkeypatch.setattr(LiveTask, "step", interrupted)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            result = run("--hz", 20, "--seconds", 60, "--size", 32, "--json", tmp_path / "figures.json")
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert result.exit_code == 130
+        assert result.stderr.splitlines()[-1] == "samg-fast: interrupted; this is of the 3 steps that were done"
+        assert "Hz of 20" in result.stdout
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert (figures["complete"], figures["ticks"]) == (False, 3)
+
+    def test_what_fails_on_the_thread_is_said(
+        self, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        segment = samg_fast.Segmenter.segment
+
+        def failing(*arguments: Any, **options: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                raise BackendError("the network is gone")
+            return segment(*arguments, **options)
+
+        monkeypatch.setattr(samg_fast.Segmenter, "segment", failing)
+        threads = threading.enumerate()
+        refused(run("--seconds", 5, "--size", 32), "segmenting frame 0 failed: BackendError: the network is gone")
+        assert threading.enumerate() == threads
+
+
+class TestRefuses:
+    def test_an_unknown_task(self, run: Callable[..., Result]) -> None:
+        refused(run(task="walker_wlak"), "no task 'walker_wlak'", "walker_walk")
+
+    def test_an_unknown_setting(self, run: Callable[..., Result]) -> None:
+        refused(run("--setting", "video_hadr"), "no setting 'video_hadr'", "video_hard")
+
+    def test_an_output_that_cannot_be(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        refused(run("--json", tmp_path / "missing" / "figures.json"), "cannot write")
+
+    def test_a_wait_longer_than_a_step(self, run: Callable[..., Result]) -> None:
+        result = run("--hz", 20, "--wait", 60)
+        assert result.exit_code == 2
+        assert "longer than a step, which takes 50 ms at 20 Hz" in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--hz", 0), ("--seconds", 0), ("--wait", -1), ("--size", 0), ("--seed", -1), ("--hz", "fast"), ("extra",)],
+    )
+    def test_bad_usage(self, run: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "Usage:" in result.stderr
+
+    def test_no_task(self) -> None:
+        result = CliRunner().invoke(app, ["control"])
+        assert result.exit_code == 2
+        assert "--task" in result.stderr
+
+
+def test_help_has_an_example() -> None:
+    result = CliRunner().invoke(app, ["control", "--help"])
+    assert result.exit_code == 0
+    assert "Example:\n    samg-fast control" in result.stdout
+    assert "--json" in result.stdout

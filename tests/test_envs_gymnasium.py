@@ -1,0 +1,304 @@
+"""Tasks as gymnasium environments: what agents see, how episodes end, and that seeds reproduce to the pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from envs_support import Flat, write_video
+from numpy.typing import NDArray
+from rendering_support import needs_rendering
+
+from samg_fast.envs import SETTINGS, make, stack
+from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
+from samg_fast.errors import InputError, InputTypeError, MediaError, SamgError
+
+gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+
+from gymnasium.utils.env_checker import check_env  # noqa: E402
+
+pytestmark = needs_rendering
+
+DMCGB = Path(__file__).parents[2] / "shared" / "dmcgb"
+
+
+def pictures(env: Any, steps: int, seed: int | None = None) -> NDArray[np.uint8]:
+    env.action_space.seed(0)
+    return np.stack([env.reset(seed=seed)[0], *(env.step(env.action_space.sample())[0] for _ in range(steps))])
+
+
+@pytest.mark.filterwarnings("ignore:.*spec.*:UserWarning", "ignore:.*unwrapped.*:UserWarning")
+@pytest.mark.parametrize("arguments", [{"frame_stack": None, "ground_truth": True}, {"setting": "video_hard"}])
+def test_gymnasium_s_own_checks_pass(arguments: dict[str, Any]) -> None:
+    env = make("walker_walk", size=16, **arguments)
+    check_env(env)
+    env.close()
+
+
+@pytest.mark.parametrize("size", [84, 160, 224])
+def test_the_spaces_say_what_comes(size: int) -> None:
+    for frames, shape in ((None, (size, size, 3)), (1, (3, size, size)), (3, (9, size, size))):
+        env = make("pendulum_swingup", size=size, frame_stack=frames)
+        observation, _ = env.reset()
+        assert env.observation_space == gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        assert env.observation_space.contains(observation)
+        assert env.action_space == gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        env.close()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_seeds_reproduce_to_the_pixel(setting: str) -> None:
+    def fresh(seed: int) -> Any:
+        return make("cheetah_run", setting=setting, size=24, seed=seed)
+
+    env = fresh(5)
+    first = pictures(env, 2)
+    second = pictures(env, 2)
+    assert (first != second).any()
+    np.testing.assert_array_equal(pictures(env, 2, seed=5), first)  # what was used becomes as new
+    np.testing.assert_array_equal(pictures(env, 2), second)
+    other = fresh(6)
+    assert (pictures(other, 2) != first).any()
+    np.testing.assert_array_equal(pictures(other, 2, seed=5), first)
+    env.close()
+    other.close()
+
+
+def test_a_seed_is_of_the_model_too() -> None:
+    # The springs of this task are drawn while it is loaded.
+    env, other = make("lqr_lqr_2_1", size=8, seed=1), make("lqr_lqr_2_1", size=8, seed=2)
+    other.reset(seed=1)
+    env.reset()
+    springs = [each.unwrapped.scene.simulation.model.jnt_stiffness for each in (env, other)]
+    np.testing.assert_array_equal(*springs)
+    assert springs[0].any()
+    env.close()
+    other.close()
+
+
+def test_rewards_of_a_repeated_action_are_summed() -> None:
+    once, thrice = (make("walker_walk", size=16, frame_stack=None, action_repeat=repeat) for repeat in (1, 3))
+    once.reset()
+    thrice.reset()
+    action = np.full(6, 0.5, np.float32)
+    for _ in range(2):
+        rewards = [once.step(action)[1] for _ in range(3)]
+        picture, reward, *_ = thrice.step(action)
+        assert reward == pytest.approx(sum(rewards), rel=1e-12)
+        assert reward > 0
+        np.testing.assert_array_equal(picture, once.render())
+    once.close()
+    thrice.close()
+
+
+def test_the_time_s_end_truncates_and_stops_the_repeats() -> None:
+    env = make("cartpole_balance", size=8, action_repeat=400)
+    env.reset()
+    ends = [env.step([0.0])[1:4] for _ in range(3)]
+    assert [end[1:] for end in ends] == [(False, False), (False, False), (False, True)]
+    assert env.unwrapped.scene.simulation.data.time == pytest.approx(10.0)  # 1,000 control steps, not 1,200
+    with pytest.raises(SamgError, match=r"cartpole_balance is in no episode: call reset\(\) first"):
+        env.unwrapped.step([0.0])
+    env.reset()
+    assert env.step([0.0])[3] is False
+    env.close()
+
+
+def test_what_the_task_ends_is_terminated() -> None:
+    env = make("lqr_lqr_2_1", size=8)
+    env.reset()
+    physics = env.unwrapped.scene.environment.physics
+    with physics.reset_context():
+        physics.data.qpos[:] = physics.data.qvel[:] = 0.0  # where the task wants to be
+    _, _, terminated, truncated, _ = env.step([0.0])
+    assert (terminated, truncated) == (True, False)
+    env.close()
+
+
+@pytest.mark.parametrize("task", ["quadruped_walk", "lqr_lqr_6_2"])
+def test_actions_reach_from_one_end_of_the_actuators_range_to_the_other(task: str) -> None:
+    env = make(task, size=8)
+    spec = env.unwrapped.scene.simulation.action_spec
+    limited = np.abs(spec.maximum) < 1e9
+    for action, end, free in ((-1.0, spec.minimum, -1.0), (1.0, spec.maximum, 1.0)):
+        env.reset()
+        env.step(np.full(spec.shape, action, np.float32))
+        control = env.unwrapped.scene.simulation.data.ctrl
+        np.testing.assert_allclose(control, np.where(limited, end, free), rtol=1e-6)
+    env.close()
+
+
+@pytest.mark.parametrize(("setting", "kinds"), [("video_easy", (KIND_SKY,)), ("video_hard", (KIND_SKY, KIND_FLOOR))])
+@pytest.mark.parametrize("task", ["walker_walk", "finger_spin"])
+def test_pictures_with_other_clips_differ_exactly_where_the_truth_says(
+    task: str, setting: str, kinds: tuple[int, ...]
+) -> None:
+    seen = []
+    for color in ((255, 0, 255), (0, 255, 0)):
+        clips = [Flat("flat", color)]
+        env = make(task, setting=setting, size=48, frame_stack=None, clips=clips, ground_truth=True)
+        env.reset()
+        picture, *_, info = env.step(np.ones(env.action_space.shape))
+        assert (info["mask"].dtype, info["mask"].shape) == (np.bool_, (48, 48))
+        behind = np.isin(env.unwrapped.scene.rendered.kind, kinds)
+        assert (picture[behind] == color).all()
+        seen.append((picture, info["mask"], behind))
+        env.close()
+    (first, mask, behind), (second, same, _) = seen
+    np.testing.assert_array_equal(mask, same)
+    np.testing.assert_array_equal((first != second).any(axis=-1), behind)
+    assert mask.any()
+    assert not (mask & behind).any()
+
+
+def test_a_mask_comes_along_only_where_it_is_asked_for() -> None:
+    env = make("pendulum_swingup", size=8)
+    assert env.reset()[1] == env.step([0.0])[4] == {}
+    env.close()
+
+
+def test_a_stack_has_the_latest_pictures_channels_first() -> None:
+    single, stacked = (make("pendulum_swingup", size=24, frame_stack=frames) for frames in (None, 3))
+    seen = [single.reset()[0].transpose(2, 0, 1)] * 3
+    np.testing.assert_array_equal(stacked.reset()[0], np.concatenate(seen))
+    for action in ([1.0], [-1.0], [1.0], [1.0]):
+        seen.append(single.step(action)[0].transpose(2, 0, 1))
+        observation = stacked.step(action)[0]
+        np.testing.assert_array_equal(observation, np.concatenate(seen[-3:]))
+    np.testing.assert_array_equal(stacked.render(), single.render())
+    np.testing.assert_array_equal(stacked.reset()[0][:3], stacked.render().transpose(2, 0, 1))
+    single.close()
+    stacked.close()
+
+
+def test_what_a_wrapper_makes_of_a_picture_can_be_stacked() -> None:
+    env = make("pendulum_swingup", size=24, frame_stack=None)
+    space = gymnasium.spaces.Box(0, 255, (24, 24, 1), np.uint8)
+    red = gymnasium.wrappers.TransformObservation(env, lambda picture: picture[..., :1], space)
+    stacked = stack(red, 2)
+    observation, _ = stacked.reset()
+    assert stacked.observation_space.shape == observation.shape == (2, 24, 24)
+    np.testing.assert_array_equal(observation[1], env.render()[..., 0])
+    stacked.close()
+
+
+def test_a_camera_has_a_number_and_a_name() -> None:
+    seen = []
+    for camera in (None, 0, 1, "side"):
+        env = make("walker_walk", size=24, camera=camera, frame_stack=None)
+        seen.append(env.reset()[0])
+        env.close()
+    default, first, second, named = seen
+    np.testing.assert_array_equal(default, named)
+    np.testing.assert_array_equal(default, first)
+    assert (first != second).any()
+
+
+def test_clips_come_from_a_folder(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [0, 80, 160])
+    env = make("walker_walk", setting="video_hard", size=(24, 32), frame_stack=None, clips=tmp_path)
+    shown = []
+    picture, _ = env.reset()
+    for _ in range(4):
+        scene = env.unwrapped.scene
+        shown.append(np.median(picture[scene.rendered.kind == KIND_SKY]))
+        picture, *_ = env.step(np.zeros(6))
+    assert scene.clip_name == "a"
+    np.testing.assert_allclose(shown, [0, 80, 160, 0], atol=6)
+    env.close()
+
+
+def test_a_broken_clip_is_named_and_the_environment_can_be_closed(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    env = make("walker_walk", setting="video_hard", size=8, clips=str(tmp_path))
+    with pytest.raises(MediaError, match=r"broken\.mp4 cannot be decoded"):
+        env.reset()
+    env.close()
+
+
+@pytest.mark.skipif(not DMCGB.is_dir(), reason="the benchmark's clips are not here")
+@pytest.mark.parametrize("setting", ["video_easy", "video_hard"])
+def test_the_benchmark_s_clips_work_as_they_are(setting: str) -> None:
+    env = make("walker_walk", setting=setting, clips=DMCGB / setting, ground_truth=True)
+    env.reset()
+    assert env.unwrapped.scene.clip_name.startswith("video")
+    first, second = (env.step(np.zeros(6))[0] for _ in range(2))
+    assert (first != second).mean() > 0.2
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"task": "walker_wok"}, "there is no task 'walker_wok': did you mean walker_"),
+        ({"setting": "video_hrad"}, "there is no setting 'video_hrad': did you mean video_hard"),
+        ({"camera": "sdie"}, "there is no camera 'sdie': did you mean side"),
+        ({"camera": 2}, "camera must be a whole number from 0 to 1, it is 2"),
+        ({"camera": -1}, "camera must be"),
+        ({"api": "gym"}, "there is no api 'gym': did you mean gymnasium"),
+        ({"frame_stack": 0}, "frame_stack must be a whole number at least 1, it is 0"),
+        ({"action_repeat": 0}, "action_repeat must be"),
+        ({"size": "84"}, "size must be a whole number"),
+        ({"seed": -1}, "seed must be"),
+        ({"clips": "nowhere"}, r"clips: no video file \(\.mp4, .*\) in the folder nowhere"),
+        ({"clips": []}, "clips is empty"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        make(**{"task": "walker_walk", **arguments})
+
+
+def test_clips_that_are_none_are_named() -> None:
+    with pytest.raises(InputTypeError, match="clips must be a folder of videos or a sequence of clips"):
+        make("walker_walk", clips=["a.mp4"])  # type: ignore[list-item]
+
+
+def test_only_pictures_of_environments_are_stacked() -> None:
+    with pytest.raises(InputTypeError, match="env must be an environment of gymnasium or dm_env, not str"):
+        stack("walker_walk", 3)
+    with pytest.raises(InputError, match=r"must be \(H, W, C\) uint8 pictures to be stacked, they are Box"):
+        stack(gymnasium.make("Pendulum-v1"), 3)
+    env = make("pendulum_swingup", size=8, frame_stack=None)
+    with pytest.raises(InputError, match="frames must be a whole number at least 1"):
+        stack(env, 0)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("action", "complaint"), [(np.zeros(5), r"shape \(5,\), this task takes \(6,\)"), ([np.nan] * 6, "not finite")]
+)
+def test_a_bad_action_is_refused_and_the_episode_goes_on(action: Any, complaint: str) -> None:
+    env = make("walker_walk", size=8, frame_stack=None)
+    env.reset()
+    with pytest.raises(InputError, match=complaint):
+        env.step(action)
+    assert env.step(np.zeros(6))[0].shape == (8, 8, 3)
+    env.close()
+
+
+def test_a_closed_environment_says_so() -> None:
+    env = make("walker_walk", size=8, frame_stack=None)
+    with pytest.raises(SamgError, match=r"call reset\(\) first"):
+        env.render()
+    env.reset()
+    env.close()
+    env.close()
+    for use in (env.reset, lambda: env.reset(seed=3), lambda: env.step(np.zeros(6))):
+        with pytest.raises(SamgError, match="walker_walk is closed"):
+            use()
+
+
+def test_several_run_together_as_a_vector() -> None:
+    vector = gymnasium.vector.SyncVectorEnv(
+        [lambda seed=seed: make("pendulum_swingup", size=16, seed=seed) for seed in (0, 1)]
+    )
+    observations, _ = vector.reset(seed=[4, 5])
+    assert observations.shape == (2, 9, 16, 16)
+    single = make("pendulum_swingup", size=16, seed=5)
+    np.testing.assert_array_equal(observations[1], single.reset()[0])
+    vector.step(vector.action_space.sample())
+    vector.close()
+    single.close()

@@ -1,0 +1,300 @@
+"""`MaskedPixels` and the official code's frame stack, on a cheap environment and on dm_control's."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("dm_env", reason="dm_env is not installed")
+pytest.importorskip("gymnasium", reason="gymnasium is not installed")  # pixel_envs speaks both
+
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dm_env
+import numpy as np
+from dm_env import specs
+from dm_env.test_utils import EnvironmentTestMixin
+from pixel_envs import FINGERPRINT, RED, SIZE, ColourFinder, SquaresDm, is_colour, squares, target_of
+from rendering_support import needs_rendering
+
+import samg_fast
+from samg_fast.envs.clip_pack import load_pack
+from samg_fast.errors import BundleError, InputError, InputTypeError, MediaError
+from samg_fast.media import write_image
+from samg_fast.wrappers.dm_env import FrameStackWithSAMG, MaskedPixels
+
+ACTION = np.zeros(1, np.float32)
+
+
+class Conformity(EnvironmentTestMixin):
+    """dm_env's own checks."""
+
+    def make_action_sequence(self) -> Iterator[Any]:
+        for _ in range(11):  # past two ends
+            yield self.make_action()
+
+
+class TestCompositeConforms(Conformity, unittest.TestCase):
+    def make_object_under_test(self) -> Any:
+        return MaskedPixels(SquaresDm(), ColourFinder(), target_of(RED))
+
+
+class TestMaskConforms(Conformity, unittest.TestCase):
+    def make_object_under_test(self) -> Any:
+        return MaskedPixels(SquaresDm(lead=(1,)), ColourFinder(), target_of(RED), mode="mask")
+
+
+class TestRgbmConforms(Conformity, unittest.TestCase):
+    def make_object_under_test(self) -> Any:
+        reference = squares(0), is_colour(squares(0), RED)
+        return MaskedPixels(SquaresDm(), ColourFinder(), reference=reference, mode="rgbm", threshold=0.95, lost="hold")
+
+
+@pytest.mark.parametrize("lead", [(), (1,)])
+def test_only_the_pixels_change(lead: tuple[int, ...]) -> None:
+    inside = SquaresDm(lead=lead)
+    bare, env = SquaresDm(lead=lead), MaskedPixels(inside, ColourFinder(), target_of(RED))
+    for t in range(12):
+        expected, got = (bare.reset(), env.reset()) if t == 7 else (bare.step(ACTION), env.step(ACTION))
+        assert got[:3] == expected[:3]
+        assert got.observation["time"] == expected.observation["time"]
+        assert type(got.observation) is type(expected.observation)
+        frame = expected.observation["pixels"]
+        assert np.array_equal(got.observation["pixels"], frame * is_colour(frame, RED)[..., None])
+        assert np.array_equal(inside.shown[-1].reshape(frame.shape), frame)  # the environment's own picture is whole
+
+
+def test_everything_else_is_the_environment_s() -> None:
+    inside = SquaresDm()
+    env = MaskedPixels(inside, ColourFinder(), target_of(RED), mode="rgbm")
+    assert env.greet() == "hello"
+    assert env.length == 4
+    assert env.action_spec() == inside.action_spec()
+    assert env.reward_spec().name == "progress"
+    assert env.discount_spec().name == "patience"
+    assert env.observation_spec()["time"] == inside.observation_spec()["time"]
+    assert env.observation_spec()["pixels"] == specs.BoundedArray((SIZE, SIZE, 4), np.uint8, 0, 255, "picture")
+    assert inside.observation_spec()["pixels"].shape == (SIZE, SIZE, 3)
+    with pytest.raises(AttributeError, match="curtsy"):
+        env.curtsy()
+    with env:
+        pass
+    assert inside.closed == 1
+
+
+def test_what_was_found_can_be_read() -> None:
+    env = MaskedPixels(SquaresDm(), ColourFinder([0.7]), reference=(squares(0), is_colour(squares(0), RED)))
+    assert (env.segmentation, env.target) == (None, None)
+    env.reset()
+    assert env.segmentation.score == 0.7
+    assert env.target.bundle == "colours"
+
+
+def test_an_observation_may_be_the_picture_itself() -> None:
+    class Bare(SquaresDm):
+        def _observation(self) -> Any:
+            return super()._observation()["pixels"]
+
+    inside = Bare(spec=specs.BoundedArray((SIZE, SIZE, 3), np.uint8, 0, 255))
+    env = MaskedPixels(inside, ColourFinder(), target_of(RED), pixels_key=None, mode="mask")
+    env.observation_spec().validate(env.reset().observation)
+
+
+def test_one_frame_is_segmented_for_every_step_of_the_agent() -> None:
+    class ActionRepeat(SquaresDm):
+        def step(self, action: Any) -> dm_env.TimeStep:
+            super().step(action)
+            return super().step(action)
+
+    segmenter = ColourFinder()
+    env = MaskedPixels(ActionRepeat(length=100), segmenter, target_of(RED))
+    env.reset()
+    for _ in range(5):
+        env.step(ACTION)
+    assert segmenter.batches == [1] * 6
+
+
+@pytest.mark.parametrize("first", ["reset", "step"])
+def test_no_mask_is_held_beyond_its_episode(first: str) -> None:
+    sure = [0.9, 0.9, 0.1, 0.9, 0.9, 0.1]  # lost in the middle of an episode, and when the next one starts
+    env = MaskedPixels(SquaresDm(), ColourFinder(sure), target_of(RED), mode="mask", threshold=0.5, lost="hold")
+    env.reset()
+    shown = [env.step(ACTION).observation["pixels"] for _ in range(4)]
+    assert np.array_equal(shown[0], shown[1])
+    begun = env.reset() if first == "reset" else env.step(ACTION)
+    assert begun.first()
+    assert not begun.observation["pixels"].any()
+
+
+@pytest.mark.parametrize("where", ["environment", "segmenter"])
+def test_after_an_error_the_environment_can_be_closed(where: str) -> None:
+    inside, segmenter = SquaresDm(), ColourFinder(iter([0.9]))
+    env = MaskedPixels(inside, segmenter, target_of(RED))
+    env.reset()
+    if where == "environment":
+        inside._t = "broken"
+    with pytest.raises((TypeError, StopIteration)):
+        env.step(ACTION)
+    env.close()
+    assert inside.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("inside", "arguments", "error", "sentence"),
+    [
+        (SquaresDm(), {"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', 'time', not 'camera'"),
+        (SquaresDm(), {"pixels_key": "time"}, InputTypeError, r"observation\['time'\] must be uint8 RGB"),
+        (SquaresDm(lead=(2,)), {}, InputError, r"one picture at a time, .*, not \(2, 24, 24, 3\)"),
+        (SquaresDm(), {"target": target_of(RED, "0" * 64)}, BundleError, "identify it again"),
+        (SquaresDm(), {"mode": "grey"}, InputError, "mode must be"),
+    ],
+)
+def test_bad_arguments_get_a_sentence(
+    inside: Any, arguments: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        MaskedPixels(inside, ColourFinder(), **{"target": target_of(RED), **arguments})
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[samg_fast.Segmenter]:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    with samg_fast.load("tiny", backend="openvino", threads=1) as segmenter:
+        yield segmenter
+
+
+@needs_rendering
+def test_a_dm_control_task_shows_its_robot_alone(tiny: samg_fast.Segmenter) -> None:
+    from dm_control import suite
+    from dm_control.suite.wrappers import pixels
+
+    walker = load_pack().tasks["walker_walk"]
+    inside = pixels.Wrapper(
+        suite.load("walker", "walk", task_kwargs={"random": 1}),
+        pixels_only=False,
+        render_kwargs={"height": 84, "width": 84, "camera_id": 0},
+    )
+    with MaskedPixels(inside, tiny, reference=(walker.reference, walker.reference_mask)) as env:
+        assert env.physics is inside.physics
+        random = np.random.default_rng(0)
+        step = env.reset()
+        for _ in range(4):
+            assert set(step.observation) == set(inside.observation_spec())
+            assert np.array_equal(step.observation["pixels"], env.segmentation.masked)
+            assert 100 < env.segmentation.mask.sum() < 2500
+            step = env.step(random.uniform(-1, 1, 6))
+
+
+def official_config(folder: Path, **changed: Any) -> Any:
+    """Write what the official script reads: pictures of the walker, and where they lie."""
+    walker = load_pack().tasks["walker_walk"]
+    masked = walker.reference * walker.reference_mask[..., None]
+    part = masked.copy()
+    part[40:] = 0
+    files = {"original_image": walker.reference, "masked_image": masked, "part": part}
+    for name, picture in files.items():
+        write_image(folder / f"{name}.png", picture)
+    y, x = np.argwhere(walker.reference_mask)[20]
+    config = {
+        "original_image": str(folder / "original_image.png"),
+        "masked_image": str(folder / "masked_image.png"),
+        "extra_points_list": [[int(x), int(y)]],
+        "extra_masked_images_list": [str(folder / "part.png")],
+    }
+    return SimpleNamespace(**{**config, **changed})
+
+
+class Walking(SquaresDm):
+    """Shows the frames of a rendered episode."""
+
+    def __init__(self, **arguments: Any) -> None:
+        pixels = specs.Array((84, 84, 3), np.uint8, "pixels")
+        super().__init__(spec={"pixels": pixels}, **arguments)
+        self.frames, _ = load_pack().tasks["walker_walk"].settings["video_easy"]
+
+    def _observation(self) -> Any:
+        return {"pixels": self.frames[self._t]}
+
+
+def test_the_official_stack_is_what_the_official_script_expects(tiny: samg_fast.Segmenter, tmp_path: Path) -> None:
+    config = official_config(tmp_path)
+    env = FrameStackWithSAMG(Walking(), 3, "pixels", config, segmenter=tiny)
+    image, masked, part = (samg_fast.media.read_image(tmp_path / f"{name}.png") for name in _FILES)
+    target = tiny.identify_masked_picture(image, masked, config.extra_points_list, [part])
+    target = tiny.adapt(target, image, masked[..., 0] > 0)
+    assert np.array_equal(env.target.mask_weights, target.mask_weights)
+    frames = [tiny.segment(frame, target).masked.transpose(2, 0, 1) for frame in Walking().frames[:5]]
+
+    assert env.observation_spec() == specs.BoundedArray((9, 84, 84), np.uint8, 0, 255, "observation")
+    assert np.array_equal(env.reset().observation, np.concatenate(frames[:1] * 3))
+    for t in range(1, 5):
+        step = env.step(ACTION)
+        expected = np.concatenate([frames[max(k, 0)] for k in (t - 2, t - 1, t)])
+        assert np.array_equal(step.observation, expected)
+    assert step.last()
+    again = env.step(ACTION)  # a new episode, with nothing of the one before
+    assert again.first()
+    assert np.array_equal(again.observation, np.concatenate(frames[:1] * 3))
+
+
+_FILES = ("original_image", "masked_image", "part")
+
+
+class TestStackConforms(Conformity, unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _config(self, tmp_path: Path) -> None:
+        pytest.importorskip("openvino", reason="openvino is not installed")
+        self.config = official_config(tmp_path)
+
+    def make_object_under_test(self) -> Any:
+        return FrameStackWithSAMG(Walking(), 2, handmade_4_SAM=self.config)
+
+
+def test_a_bundle_opened_by_name_is_closed_with_the_environment(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    inside = Walking()
+    env = FrameStackWithSAMG(inside, 1, "pixels", official_config(tmp_path))
+    env.reset()
+    assert env.greet() == "hello"
+    env.close()
+    assert inside.closed == 1
+    with pytest.raises(samg_fast.BackendError):
+        env.reset()
+
+
+def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_path: Path) -> None:
+    FrameStackWithSAMG(Walking(), 1, "pixels", official_config(tmp_path), segmenter=tiny).close()
+    tiny.identify(squares(0), is_colour(squares(0), RED))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "sentence"),
+    [
+        ({"num_frames": 0}, InputError, "num_frames must be at least 1, not 0"),
+        ({"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', not 'camera'"),
+        (
+            {"handmade_4_SAM": None},
+            InputError,
+            "handmade_4_SAM must have the attributes original_image, .*NoneType has",
+        ),
+        ({"handmade_4_SAM": {"masked_image": "no.png"}}, MediaError, "no.png"),
+        ({"handmade_4_SAM": {"extra_points_list": [[200, 3]]}}, InputError, r"points has \(200, 3\)"),
+    ],
+)
+def test_a_bad_official_config_gets_a_sentence(
+    tiny: samg_fast.Segmenter, tmp_path: Path, changed: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    arguments: dict[str, Any] = {"num_frames": 3, "pixels_key": "pixels", "handmade_4_SAM": {}, **changed}
+    given = arguments["handmade_4_SAM"]
+    arguments["handmade_4_SAM"] = None if given is None else official_config(tmp_path, **given)
+    with pytest.raises(error, match=sentence):
+        FrameStackWithSAMG(Walking(), segmenter=tiny, **arguments)
+
+
+def test_the_stand_in_is_no_other_bundle_s(tiny: samg_fast.Segmenter) -> None:
+    assert tiny.bundle.fingerprint != FINGERPRINT
+    with pytest.raises(BundleError, match="this segmenter runs tiny"):
+        MaskedPixels(SquaresDm(), tiny, target_of(RED))

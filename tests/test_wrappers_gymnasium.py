@@ -1,0 +1,273 @@
+"""`MaskedObservation` of gymnasium's environments, and what learns on top of it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+pytest.importorskip("dm_env", reason="dm_env is not installed")  # pixel_envs speaks both
+
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.env_checker import check_env
+from pixel_envs import RED, SIZE, ColourFinder, SquaresDm, SquaresGym, is_colour, squares, target_of
+
+import samg_fast
+from samg_fast.errors import BundleError, InputError, InputTypeError
+from samg_fast.wrappers.gymnasium import MaskedObservation
+
+ACTION = np.zeros(1, np.float32)
+MODES = {"composite": 3, "mask": 1, "rgbm": 4}
+
+
+@pytest.fixture(scope="module")
+def registered() -> Iterator[str]:
+    """Register the squares, so that gymnasium can make them again."""
+    name = "Squares-v0"
+    gymnasium.register(name, SquaresGym, max_episode_steps=50)
+    yield name
+    gymnasium.registry.pop(name)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[samg_fast.Segmenter]:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    with samg_fast.load("tiny", backend="openvino", threads=1) as segmenter:
+        yield segmenter
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: on a busy machine its threads wait for one another at every layer."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def check(env: gymnasium.Env[Any, Any]) -> None:
+    """Run gymnasium's checks, whose warnings are errors but for the one every wrapper gets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*is different from the unwrapped version")
+        warnings.filterwarnings("ignore", message=".*does not have a spec|.*not having a spec")
+        check_env(env)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("key", [None, "rgb"])
+def test_gymnasium_s_checks_pass(mode: Any, key: str | None) -> None:
+    check(MaskedObservation(SquaresGym(key=key), ColourFinder(), target_of(RED), pixels_key=key, mode=mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gymnasium_s_checks_pass_where_it_can_make_the_environment_again(mode: Any, registered: str) -> None:
+    inside = gymnasium.make(registered, render_mode="rgb_array")
+    reference = squares(0), is_colour(squares(0), RED)
+    check(MaskedObservation(inside, ColourFinder(), reference=reference, mode=mode, threshold=0.5, lost="hold"))
+
+
+def test_a_spec_makes_the_whole_stack_again(registered: str) -> None:
+    segmenter, target = ColourFinder(), target_of(RED)
+    env = MaskedObservation(gymnasium.make(registered), segmenter, target, mode="mask")
+    env = gymnasium.wrappers.FrameStackObservation(env, 3)
+    again = gymnasium.make(env.spec)
+    assert again.observation_space == env.observation_space
+    again.reset(seed=0)
+    again.step(ACTION)
+    assert segmenter.batches == [1, 1]  # the very segmenter, not a copy
+    again.close()
+
+
+@pytest.mark.parametrize(("mode", "channels"), MODES.items())
+@pytest.mark.parametrize("key", [None, "rgb"])
+def test_only_the_pictures_change(mode: Any, channels: int, key: str | None) -> None:
+    bare, inside = SquaresGym(key=key), SquaresGym(key=key)
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED), pixels_key=key, mode=mode)
+    outputs = [(bare.reset(seed=3), env.reset(seed=3))]
+    outputs += [(bare.step(ACTION), env.step(ACTION)) for _ in range(4)]
+    for expected, got in outputs:
+        assert got[1:] == expected[1:]
+        assert got[0] in env.observation_space
+        (frame, picture) = (expected[0], got[0]) if key is None else (expected[0][key], got[0][key])
+        assert picture.shape == (SIZE, SIZE, channels)
+        shown = frame * is_colour(frame, RED)[..., None]
+        assert np.array_equal(
+            picture[..., :3] if mode != "mask" else picture,
+            {"composite": shown, "mask": 255 * is_colour(frame, RED)[..., None], "rgbm": frame}[mode],
+        )
+        if key is not None:
+            assert np.array_equal(got[0]["time"], expected[0]["time"])
+    assert np.array_equal(inside.picture, bare.picture)  # the environment's own picture is whole
+    assert inside.observation_space == bare.observation_space
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_truncation_stays_truncation(terminates: bool) -> None:
+    env = MaskedObservation(SquaresGym(length=2, terminates=terminates), ColourFinder(), target_of(RED))
+    env.reset()
+    assert env.step(ACTION)[1:4] == (1.0, False, False)
+    assert env.step(ACTION)[1:4] == (2.0, terminates, not terminates)
+
+
+def test_everything_else_is_the_environment_s() -> None:
+    inside = SquaresGym(render_mode="rgb_array")
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED))
+    assert env.greet() == "hello"
+    assert env.get_wrapper_attr("gravity") == env.gravity == 9.81
+    assert env.render_mode == "rgb_array"
+    assert env.action_space is inside.action_space
+    env.set_wrapper_attr("gravity", 1.62)
+    assert (inside.gravity, env.gravity) == (1.62, 1.62)
+    env.reset(seed=1)
+    assert np.array_equal(env.render(), inside.picture)
+    with pytest.raises(AttributeError, match="_secret"):
+        _ = env._secret
+    env.close()
+    assert inside.closed == 1
+
+
+def test_what_was_found_can_be_read() -> None:
+    env = MaskedObservation(SquaresGym(), ColourFinder([0.7]), reference=(squares(0), is_colour(squares(0), RED)))
+    assert (env.segmentation, env.target) == (None, None)
+    env.reset()
+    assert env.segmentation.score == 0.7
+    assert env.target.bundle == "colours"
+
+
+def test_no_mask_is_held_beyond_its_episode() -> None:
+    finder = ColourFinder([0.9, 0.1, 0.1])
+    env = MaskedObservation(SquaresGym(), finder, target_of(RED), mode="mask", threshold=0.5, lost="hold")
+    first, _ = env.reset()
+    held = env.step(ACTION)[0]
+    assert first.any()
+    assert np.array_equal(first, held)
+    assert not env.reset()[0].any()
+
+
+@pytest.mark.parametrize("where", ["environment", "segmenter"])
+def test_after_an_error_the_environment_can_be_closed(where: str) -> None:
+    inside = SquaresGym()
+    env = MaskedObservation(inside, ColourFinder(iter([0.9])), target_of(RED))
+    env.reset()
+    if where == "environment":
+        inside._t = "broken"
+    with pytest.raises((TypeError, StopIteration)):
+        env.step(ACTION)
+    env.close()
+    assert inside.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("inside", "arguments", "error", "sentence"),
+    [
+        (SquaresDm(), {}, InputTypeError, "env must be a gymnasium.Env, not SquaresDm"),
+        (SquaresGym(key="rgb"), {}, InputError, r"pixels_key must be one of the observation's 'rgb', 'time', not None"),
+        (SquaresGym(key="rgb"), {"pixels_key": "time"}, InputTypeError, r"\['time'\] must be uint8 RGB .* not float32"),
+        (SquaresGym(), {"pixels_key": "rgb"}, InputError, "must be None where the observation is one array"),
+        (SquaresGym(), {"target": target_of(RED, "0" * 64)}, BundleError, "target was made with bundle"),
+        (SquaresGym(), {"target": None}, InputError, "target or reference must be given"),
+        (
+            gymnasium.wrappers.FrameStackObservation(SquaresGym(), 3),
+            {},
+            InputError,
+            r"one picture at a time, \(H, W, 3\), not \(3, 24, 24, 3\)",
+        ),
+    ],
+)
+def test_bad_arguments_get_a_sentence(
+    inside: Any, arguments: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        MaskedObservation(inside, ColourFinder(), **{"target": target_of(RED), **arguments})
+
+
+def test_an_observation_that_breaks_its_promise_gets_a_sentence() -> None:
+    class Floats(SquaresGym):
+        def _observation(self) -> Any:
+            return super()._observation() / 255
+
+    env = MaskedObservation(Floats(), ColourFinder(), target_of(RED))
+    with pytest.raises(InputTypeError, match=r"observation must be uint8 RGB of shape \(24, 24, 3\), not float64"):
+        env.reset()
+    env.close()
+
+
+def test_memory_does_not_grow() -> None:
+    segmenter = ColourFinder()
+    env = MaskedObservation(SquaresGym(length=50), segmenter, target_of(RED), mode="rgbm", threshold=0.5, lost="hold")
+
+    def walk(steps: int) -> None:
+        segmenter.batches.clear()
+        env.reset(seed=0)
+        for _ in range(steps):
+            *_, truncated, _ = env.step(ACTION)
+            if truncated:
+                env.reset()
+
+    walk(50)
+    tracemalloc.start()
+    try:
+        walk(50)
+        before, _ = tracemalloc.get_traced_memory()
+        walk(3000)
+        segmenter.batches.clear()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 3 * SIZE * SIZE  # less than a single frame
+
+
+def large(t: int) -> Any:
+    """Draw the squares twice as large: the CNN of stable-baselines3 asks for 36 pixels at least."""
+    return np.kron(squares(t), np.ones((2, 2, 1), np.uint8))
+
+
+def learnable(tiny: samg_fast.Segmenter) -> MaskedObservation:
+    """Wrap large squares as a learner would, with real masks."""
+    box = gymnasium.spaces.Box(0, 255, (2 * SIZE, 2 * SIZE, 3), np.uint8)
+    inside = gymnasium.wrappers.TransformObservation(
+        SquaresGym(length=25), lambda picture: np.kron(picture, np.ones((2, 2, 1), np.uint8)), box
+    )
+    return MaskedObservation(inside, tiny, reference=(large(0), is_colour(large(0), RED)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_stable_baselines3_learns_on_top(tiny: samg_fast.Segmenter) -> None:
+    pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+
+    env = Monitor(learnable(tiny))
+    check_for_sb3(env)
+    model = PPO("CnnPolicy", env, n_steps=100, batch_size=50, n_epochs=1, seed=0, device="cpu")
+    model.learn(300)
+    assert model.num_timesteps == 300
+    assert env.get_total_steps() >= 300
+    mean, _ = evaluate_policy(model, env, n_eval_episodes=1)
+    assert mean == sum(range(1, 26))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_torchrl_runs_on_top(tiny: samg_fast.Segmenter) -> None:
+    pytest.importorskip("torchrl", reason="torchrl is not installed")
+    from torchrl.envs import GymWrapper
+    from torchrl.envs.utils import check_env_specs
+
+    env = GymWrapper(learnable(tiny), device="cpu")
+    check_env_specs(env)
+    roll = env.rollout(200, break_when_any_done=False)
+    assert roll["pixels"].shape == (200, 2 * SIZE, 2 * SIZE, 3)
+    assert int(roll["next", "truncated"].sum()) == 8
+    assert int(roll["next", "terminated"].sum()) == 0
+    env.close()
