@@ -263,7 +263,7 @@ class Segmenter:
         BundleError
             The target was made with another bundle.
         """
-        self._check_target("target", target)
+        self.check_target(target)
         if is_on_gpu(frame):
             return self._segment_on_gpu("frame", frame, [target], trace, stream)[0]
         frame = check_frame("frame", frame)
@@ -322,7 +322,7 @@ class Segmenter:
         if len(targets) != count:
             raise InputError(f"target must be one Target or {count} of them, one for each frame, not {len(targets)}")
         for index, each in enumerate(targets):
-            self._check_target(f"target[{index}]", each)
+            self.check_target(each, f"target[{index}]")
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
         most = self._networks.most or count
@@ -359,12 +359,46 @@ class Segmenter:
         BundleError
             The target was made with another bundle.
         """
-        self._check_target("target", target)
+        self.check_target(target)
         image = check_frame("image", image)
         mask = check_mask("mask", mask, image.shape)
         maps = self._networks.encode(image[None], Stopwatch())
         logits = [first_logits(self._networks, maps, each) for each in jittered(target, seed=seed)]
         return replace(target, mask_weights=fit_mask_weights(np.stack(logits), mask))
+
+    def check_target(self, target: object, name: str = "target") -> None:
+        """Refuse what this segmenter cannot find, before the first frame; `segment` does so at every frame.
+
+        Parameters
+        ----------
+        target : object
+            What should be a `Target` made with this bundle.
+        name : str
+            What to call it in the error.
+
+        Raises
+        ------
+        InputTypeError, InputError
+            It is no `Target`, or has more parts than the bundle has slots for.
+        BundleError
+            It was made with another bundle.
+        """
+        if not isinstance(target, Target):
+            raise InputTypeError(f"{name} must be a samg_fast.Target, not {type(target).__name__}")
+        if target.fingerprint != self.bundle.fingerprint:
+            which = (
+                f"bundle {target.bundle}"
+                if target.bundle != self.bundle.name
+                else f"another version of bundle {target.bundle}"
+            )
+            raise BundleError(
+                f"{name} was made with {which}, this segmenter runs {self.bundle.name}: identify it again"
+            )
+        if target.parts > self.bundle.manifest.most_parts:
+            most = self.bundle.manifest.most_parts
+            raise InputError(
+                f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
+            )
 
     def describe(self) -> str:
         """Say in one line what runs where."""
@@ -403,24 +437,6 @@ class Segmenter:
         if most is not None and checked.shape[0] > most:
             raise InputError(f"{name} must be at most {most} in a GPU's memory, as the networks take no more at once")
         return self._on_gpu.segment_on_gpu(checked, targets, stream)
-
-    def _check_target(self, name: str, target: object) -> None:
-        if not isinstance(target, Target):
-            raise InputTypeError(f"{name} must be a samg_fast.Target, not {type(target).__name__}")
-        if target.fingerprint != self.bundle.fingerprint:
-            which = (
-                f"bundle {target.bundle}"
-                if target.bundle != self.bundle.name
-                else f"another version of bundle {target.bundle}"
-            )
-            raise BundleError(
-                f"{name} was made with {which}, this segmenter runs {self.bundle.name}: identify it again"
-            )
-        if target.parts > self.bundle.manifest.most_parts:
-            most = self.bundle.manifest.most_parts
-            raise InputError(
-                f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
-            )
 
 
 def _gpu_frames(bundle: Bundle, networks: Networks, backend: GpuBackend) -> GpuFrames:

@@ -158,9 +158,23 @@ def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest)
     np.testing.assert_allclose(run(np.concatenate([first, second])), np.concatenate(wanted), atol=1e-6)
 
 
-def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
-    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
-    images = np.random.default_rng(0).standard_normal((4, 1, 3, 64, 64)).astype(np.float32)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_batch_has_all_threads(backend: str, bundle_folder: Path, manifest: Manifest, threads: int) -> None:
+    """However many pictures each thread gets, if any, it is the same as one by one, also from an array used again."""
+    network = choose(backend, "auto", threads, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    images = np.random.default_rng(0).standard_normal((7, 3, 64, 64)).astype(np.float32)
+    wanted = np.concatenate([network(image=image[None])["embedding"].copy() for image in images])
+    for count in (7, 4, 2, 7):
+        batch = images[:count].copy()
+        np.testing.assert_allclose(network(image=batch)["embedding"], wanted[:count], atol=1e-6)
+        batch[:] = images[-count:]
+        np.testing.assert_allclose(network(image=batch)["embedding"], wanted[-count:], atol=1e-6)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest, pictures: int) -> None:
+    network = choose(backend, "auto", pictures, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    images = np.random.default_rng(0).standard_normal((4, pictures, 3, 64, 64)).astype(np.float32)
     wanted = [network(image=image)["embedding"].copy() for image in images]
     wrong: list[int] = []
 

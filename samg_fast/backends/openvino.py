@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from samg_fast.backends import BackendStatus, Options
 from samg_fast.bundle import Bundle
+from samg_fast.device import available_threads
 from samg_fast.errors import BackendError
 
 __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
@@ -43,6 +46,9 @@ def status(name: str, device: str) -> BackendStatus:  # noqa: ARG001 (it has one
 class OpenVinoBackend:
     """OpenVINO on the CPU, tuned for the latency of one call.
 
+    One picture has all threads; of several, each thread has its share, as work is shared out better so than inside
+    a layer.
+
     Parameters
     ----------
     precision : {"fp32", "fp16", "bf16", "int8"}
@@ -59,7 +65,6 @@ class OpenVinoBackend:
         self.threads = threads
         self._core = ov.Core()
         self._config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
             # A thread bound to a core waits for whatever else runs there: the simulator, the learner, another worker.
             "ENABLE_CPU_PINNING": False,
         }
@@ -86,7 +91,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
         config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision or self.precision]}
-        return OpenVinoNetwork(self._core, model, config, Path(path).name)
+        return OpenVinoNetwork(self._core, model, config, self.threads or available_threads(), Path(path).name)
 
 
 class OpenVinoNetwork:
@@ -94,12 +99,23 @@ class OpenVinoNetwork:
 
     It is compiled anew, with every shape fixed, for each set of input shapes it meets (so for each batch size), and
     each thread has its own inference requests. Both are kept.
+
+    Parameters
+    ----------
+    core, model : openvino.Core, openvino.Model
+    config : dict
+        Properties for compiling.
+    threads : int
+        The most parts that a batch is divided into.
+    name : str
+        What errors call it.
     """
 
-    def __init__(self, core: Any, model: Any, config: dict[str, Any], name: str) -> None:
-        self._core, self._model, self._config, self._name = core, model, config, name
+    def __init__(self, core: Any, model: Any, config: dict[str, Any], threads: int, name: str) -> None:
+        self._core, self._model, self._config, self._threads, self._name = core, model, config, threads, name
         self._inputs = {port.get_any_name() for port in model.inputs}
-        self._compiled: dict[_Shapes, Any] = {}
+        self._divisible = all(port.get_partial_shape()[0].is_dynamic for port in model.inputs)
+        self._compiled: dict[tuple[_Shapes, int], Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -109,7 +125,7 @@ class OpenVinoNetwork:
         Outputs last until this thread's next call with the same shapes.
         """
         shapes = tuple((name, array.shape) for name, array in inputs.items())
-        requests: dict[_Shapes, _Request] | None = getattr(self._local, "requests", None)
+        requests: dict[_Shapes, _Requests] | None = getattr(self._local, "requests", None)
         if requests is None:
             requests = self._local.requests = {}
         if inputs.keys() != self._inputs:
@@ -117,29 +133,46 @@ class OpenVinoNetwork:
                 f"openvino cannot run {self._name}: its inputs are {sorted(self._inputs)}, not {sorted(inputs)}"
             )
         try:
-            request = requests.get(shapes)
-            if request is None:
-                request = requests[shapes] = _Request(self._compile(shapes))
-            return request(inputs)
+            if shapes not in requests:
+                requests[shapes] = self._requests(shapes)
+            return requests[shapes](inputs)
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run {self._name}: {_line(error)}") from error
 
-    def _compile(self, shapes: _Shapes) -> Any:
+    def _requests(self, shapes: _Shapes) -> _Requests:
+        """Divide a batch into one part for each thread, as far as there are pictures."""
+        batch = shapes[0][1][0]
+        streams = max(1, min(batch, self._threads)) if self._divisible else 1
+        bounds = [batch * index // streams for index in range(streams + 1)]
+        parts = [slice(first, end) for first, end in pairwise(bounds)]
+        return _Requests([(part, self._compile(_first(shapes, part.stop - part.start), streams)) for part in parts])
+
+    def _compile(self, shapes: _Shapes, streams: int) -> Any:
         with self._lock:
-            if shapes not in self._compiled:
+            if (shapes, streams) not in self._compiled:
                 model = self._model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes})
-                self._compiled[shapes] = self._core.compile_model(model, "CPU", self._config)
-            return self._compiled[shapes]
+                hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+                self._compiled[shapes, streams] = self._core.compile_model(model, "CPU", {**self._config, **hint})
+            return self._compiled[shapes, streams]
 
 
-class _Request:
-    """One thread's inference request: arrays are bound to it without a copy, and again only when they change."""
+class _Requests:
+    """One thread's inference requests for one batch, side by side on parts of it.
 
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._outputs = [(sorted(port.get_names()), port) for port in compiled.outputs]
+    Arrays are bound to them without a copy, and again only when they change.
+    """
+
+    def __init__(self, parts: list[tuple[slice, Any]]) -> None:
+        self._requests = [(part, compiled.create_infer_request()) for part, compiled in parts]
         self._bound: dict[str, NDArray[Any]] = {}
+        self._outputs: dict[str, NDArray[Any]] = {}
+        batch, compiled = parts[-1][0].stop, parts[0][1]
+        for port in compiled.outputs:
+            output = np.empty((batch, *list(port.shape)[1:]), np.float32)
+            for part, request in self._requests:
+                request.set_tensor(port, ov.Tensor(output[part], shared_memory=True))
+            self._outputs |= dict.fromkeys(port.get_names(), output)
 
     def __call__(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name, array in inputs.items():
@@ -147,10 +180,22 @@ class _Request:
                 # Keeps the caller's array itself, so that the next call knows it; a strided one is copied anew each
                 # time.
                 dense = np.ascontiguousarray(array, np.float32)
-                self._request.set_tensor(name, ov.Tensor(dense, shared_memory=True))
+                for part, request in self._requests:
+                    request.set_tensor(name, ov.Tensor(dense[part], shared_memory=True))
                 self._bound[name] = dense
-        self._request.infer()
-        return {name: self._request.get_tensor(port).data for names, port in self._outputs for name in names}
+        if len(self._requests) == 1:
+            self._requests[0][1].infer()
+        else:
+            with ExitStack() as stack:  # waits for all of them, even if one fails
+                for _, request in self._requests:
+                    request.start_async()
+                    stack.callback(request.wait)
+        return self._outputs.copy()
+
+
+def _first(shapes: _Shapes, count: int) -> _Shapes:
+    """Return the shapes of so many pictures."""
+    return tuple((name, (count, *shape[1:])) for name, shape in shapes)
 
 
 def _line(error: BaseException) -> str:
