@@ -6,6 +6,10 @@
 >>> observation = segmenter.segment(frame, target).masked
 """
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from samg_fast.errors import (
     BackendError,
     BundleError,
@@ -39,7 +43,21 @@ __all__ = [
     "Target",
     "Trace",
     "bundles",
+    "control",
+    "envs",
     "load",
+    "wrappers",
 ]
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from samg_fast import control, envs, wrappers
+else:
+    _ON_DEMAND = ("control", "envs", "wrappers")
+
+    def __getattr__(name: str) -> ModuleType:
+        """Import the rooms around the segmenter when they are first named, as their libraries are extras."""
+        if name in _ON_DEMAND:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

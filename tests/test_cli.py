@@ -26,7 +26,7 @@ from samg_fast.gpus import Gpu, Gpus
 from samg_fast.media import write_image
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("doctor", "models", "identify", "segment", "demo")
+COMMANDS = ("doctor", "models", "identify", "segment", "demo", "control")
 
 
 @pytest.fixture
