@@ -16,8 +16,8 @@ from rendering_support import needs_rendering
 from samg_fast.envs.dmc import FIRST_PROCEDURAL_SEED, LiveTask, reference
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY, SceneRenderer
 from samg_fast.envs.settings import SETTINGS, Colors
-from samg_fast.envs.tasks import EIGHT, UNSEEN
-from samg_fast.errors import InputError, SamgError
+from samg_fast.envs.tasks import EIGHT, UNSEEN, Task
+from samg_fast.errors import InputError, InputTypeError, SamgError
 
 pytestmark = needs_rendering
 
@@ -40,9 +40,8 @@ def frames(live: LiveTask, steps: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_seeds_reproduce_to_the_pixel(setting: str) -> None:
-    first = frames(LiveTask("cheetah_run", setting, 32, seed=3), 3)
-    np.testing.assert_array_equal(first, frames(LiveTask("cheetah_run", setting, 32, seed=3), 3))
-    assert (first != frames(LiveTask("cheetah_run", setting, 32, seed=4), 3)).any()
+    first, second = (frames(LiveTask("pendulum_swingup", setting, 32, seed=3), 3) for _ in range(2))
+    np.testing.assert_array_equal(second, first)
 
 
 def test_every_setting_shows_the_same_motion() -> None:
@@ -59,8 +58,8 @@ def test_every_setting_shows_the_same_motion() -> None:
 
 @pytest.mark.parametrize("name", EIGHT + UNSEEN)
 def test_a_reference_shows_its_target(name: str) -> None:
-    image, mask = reference(name, (48, 64))
-    assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((48, 64, 3), np.uint8, (48, 64), np.bool_)
+    image, mask = reference(name, (36, 48))
+    assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((36, 48, 3), np.uint8, (36, 48), np.bool_)
     assert 4 <= np.count_nonzero(mask) < mask.size / 2
 
 
@@ -158,7 +157,9 @@ def test_a_new_terrain_is_seen() -> None:
         shown = live.clean
         physics = live.environment.physics
         with SceneRenderer(physics.model.ptr, (48, 48)) as fresh:
-            np.testing.assert_array_equal(fresh.render(physics.data.ptr, live.task.camera).rgb, shown)
+            rendered = fresh.render(physics.data.ptr, live.task.camera)
+        np.testing.assert_array_equal(rendered.rgb, shown)
+        assert set(rendered.kind[rendered.body == 0]) == {KIND_FLOOR}  # the terrain is the world's
 
 
 @pytest.mark.parametrize(
@@ -183,10 +184,10 @@ def test_a_bad_action_is_refused_and_the_task_goes_on(action: Any, complaint: st
     [
         ({"task": "walker_wok"}, "did you mean walker_"),
         ({"setting": "video"}, "did you mean video_"),
-        ({"size": 0}, "size must be a whole number at least 1, it is 0"),
-        ({"size": 84.0}, "size must be a whole number"),
+        ({"task": Task("walker", "fly")}, "there is no task 'walker_fly': did you mean walker_"),
+        ({"size": 0}, "size must be at least 1, not 0"),
         ({"size": (84, 84, 3)}, "size must be one number, or height and width"),
-        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be"),
         ({"action_repeat": 0}, "action_repeat must be"),
         ({"clips": []}, "clips is empty"),
@@ -196,6 +197,24 @@ def test_a_bad_action_is_refused_and_the_task_goes_on(action: Any, complaint: st
 def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         LiveTask(**{"task": "walker_walk", **arguments})
+
+
+@pytest.mark.parametrize("argument", ["size", "seed", "action_repeat", "camera"])
+def test_what_is_no_whole_number_is_named(argument: str) -> None:
+    with pytest.raises(InputTypeError, match=f"{argument} must be a whole number, not"):
+        LiveTask("pendulum_swingup", **{argument: 1.5})
+
+
+def test_a_failed_reset_leaves_no_episode_behind() -> None:
+    clips = [Counter()]
+    with LiveTask("pendulum_swingup", "video_hard", 8, clips=clips) as live:
+        live.reset()
+        clips.clear()
+        with pytest.raises(ValueError, match="high <= 0"):
+            live.reset()
+        assert live.ended
+        clips.append(Counter())
+        assert live.step()[0, 0, 0] == 0  # a new episode's first picture
 
 
 def test_nothing_is_seen_before_the_first_reset_or_after_closing() -> None:
@@ -215,12 +234,6 @@ def test_a_picture_may_be_larger_than_the_model_s_own_buffer_which_stays() -> No
         assert live.reset().shape == (500, 700, 3)
         visual = live.simulation.model.vis.global_
         assert (visual.offheight, visual.offwidth) == (480, 640)
-
-
-def test_many_tasks_can_be_opened_one_after_the_other() -> None:
-    for seed in range(12):  # a context that leaked would run a driver out of them
-        with LiveTask("pendulum_swingup", size=8, seed=seed) as live:
-            live.reset()
 
 
 @pytest.mark.parametrize("broken", ["egl", "nonsense"])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rendering_support import needs_rendering
 
+from samg_fast.envs.painting import SceneColors
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY, KIND_STATIC, Rendered
 from samg_fast.envs.settings import (
     SETTINGS,
     Colors,
-    SceneColors,
     check_setting,
     composite,
     load_colors,

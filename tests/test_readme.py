@@ -17,8 +17,12 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
+def marks(source: str) -> list[pytest.MarkDecorator]:
+    return [needs_rendering] if re.search(r"\bmake\(", source) else []
+
+
 EXAMPLES = [
-    pytest.param(path, source, id=f"{path.name}-{index}", marks=[needs_rendering] if re.search(r"\bmake\(", source) else [])
+    pytest.param(path, source, id=f"{path.name}-{index}", marks=marks(source))
     for path in (README, *sorted((ROOT / "docs").glob("*.md")))
     for index, source in enumerate(blocks(path))
 ]

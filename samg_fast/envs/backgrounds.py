@@ -5,8 +5,10 @@ A clip is anything with ``frame(t)``; it loops for ever, so that an episode may 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samg_fast.envs.procedural import ProceduralClip, procedural_clip
-from samg_fast.errors import InputError, MediaError
+from samg_fast.errors import InputError, InputTypeError, MediaError
 
-__all__ = ["Clip", "ClipFolder", "ProceduralClip", "VideoClip", "find_clips", "load_clips", "procedural_clip"]
+__all__ = ["Clip", "ClipFolder", "FileClip", "ProceduralClip", "VideoClip", "find_clips", "load_clips"]
+__all__ += ["open_clips", "procedural_clip"]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
@@ -102,37 +105,93 @@ def load_clips(
     return [VideoClip(path.stem, _decode(path, size, stride, limit)) for path in chosen]
 
 
-class ClipFolder(Sequence[VideoClip]):
-    """The video files of a folder, each read when it is asked for, so that no more than that one is in memory.
+class FileClip:
+    """A video file that is read as far as it is shown, and then kept.
+
+    Parameters
+    ----------
+    path : path
+    size : (height, width)
+        Of the pictures, to which they are brought while they are read.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int]) -> None:
+        self.name = path.stem
+        self._frames: list[NDArray[np.uint8]] = []
+        self._rest: Iterator[NDArray[np.uint8]] | None = _pictures(path, size)
+
+    def frame(self, t: int) -> NDArray[np.uint8]:
+        """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8; `MediaError` where it cannot be decoded."""
+        while self._rest is not None and t >= len(self._frames):
+            picture = next(self._rest, None)
+            if picture is None:
+                self._rest = None
+            else:
+                self._frames.append(picture)
+        return self._frames[t % len(self._frames)]
+
+
+class ClipFolder(Sequence[FileClip]):
+    """The video files of a folder, in alphabetical order, each as a new clip whenever it is asked for.
+
+    So only what is being shown is in memory, however large the folder is.
 
     Parameters
     ----------
     folder : path
-        Searched itself, not its subfolders; the clips are in alphabetical order.
+        Searched itself, not its subfolders.
     size : (height, width)
         Of the clips' pictures, to which they are brought while they are read.
 
     Raises
     ------
     InputError
-        The folder has no video.
+        There is no such folder, or it has no video.
     """
 
-    def __init__(self, folder: str | Path, size: tuple[int, int]) -> None:
+    def __init__(self, folder: str | PathLike[str], size: tuple[int, int]) -> None:
         self._files, self._size = _video_files(Path(folder)), size
 
     def __len__(self) -> int:
         return len(self._files)
 
     @overload
-    def __getitem__(self, index: int) -> VideoClip: ...
+    def __getitem__(self, index: int) -> FileClip: ...
     @overload
-    def __getitem__(self, index: slice) -> list[VideoClip]: ...
-    def __getitem__(self, index: int | slice) -> VideoClip | list[VideoClip]:
-        """Read a clip, or several; raises `MediaError` where one cannot be decoded."""
+    def __getitem__(self, index: slice) -> list[FileClip]: ...
+    def __getitem__(self, index: int | slice) -> FileClip | list[FileClip]:
+        """Return a clip, or several."""
         if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
-        return VideoClip(self._files[index].stem, _decode(self._files[index], self._size, 1, None))
+            return [FileClip(path, self._size) for path in self._files[index]]
+        return FileClip(self._files[index], self._size)
+
+
+def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int]) -> Sequence[Clip]:
+    """Return the clips of a folder, or those that were given.
+
+    Parameters
+    ----------
+    clips : path or sequence of Clip
+    size : (height, width)
+        Of the pictures of a folder's clips.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or there is no clip in what was given.
+    InputTypeError
+        It is neither a path nor a sequence of clips.
+    """
+    if isinstance(clips, (str, PathLike)):
+        return ClipFolder(clips, size)
+    are_clips = isinstance(clips, Sequence) and all(hasattr(clip, "frame") for clip in clips)
+    if not are_clips:
+        raise InputTypeError(
+            f"clips must be a folder of videos or a sequence of clips, each with a frame(t), not {clips!r}"
+        )
+    if not clips:
+        raise InputError("clips is empty: give at least one clip, or None for procedural backgrounds")
+    return clips
 
 
 def find_clips(
@@ -143,26 +202,33 @@ def find_clips(
     Parameters and errors are those of `load_clips`.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    if not files:
-        raise InputError(f"clips: no video file ({', '.join(VIDEO_SUFFIXES)}) in the folder {folder} or below")
+    files = _video_files(folder, below=True)
     return [
         VideoClip(path.relative_to(folder).with_suffix("").as_posix(), _decode(path, size, stride, limit))
         for path in files
     ]
 
 
-def _video_files(folder: Path) -> list[Path]:
-    files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
+def _video_files(folder: Path, *, below: bool = False) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"clips: there is no folder {folder}")
+    found = folder.rglob("*") if below else folder.glob("*")
+    files = sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
     if not files:
-        raise InputError(f"clips: no video file ({', '.join(VIDEO_SUFFIXES)}) in the folder {folder}")
+        where = f"the folder {folder}{' or below' if below else ''}"
+        raise InputError(f"clips: no video file ({', '.join(VIDEO_SUFFIXES)}) in {where}")
     return files
 
 
 def _decode(path: Path, size: tuple[int, int] | None, stride: int, limit: int | None) -> NDArray[np.uint8]:
+    return np.stack(list(islice(_pictures(path, size, stride), limit)))
+
+
+def _pictures(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iterator[NDArray[np.uint8]]:
+    """Decode every ``stride``-th picture of a file, at least one."""
     import av
 
-    pictures = []
+    index = -1
     try:
         with av.open(str(path)) as container:
             for index, frame in enumerate(container.decode(video=0)):
@@ -172,11 +238,8 @@ def _decode(path: Path, size: tuple[int, int] | None, stride: int, limit: int | 
                 if size is not None:
                     # Halving first where it can be keeps this quick without changing what is seen.
                     picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
-                pictures.append(np.asarray(picture))
-                if limit is not None and len(pictures) >= limit:
-                    break
+                yield np.asarray(picture)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise MediaError(f"clips: {path} cannot be decoded ({error})") from error
-    if not pictures:
+    if index < 0:
         raise MediaError(f"clips: {path} has no picture in it")
-    return np.stack(pictures)

@@ -50,9 +50,11 @@ class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no type
 
     def reset(self) -> Any:
         """Start an episode; returns its first ``TimeStep``."""
+        self._running = False  # until it all went well
         self.scene.begin()
+        first = dm_env.restart(self._look())
         self._running = True
-        return dm_env.restart(self._look())
+        return first
 
     def step(self, action: ArrayLike) -> Any:
         """Act, as often as the scene repeats an action; returns a ``TimeStep`` with the sum of the rewards.
@@ -155,7 +157,7 @@ class FrameStack(dm_env.Environment):  # type: ignore[misc]
         return getattr(self._env, name)
 
     def _stacked(self, step: Any) -> Any:
-        picture = np.moveaxis(step.observation[self._key], -1, 0)
+        picture = np.ascontiguousarray(np.moveaxis(step.observation[self._key], -1, 0))
         if step.first():
             self._frames.extend([picture] * self._count)
         else:

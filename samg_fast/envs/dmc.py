@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from samg_fast.arrays import check_whole
 from samg_fast.envs.policy import SmoothPolicy
-from samg_fast.envs.scene import FIRST_PROCEDURAL_SEED, Scene, check_integer
+from samg_fast.envs.scene import FIRST_PROCEDURAL_SEED, Scene
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,7 +89,8 @@ class LiveTask(Scene):
         steps : int
             How many; 0 does nothing.
         """
-        for _ in range(check_integer("steps", steps, 0)):
+        check_whole("steps", steps, 0)
+        for _ in range(steps):
             self._act(None)
 
     def reference(self, seed: int | None = None) -> Observation:
@@ -112,6 +114,7 @@ class LiveTask(Scene):
 
     def begin(self) -> None:
         """Start an episode without looking."""
+        self._ended = True  # also where what follows fails
         super().begin()
         self._policy.reset()
         self._ended = False

@@ -76,9 +76,11 @@ class PixelTask(gymnasium.Env[Any, Any]):
         super().reset(seed=seed, options=options)
         if seed is not None:
             self.scene.reseed(seed)
+        self._running = False  # until it all went well
         self.scene.begin()
+        found = self._look({})
         self._running = True
-        return self._look({})
+        return found
 
     def step(self, action: ArrayLike) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Act, as often as the scene repeats an action.

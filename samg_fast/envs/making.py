@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from samg_fast.envs.backgrounds import ClipFolder
-from samg_fast.envs.scene import Scene, check_integer, check_size
+from samg_fast.arrays import check_whole
+from samg_fast.envs.scene import Scene
 from samg_fast.envs.tasks import nearest
 from samg_fast.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     from samg_fast.envs.backgrounds import Clip
+    from samg_fast.envs.settings import Palette
     from samg_fast.envs.tasks import Task
 
 __all__ = ["make", "stack"]
@@ -32,6 +32,7 @@ def make(
     seed: int = 0,
     camera: int | str | None = None,
     clips: str | PathLike[str] | Sequence[Clip] | None = None,
+    colors: Palette | None = None,
     ground_truth: bool = False,
     api: str = "gymnasium",
 ) -> Any:
@@ -62,6 +63,9 @@ def make(
     clips : path or sequence of Clip, optional
         What is seen behind in the video settings: a folder of videos, or clips; by default every episode makes a moving
         background of its own. The other settings leave it alone.
+    colors : tuple of Colors, optional
+        What the colour settings paint with, as `samg_fast.envs.settings.load_colors` reads it from the benchmark's
+        files; by default every episode draws colours of its own. The other settings leave it alone.
     ground_truth : bool
         Whether the exact mask of every picture, (H, W) bool, comes along: in gymnasium as ``info["mask"]``, in dm_env
         as ``observation["mask"]``. In a stack it is the latest picture's.
@@ -78,7 +82,7 @@ def make(
         An unknown task, setting, camera or api (the message names the nearest), a bad size, seed, stack or action
         repeat, a folder without clips.
     InputTypeError
-        The clips are neither a folder nor clips.
+        A number is no whole number, the clips are neither a folder nor clips.
     MissingExtraError
         The task's simulation, or gymnasium, is not installed.
     RenderingError
@@ -87,10 +91,10 @@ def make(
     if api not in _APIS:
         raise InputError(f"there is no api {api!r}: {nearest(api, _APIS)}")
     if frame_stack is not None:
-        check_integer("frame_stack", frame_stack, 1)
+        check_whole("frame_stack", frame_stack, 1)
     # Imported first: without gymnasium there should be no scene left to close.
     pixel_task = _pixel_task(api)
-    scene = Scene(task, setting, size, seed, _clips(clips, size), None, action_repeat, camera)
+    scene = Scene(task, setting, size, seed, clips, colors, action_repeat, camera)
     environment = pixel_task(scene, ground_truth=ground_truth)
     return environment if frame_stack is None else stack(environment, frame_stack)
 
@@ -118,11 +122,11 @@ def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:
     Raises
     ------
     InputError
-        `frames` is no number of pictures, or the environment has none that can be stacked; says what it has.
+        `frames` is less than 1, or the environment has no pictures that can be stacked; says what it has.
     InputTypeError
-        `env` is neither kind of environment.
+        `frames` is no whole number, `env` is neither kind of environment.
     """
-    check_integer("frames", frames, 1)
+    check_whole("frames", frames, 1)
     if hasattr(env, "observation_spec"):
         from samg_fast.envs.dm_env import FrameStack
 
@@ -142,11 +146,3 @@ def _pixel_task(api: str) -> Any:
     from samg_fast.envs import gymnasium
 
     return gymnasium.PixelTask
-
-
-def _clips(clips: str | PathLike[str] | Sequence[Clip] | None, size: int | tuple[int, int]) -> Sequence[Clip] | None:
-    if isinstance(clips, (str, PathLike)):
-        return ClipFolder(Path(clips), check_size(size))
-    if clips is not None and not all(hasattr(clip, "frame") for clip in clips):
-        raise InputTypeError("clips must be a folder of videos or a sequence of clips, each with a frame(t)")
-    return clips

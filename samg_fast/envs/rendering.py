@@ -6,10 +6,9 @@ that everything here is measured and trained with. Nothing in this module knows 
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
+import atexit
+import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,32 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.errors import MissingExtraError, SamgError
+from samg_fast.envs.opengl import RenderingError, cannot_start, check_process, ensure_gl, own_context_kept, renders_here
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import mujoco
 
 __all__ = ["KIND_FLOOR", "KIND_MOVING", "KIND_SKY", "KIND_STATIC", "Rendered", "RenderingError", "SceneRenderer"]
-__all__ += ["cannot_start", "ensure_gl", "moving_bodies"]
+__all__ += ["ensure_gl", "moving_bodies"]
 
 KIND_SKY, KIND_FLOOR, KIND_STATIC, KIND_MOVING = 0, 1, 2, 3
 
-_DEBIAN_PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
-_PROBE = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
-
-
-class RenderingError(SamgError, RuntimeError):
-    """Off-screen rendering cannot start on this machine."""
-
-
-def cannot_start(error: Exception) -> RenderingError:
-    """Say in words that rendering did not start: with which OpenGL, why, and which Debian packages mend it."""
-    used = os.environ.get("MUJOCO_GL", "the default")
-    return RenderingError(
-        f"off-screen rendering cannot start with MUJOCO_GL={used} ({error}); on Debian install {_DEBIAN_PACKAGES}"
-    )
+_MOST_GEOMS = 10_000  # that a scene has room for
 
 
 @dataclass(frozen=True)
@@ -54,11 +40,11 @@ class Rendered:
     rgb : (H, W, 3) uint8
         The picture.
     body : (H, W) int32
-        MuJoCo's identifier of the body seen at each pixel; -1 where no geom is seen.
+        MuJoCo's identifier of the body seen at each pixel, of a skin the first one it hangs on; -1 where none is seen.
     kind : (H, W) uint8
-        0 sky (no geom), 1 a plane fixed to the world (a floor), 2 another thing that cannot move, 3 a body that moves
-        relative to the world; a renderer may be told of bodies that count as 1 or 3 all the same. The ground truth of a
-        task is ``kind == 3``.
+        0 sky (nothing), 1 a plane or terrain fixed to the world (a floor), 2 another thing that cannot move, 3 a body
+        that moves relative to the world; a renderer may be told of bodies that count as 1 or 3 all the same. The ground
+        truth of a task is ``kind == 3``.
     """
 
     rgb: NDArray[np.uint8]
@@ -70,47 +56,6 @@ class Rendered:
         """Pixels of the ground truth, (H, W) bool."""
         moving: NDArray[np.bool_] = self.kind == KIND_MOVING
         return moving
-
-
-def ensure_gl() -> str:
-    """Choose an off-screen OpenGL for MuJoCo and say which.
-
-    ``MUJOCO_GL`` is honoured if set. Otherwise EGL, then OSMesa are tried in a process of their own, since a failed
-    attempt cannot be taken back inside this one.
-
-    Returns
-    -------
-    str
-        The value of ``MUJOCO_GL`` in force: "egl", "osmesa", "glfw" or whatever the user had set.
-
-    Raises
-    ------
-    MissingExtraError
-        MuJoCo is not installed.
-    RenderingError
-        Neither EGL nor OSMesa works here; names the Debian packages that mend it.
-    """
-    if importlib.util.find_spec("mujoco") is None:
-        raise MissingExtraError("rendering", "dmc")
-    chosen = os.environ.get("MUJOCO_GL")
-    if chosen or sys.platform != "linux":
-        return chosen or "default"
-    if "mujoco" in sys.modules and not os.environ.get("DISPLAY"):
-        # MuJoCo read the variable when it was imported, and without a display its default cannot render.
-        raise RenderingError(
-            "off-screen rendering was not chosen in time: import samg_fast.envs before mujoco, or set MUJOCO_GL=egl"
-        )
-    for candidate in ("egl", "osmesa"):
-        environment = {**os.environ, "MUJOCO_GL": candidate, "PYOPENGL_PLATFORM": candidate}
-        probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, check=False)
-        if probe.returncode == 0:
-            os.environ["MUJOCO_GL"] = candidate
-            os.environ["PYOPENGL_PLATFORM"] = candidate
-            return candidate
-    raise RenderingError(
-        "off-screen rendering cannot start: tried MUJOCO_GL=egl and MUJOCO_GL=osmesa; "
-        f"on Debian install {_DEBIAN_PACKAGES}"
-    )
 
 
 def moving_bodies(model: mujoco.MjModel) -> NDArray[np.bool_]:
@@ -142,36 +87,45 @@ class SceneRenderer:
     Raises
     ------
     RenderingError
-        No OpenGL context can be made.
+        No OpenGL context can be made, or none that works, in a process forked from one that renders.
 
     Notes
     -----
-    Not safe for use from several threads: an OpenGL context belongs to the thread that made it.
+    Threads may take turns, where OpenGL is EGL's; elsewhere a context belongs to the thread that made it.
     """
 
     def __init__(
         self, model: mujoco.MjModel, size: tuple[int, int], floor: Sequence[str] = (), target: Sequence[str] = ()
     ) -> None:
+        self._gl: Any = None
+        self._context: Any = None
         ensure_gl()
+        check_process()
         import mujoco
 
-        self._mujoco = mujoco
-        self._model = model
+        self._mujoco, self._model, self._size = mujoco, model, size
         height, width = size
         visual = model.vis.global_
         own = visual.offheight, visual.offwidth
         # No larger than the picture: a model's own buffer may be of thousands of pixels, all resolved in every frame.
         visual.offheight, visual.offwidth = height, width
         try:
-            self._renderer = mujoco.Renderer(model, height, width)
+            with own_context_kept():
+                self._gl = mujoco.GLContext(width, height)
+                self._gl.make_current()
+                self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+                mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         except Exception as error:
             raise cannot_start(error) from error
         finally:
             visual.offheight, visual.offwidth = own
-        self._kind_of_geom = _kinds(model, floor, target)
+        self._scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
+        self._option = mujoco.MjvOption()
+        self._seen = _seen(model, floor, target)
+        _close_at_exit(self)
 
-    def render(self, data: mujoco.MjData, camera: Any = 0, *, shadows: bool = True) -> Rendered:
-        """Render the state ``data`` as ``camera`` sees it.
+    def draw(self, data: mujoco.MjData, camera: Any = 0, *, shadows: bool = True) -> NDArray[np.uint8]:
+        """Render the state ``data`` as ``camera`` sees it, in colour.
 
         Parameters
         ----------
@@ -184,30 +138,74 @@ class SceneRenderer:
 
         Returns
         -------
-        Rendered
-            Picture and ground truth, pixel for pixel.
+        (H, W, 3) uint8 RGB
         """
-        mujoco, renderer = self._mujoco, self._renderer
-        renderer.update_scene(data, camera=camera)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
-        rgb = renderer.render().copy()
-        renderer.enable_segmentation_rendering()
+        mujoco = self._mujoco
+        if not isinstance(camera, mujoco.MjvCamera):
+            fixed = mujoco.MjvCamera()
+            fixed.type, fixed.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, self._model.camera(camera).id
+            camera = fixed
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._option, None, camera, everything, self._scene)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        return self._pixels()
+
+    def truth(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Say what is seen where in what was drawn last, though the state may have moved on since.
+
+        Returns
+        -------
+        body : (H, W) int32
+        kind : (H, W) uint8
+            As in `Rendered`.
+        """
+        flags = self._mujoco.mjtRndFlag
+        identify = [int(flags.mjRND_SEGMENT), int(flags.mjRND_IDCOLOR)]
+        self._scene.flags[identify] = True
         try:
-            segmentation = renderer.render()
+            colour = self._pixels().astype(np.int32)
         finally:
-            renderer.disable_segmentation_rendering()
-        identifier, object_type = segmentation[..., 0], segmentation[..., 1]
-        is_geom = object_type == int(mujoco.mjtObj.mjOBJ_GEOM)
-        geom = np.where(is_geom, identifier, 0)
-        kind = np.where(is_geom, self._kind_of_geom[geom], KIND_SKY).astype(np.uint8)
-        # Tendons, sites and the like are drawn, but are no bodies: they stay where they are, with the static things.
-        kind[(~is_geom) & (object_type >= 0)] = KIND_STATIC
-        body = np.where(is_geom, np.asarray(self._model.geom_bodyid)[geom], -1).astype(np.int32)
-        return Rendered(rgb, body, kind)
+            self._scene.flags[identify] = False
+        drawn = colour[..., 0] | colour[..., 1] << 8 | colour[..., 2] << 16
+        # What MuJoCo draws has the numbers from 1 up; where nothing is, is 0.
+        bodies = np.full(self._scene.ngeom + 1, -1, np.int32)
+        kinds = np.full(self._scene.ngeom + 1, KIND_SKY, np.uint8)
+        for each in self._scene.geoms[: self._scene.ngeom]:
+            if each.segid >= 0:
+                # Tendons, sites and the like are no bodies: they stay where they are, with the static things.
+                bodies[each.segid + 1], kinds[each.segid + 1] = self._seen.get(
+                    (each.objtype, each.objid), (-1, KIND_STATIC)
+                )
+        return bodies[drawn], kinds[drawn]
+
+    def render(self, data: mujoco.MjData, camera: Any = 0, *, shadows: bool = True) -> Rendered:
+        """Render the state ``data`` as ``camera`` sees it: picture and ground truth, pixel for pixel.
+
+        Parameters are those of `draw`.
+        """
+        rgb = self.draw(data, camera, shadows=shadows)
+        return Rendered(rgb, *self.truth())
+
+    def upload(self) -> None:
+        """Copy the model's textures and terrains to the graphics memory again, where they have changed since."""
+        with self._current():
+            for texture in range(self._model.ntex):
+                self._mujoco.mjr_uploadTexture(self._model, self._context, texture)
+            for terrain in range(self._model.nhfield):
+                self._mujoco.mjr_uploadHField(self._model, self._context, terrain)
 
     def close(self) -> None:
         """Free the OpenGL context. Closing twice is harmless."""
-        self._renderer.close()
+        if self._gl is None or not renders_here():  # what a forked process has is its parent's
+            return
+        if self._context is not None:
+            # MuJoCo frees what has these numbers in whatever context is current, and that may be another renderer's.
+            with self._current():
+                self._context.free()
+            self._context = None
+        with own_context_kept():
+            self._gl.free()
+        self._gl = None
 
     def __enter__(self) -> SceneRenderer:
         return self
@@ -217,15 +215,64 @@ class SceneRenderer:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self.close()
 
-def _kinds(model: mujoco.MjModel, floor: Sequence[str], target: Sequence[str]) -> NDArray[np.uint8]:
-    """Say of each geom what kind of pixel it makes, (ngeom,) uint8."""
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Have this OpenGL context for a while."""
+        with own_context_kept():
+            try:
+                self._gl.make_current()
+            except Exception as error:  # whatever PyOpenGL raises
+                raise RenderingError(
+                    "this OpenGL context is in use on another thread: threads must take turns"
+                ) from error
+            yield
+
+    def _pixels(self) -> NDArray[np.uint8]:
+        """Render the scene as it stands, (H, W, 3) uint8."""
+        height, width = self._size
+        pixels = np.empty((height, width, 3), np.uint8)
+        place = self._mujoco.MjrRect(0, 0, width, height)
+        with self._current():
+            self._mujoco.mjr_render(place, self._scene, self._context)
+            self._mujoco.mjr_readPixels(pixels, None, place, self._context)
+        return pixels[::-1].copy()  # OpenGL's first row is the lowest
+
+
+def _seen(model: mujoco.MjModel, floor: Sequence[str], target: Sequence[str]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Say of each geom and each skin, by MuJoCo's type and number, whose body it is and what kind of pixel it makes."""
     import mujoco
 
-    body = np.asarray(model.geom_bodyid)
-    plane = np.asarray(model.geom_type) == int(mujoco.mjtGeom.mjGEOM_PLANE)
-    kinds = np.where(plane, KIND_FLOOR, KIND_STATIC)
-    kinds[moving_bodies(model)[body]] = KIND_MOVING
+    grounds = [int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD)]
+    kind_of_body = np.where(moving_bodies(model), KIND_MOVING, KIND_STATIC)
     for kind, names in ((KIND_FLOOR, floor), (KIND_MOVING, target)):
-        kinds[np.isin(body, [model.body(name).id for name in names])] = kind
-    return kinds.astype(np.uint8)
+        kind_of_body[[model.body(name).id for name in names]] = kind
+    # A skin hangs on several bodies, its bones; the first stands for all.
+    bones = np.asarray(model.skin_bonebodyid)[np.asarray(model.skin_boneadr)]
+    seen: dict[tuple[int, int], tuple[int, int]] = {}
+    for of, bodies in ((mujoco.mjtObj.mjOBJ_GEOM, model.geom_bodyid), (mujoco.mjtObj.mjOBJ_SKIN, bones)):
+        for index, body in enumerate(np.asarray(bodies).tolist()):
+            seen[int(of), index] = body, int(kind_of_body[body])
+    for geom in np.flatnonzero(np.isin(model.geom_type, grounds)).tolist():
+        body, kind = seen[int(mujoco.mjtObj.mjOBJ_GEOM), geom]
+        if kind == KIND_STATIC:
+            seen[int(mujoco.mjtObj.mjOBJ_GEOM), geom] = body, KIND_FLOOR
+    return seen
+
+
+_open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
+
+
+def _close_at_exit(renderer: SceneRenderer) -> None:
+    """See to it that a renderer nobody closed is closed before the OpenGL under it is."""
+    _open.add(renderer)
+    # Last come, first served: MuJoCo's own, which ends EGL, came with the first context.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samg_fast.envs.backgrounds import procedural_clip
+from samg_fast.arrays import check_whole
+from samg_fast.envs.backgrounds import open_clips, procedural_clip
+from samg_fast.envs.painting import SceneColors
 from samg_fast.envs.policy import check_action
 from samg_fast.envs.rendering import Rendered, SceneRenderer
 from samg_fast.envs.settings import (
     Colors,
     Palette,
-    SceneColors,
     check_setting,
     composite,
     is_color,
@@ -25,12 +26,13 @@ from samg_fast.errors import InputError, SamgError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
 
     from samg_fast.envs.backgrounds import Clip
 
-__all__ = ["FIRST_PROCEDURAL_SEED", "Scene", "check_integer", "check_size"]
+__all__ = ["FIRST_PROCEDURAL_SEED", "Scene"]
 
 FIRST_PROCEDURAL_SEED = 1_000_000
 """Procedural backgrounds of the environments have this seed or a higher one; training uses lower ones."""
@@ -56,8 +58,9 @@ class Scene:
         Height and width of the frames in pixels, or the one number for both.
     seed : int
         Of everything random here: initial states, clips and colours; 0 to 2**32 - 1.
-    clips : sequence of Clip, optional
-        Backgrounds for the video settings; by default every episode makes a procedural one.
+    clips : path or sequence of Clip, optional
+        Backgrounds for the video settings, a folder of videos or clips; by default every episode makes a procedural
+        one.
     colors : tuple of Colors, optional
         Colour sets for the colour settings, as `samg_fast.envs.settings.load_colors` reads them; by default every
         episode draws random ones.
@@ -71,6 +74,8 @@ class Scene:
     InputError
         An unknown task, setting or camera (the message names the nearest), a bad size, seed or action repeat, no clips
         or colours in what was given.
+    InputTypeError
+        A size, seed, action repeat or camera that is no whole number, clips that are neither a folder nor clips.
     MissingExtraError
         The task's simulation is not installed.
     RenderingError
@@ -78,7 +83,8 @@ class Scene:
 
     Notes
     -----
-    To be used, and closed, on one thread: the OpenGL context belongs to the thread of the first `look`.
+    Threads may take turns where OpenGL is EGL's (``MUJOCO_GL=egl``); elsewhere the context belongs to the thread of the
+    first `look`, which must be the one that closes. Nothing is shared: several threads may have scenes of their own.
     """
 
     def __init__(
@@ -87,25 +93,27 @@ class Scene:
         setting: str = "original",
         size: int | tuple[int, int] = 84,
         seed: int = 0,
-        clips: Sequence[Clip] | None = None,
+        clips: str | PathLike[str] | Sequence[Clip] | None = None,
         colors: Palette | None = None,
         action_repeat: int = 2,
         camera: int | str | None = None,
     ) -> None:
-        self.task = task if isinstance(task, Task) else find_task(task)
+        known = find_task(task.name if isinstance(task, Task) else task)
+        self.task = task if isinstance(task, Task) else known
         self.setting = check_setting(setting)
-        self.size = check_size(size)
-        self.action_repeat = check_integer("action_repeat", action_repeat, 1)
-        if clips is not None and not clips:
-            raise InputError("clips is empty: give at least one clip, or None for procedural backgrounds")
+        self.size = _height_and_width(size)
+        _check_seed(seed)
+        check_whole("action_repeat", action_repeat, 1)
+        self.action_repeat = int(action_repeat)
+        self._clips = None if clips is None else open_clips(clips, self.size)
         if colors is not None and not colors:
             raise InputError("colors is empty: give at least one colour set, or None for random colours")
-        self._clips, self._palette = clips, colors
+        self._palette = colors
         self._simulation: Simulation | None = None
         self._renderer: SceneRenderer | None = None
         self._painter: SceneColors | None = None
-        self._uploaded: NDArray[np.float32] | None = None
         self._clip: Clip | None = None
+        self._clean: NDArray[np.uint8] | None = None
         self._rendered: Rendered | None = None
         self._open(seed)
         try:
@@ -122,13 +130,19 @@ class Scene:
     @property
     def clean(self) -> NDArray[np.uint8]:
         """The latest frame before a clip was laid behind it, (H, W, 3) uint8; the frame itself without a clip."""
-        return self.rendered.rgb
+        if self._clean is None:
+            raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
+        return self._clean
 
     @property
     def rendered(self) -> Rendered:
         """The latest render: picture, body and kind of every pixel."""
         if self._rendered is None:
-            raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
+            # Only where it is asked for: the agents' plain settings do without it.
+            clean, renderer = self.clean, self._renderer
+            if renderer is None:
+                raise SamgError(f"{self.task.name} is closed")
+            self._rendered = Rendered(clean, *renderer.truth())
         return self._rendered
 
     @property
@@ -160,19 +174,26 @@ class Scene:
 
     def reseed(self, seed: int) -> None:
         """Become what this would be had it been made with another seed, or with the same one and not been used."""
-        checked = _seed(seed)
-        if self.simulation and (self._used or checked != self.seed):
+        _check_seed(seed)
+        if self._simulation is None:
+            raise SamgError(f"{self.task.name} is closed")
+        if self._used or seed != self.seed:
             self.close()
-            self._open(checked)
+            self._open(seed)
 
     def begin(self) -> None:
         """Start an episode without looking."""
         self.simulation.reset()
-        self._used, self._time, self._rendered = True, 0, None
+        self._used, self._time = True, 0
+        self._clean = self._rendered = None
         if is_video(self.setting):
             self._clip = self._draw_clip()
         if is_color(self.setting):
-            self._repaint(self._draw_colors())
+            if self._painter is None:
+                self._painter = SceneColors(self.simulation.model)
+            self._painter.apply(self._draw_colors())
+        # quadruped_escape has another terrain in every episode.
+        self._stale = is_color(self.setting) or self.simulation.model.nhfield > 0
 
     def advance(self, action: ArrayLike) -> Outcome:
         """Act, ``action_repeat`` times or until the episode is over, without looking.
@@ -200,47 +221,42 @@ class Scene:
             if outcome.over:
                 break
         self._time += 1
-        self._rendered = None
+        self._clean = self._rendered = None
         return Outcome(reward, outcome.terminated, outcome.truncated, outcome.info)
 
     def look(self) -> NDArray[np.uint8]:
         """Render the state and lay the clip behind it: the frame, (H, W, 3) uint8 RGB."""
-        rendered = self._current_renderer().render(self.simulation.data, self.camera)
-        self._rendered = rendered
-        background = None if self._clip is None else self._clip.frame(self._time)
-        return composite(rendered, background, self.setting)
+        self._clean = self._current_renderer().draw(self.simulation.data, self.camera)
+        self._rendered = None
+        if self._clip is None:
+            return self._clean.copy()
+        return composite(self.rendered, self._clip.frame(self._time), self.setting)
 
     def close(self) -> None:
         """Free the OpenGL context and the simulation; closing twice does nothing."""
-        simulation, self._simulation = self._simulation, None
-        try:
-            self._discard_renderer()
-        finally:
-            if simulation is not None:
-                simulation.close()
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        if self._simulation is not None:
+            self._simulation.close()
+            self._simulation = None
 
     def _open(self, seed: int) -> None:
-        self.seed = _seed(seed)
+        self.seed = int(seed)
         self._simulation = open_simulation(self.task, self.seed)
         self._clip_random = np.random.default_rng([_CLIPS, self.seed])
         self._color_random = np.random.default_rng([_COLORS, self.seed])
-        self._painter = self._uploaded = self._clip = self._rendered = None
-        self._time, self._used = 0, False
+        self._painter = self._clip = self._clean = self._rendered = None
+        self._time, self._used, self._stale = 0, False, False
 
     def _current_renderer(self) -> SceneRenderer:
-        """Return the renderer, a new one where the graphics memory would hold an old terrain (quadruped_escape)."""
-        model = self.simulation.model
-        stale = self._uploaded is None or not np.array_equal(self._uploaded, model.hfield_data)
-        if self._renderer is None or stale:
-            self._discard_renderer()
-            self._renderer = SceneRenderer(model, self.size, self.task.floor, self.task.target)
-            self._uploaded = np.array(model.hfield_data)
+        """Return the renderer, made on the thread that first looks, with the model's present colours and terrain."""
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self.simulation.model, self.size, self.task.floor, self.task.target)
+        elif self._stale:
+            self._renderer.upload()
+        self._stale = False
         return self._renderer
-
-    def _discard_renderer(self) -> None:
-        renderer, self._renderer = self._renderer, None
-        if renderer is not None:
-            renderer.close()
 
     def _draw_clip(self) -> Clip:
         if self._clips is None:
@@ -253,39 +269,26 @@ class Scene:
             return random_colors(self.setting, self._color_random)
         return self._palette[int(self._color_random.integers(len(self._palette)))]
 
-    def _repaint(self, colors: Colors) -> None:
-        if self._painter is None:
-            self._painter = SceneColors(self.simulation.model)
-        self._painter.apply(colors)
-        self._discard_renderer()  # textures go to the graphics memory when a renderer is made
-
 
 def _camera(model: Any, camera: int | str) -> int:
     """Return the index of a camera."""
     if not isinstance(camera, str):
-        return check_integer("camera", camera, 0, model.ncam - 1)
+        check_whole("camera", camera, 0, model.ncam - 1)
+        return int(camera)
     names = [model.camera(index).name for index in range(model.ncam)]
     if camera not in names:
         raise InputError(f"there is no camera {camera!r}: {nearest(camera, names)}")
     return names.index(camera)
 
 
-def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return height and width, or raise `InputError`."""
+def _check_seed(seed: int) -> None:
+    check_whole("seed", seed, 0, 2**32 - 1)
+
+
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
     if isinstance(size, tuple) and len(size) != 2:
         raise InputError(f"size must be one number, or height and width, it is {size!r}")
     height, width = size if isinstance(size, tuple) else (size, size)
-    return check_integer("size", height, 1), check_integer("size", width, 1)
-
-
-def _seed(seed: int) -> int:
-    return check_integer("seed", seed, 0, 2**32 - 1)
-
-
-def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return a whole number in a range, or raise `InputError`."""
-    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        raise InputError(f"{name} must be a whole number {bounds}, it is {value!r}")
-    return int(value)
+    for side in (height, width):
+        check_whole("size", side, 1)
+    return int(height), int(width)

@@ -24,19 +24,17 @@ from samg_fast.envs.tasks import nearest
 from samg_fast.errors import InputError, MediaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from os import PathLike
 
-    import mujoco
     from numpy.typing import NDArray
 
     from samg_fast.envs.rendering import Rendered
 
 __all__ = [
+    "PLAIN",
     "SETTINGS",
     "Colors",
     "Palette",
-    "SceneColors",
     "check_setting",
     "composite",
     "is_color",
@@ -122,8 +120,8 @@ def composite(rendered: Rendered, background: NDArray[np.uint8] | None, setting:
         (h, w, 3) uint8 RGB frame of the clip, resized to the scene where the size differs; not looked at, and so may be
         None, in a setting without video.
     setting : str
-        One of `SETTINGS`. ``video_easy`` replaces the sky and nothing else, ``video_hard`` the sky and the planes of
-        the world; every other pixel, and every pixel in the other settings, is the rendered one.
+        One of `SETTINGS`. ``video_easy`` replaces the sky and nothing else, ``video_hard`` the sky and the floor, as
+        `Rendered` has them; every other pixel, and every pixel in the other settings, is the rendered one.
 
     Returns
     -------
@@ -165,10 +163,8 @@ class Colors:
     self_rgb: Color = (0.7, 0.5, 0.3)
 
 
-_PLAIN: Final = Colors()  # dm_control's own
-
-# Of each repainted material: whether it has a colour of its own that is shifted, and by which of the colours.
-_MATERIALS: Final = {"self": (False, "self_rgb"), "MatViz": (True, "self_rgb"), "tablecube": (True, "skybox_rgb")}
+PLAIN: Final = Colors()
+"""dm_control's own colours."""
 
 Palette = tuple[Colors, ...]
 """Colour sets to draw an episode's colours from."""
@@ -247,96 +243,8 @@ def random_colors(setting: str, random: np.random.Generator) -> Colors:
         red, green, blue = np.clip(np.asarray(color) + noise[row], 0.0, 1.0).tolist()
         return red, green, blue
 
-    grid = near(_PLAIN.grid_rgb1, 0)
+    grid = near(PLAIN.grid_rgb1, 0)
     lighter = (min(grid[0] + 0.1, 1.0), min(grid[1] + 0.1, 1.0), min(grid[2] + 0.1, 1.0))
     return Colors(
-        grid_rgb1=grid, grid_rgb2=lighter, skybox_rgb=near(_PLAIN.skybox_rgb, 1), self_rgb=near(_PLAIN.self_rgb, 2)
+        grid_rgb1=grid, grid_rgb2=lighter, skybox_rgb=near(PLAIN.skybox_rgb, 1), self_rgb=near(PLAIN.self_rgb, 2)
     )
-
-
-class SceneColors:
-    """Repaints a compiled MuJoCo model, and can put everything back.
-
-    A renderer copies textures to the graphics memory when it is made, so one that was made before `apply` or `restore`
-    does not show the change: make a new one.
-
-    Parameters
-    ----------
-    model : mujoco.MjModel
-        The model; its texture and material arrays are written in place. dm_control's textures ``grid`` and ``skybox``
-        and its material ``self`` are repainted; of the Adroit hands the texture ``groundplane``, and the materials
-        ``MatViz`` (the hand) and ``tablecube`` (the table, in place of a sky), which have colours of their own, by as
-        much as robot and sky depart from dm_control's. A model without one of them keeps its own looks there.
-    """
-
-    def __init__(self, model: mujoco.MjModel) -> None:
-        import mujoco
-
-        self._model = model
-        self._textures: dict[str, tuple[slice, NDArray[np.uint8]]] = {}
-        for name in ("grid", "skybox", "groundplane"):
-            index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)
-            if index >= 0:
-                where = _texture_slice(model, index)
-                self._textures[name] = (where, model.tex_data[where].copy())
-        self._materials: dict[str, tuple[int, NDArray[np.float32]]] = {}
-        for name in _MATERIALS:
-            index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_MATERIAL, name)
-            if index >= 0:
-                self._materials[name] = (index, model.mat_rgba[index].copy())
-
-    def apply(self, colors: Colors) -> None:
-        """Paint the model in these colours."""
-        painted = _paint(self._model, colors, tuple(self._textures))
-        for name, (where, _) in self._textures.items():
-            self._model.tex_data[where] = painted[name]
-        for name, (index, rgba) in self._materials.items():
-            own, color = _MATERIALS[name]
-            painted_rgb = np.asarray(getattr(colors, color))
-            if own:
-                painted_rgb = np.clip(rgba[:3] + painted_rgb - getattr(_PLAIN, color), 0.0, 1.0)
-            self._model.mat_rgba[index, :3] = painted_rgb
-
-    def restore(self) -> None:
-        """Put the model's own colours back, bit for bit."""
-        for where, data in self._textures.values():
-            self._model.tex_data[where] = data
-        for index, rgba in self._materials.values():
-            self._model.mat_rgba[index] = rgba
-
-
-def _texture_slice(model: mujoco.MjModel, index: int) -> slice:
-    """Where a texture's bytes lie in ``model.tex_data``."""
-    start = int(model.tex_adr[index])
-    return slice(start, start + int(model.tex_width[index] * model.tex_height[index] * model.tex_nchannel[index]))
-
-
-def _paint(model: mujoco.MjModel, colors: Colors, names: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-    """Have MuJoCo's compiler generate dm_control's textures in other colours, at the sizes the model has them in."""
-    import mujoco
-
-    # The attributes are those of dm_control's common/materials.xml and common/skybox.xml, and of adroit_assets.xml.
-    looks = {
-        "grid": f'type="2d" builtin="checker" rgb1="{_xml(colors.grid_rgb1)}" rgb2="{_xml(colors.grid_rgb2)}" '
-        'mark="edge" markrgb=".2 .3 .4"',
-        "skybox": f'type="skybox" builtin="gradient" rgb1="{_xml(colors.skybox_rgb)}" rgb2="0 0 0" '
-        'mark="random" markrgb="1 1 1"',
-        "groundplane": f'type="2d" builtin="checker" rgb1="{_xml(colors.grid_rgb2)}" rgb2="{_xml(colors.grid_rgb1)}"',
-    }
-    if not names:
-        return {}
-    sizes = {name: int(model.tex_width[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)]) for name in names}
-    textures = "".join(
-        f'<texture name="{name}" {looks[name]} width="{width}" height="{width}"/>' for name, width in sizes.items()
-    )
-    made = mujoco.MjModel.from_xml_string(f"<mujoco><asset>{textures}</asset></mujoco>")
-    painted: dict[str, NDArray[np.uint8]] = {}
-    for name in names:
-        index = mujoco.mj_name2id(made, mujoco.mjtObj.mjOBJ_TEXTURE, name)
-        painted[name] = made.tex_data[_texture_slice(made, index)]
-    return painted
-
-
-def _xml(color: Color) -> str:
-    """Write a colour as an MJCF attribute."""
-    return " ".join(f"{channel:.9g}" for channel in color)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from samg_fast.envs.rendering import cannot_start, ensure_gl
+from samg_fast.envs.opengl import cannot_start, ensure_gl
 from samg_fast.errors import MissingExtraError
 
 if TYPE_CHECKING:
