@@ -44,7 +44,7 @@ SamOption = Annotated[str, typer.Option(help="EfficientViT-SAM: l0, l1, l2, xl0 
 DinoOption = Annotated[str, typer.Option(help="DINOv2: vits14, vitb14, vitl14 or vitg14, each also with -reg.")]
 ExportedOption = Annotated[Path | None, typer.Option(help="Keep the exported bundle here, and use it again.")]
 
-_PACKAGES = ("numpy", "openvino", "onnxruntime", "torch", "nncf", "mujoco", "dm_control")
+_PACKAGES = ("numpy", "openvino", "onnxruntime", "torch", "nncf", "mujoco", "dm_control", "gymnasium")
 
 
 @dataclass(frozen=True)

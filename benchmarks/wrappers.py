@@ -2,8 +2,8 @@
 
 The environments replay frames of the clip pack inside the package, so that next to nothing else takes time. What a
 wrapper adds to a step is that step less what the environment inside and the segmenter took of it, by one clock in one
-call; it is held against `segment` of the same frame. Many environments are then segmented in one call and in one call
-each, in turn, frame for frame the same. Example::
+call; it is held against `segment` of the same frame, which is what the segmenter does with a batch of one. Many
+environments are then segmented in one call and in one call each, in turn, frame for frame the same. Example::
 
     python -m benchmarks.wrappers --backend openvino,onnxruntime --json wrappers.json
 """
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from samg_fast import Segmenter, Target
     from samg_fast.results import Segmentation
 
-__all__ = ["Times", "app", "markdown", "measure", "summary"]
+__all__ = ["Calls", "Replay", "Times", "app", "markdown", "measure", "summary"]
 
 app = typer.Typer(add_completion=False)
 
@@ -59,11 +59,13 @@ class Replay(gymnasium.Env[Any, Any]):
         self.frames, self.index, self.took = frames, -1, 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin with the first frame again."""
         super().reset(seed=seed, options=options)
         self.index = -1
         return self.frames[0], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002  # nothing acts
+        """Show the next frame."""
         started = perf_counter()
         self.index = (self.index + 1) % len(self.frames)
         shown: tuple[Any, float, bool, bool, dict[str, Any]] = self.frames[self.index], 0.0, False, False, {}
@@ -75,13 +77,39 @@ class Clocked:
     """A segmenter that keeps how long its last call took."""
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter, self.bundle, self.took = segmenter, segmenter.bundle, 0.0
+        self.segmenter, self.check_target, self.took = segmenter, segmenter.check_target, 0.0
 
     def segment_batch(self, frames: NDArray[np.uint8], target: Target | Sequence[Target]) -> list[Segmentation]:
         started = perf_counter()
         found = self.segmenter.segment_batch(frames, target)
         self.took = perf_counter() - started
         return found
+
+
+@dataclass
+class Calls:
+    """Measurements of segmenting a frame of every environment.
+
+    Attributes
+    ----------
+    total : list of float
+        Milliseconds of all the frames, one entry per round.
+    iou : list of float
+        Against the ground truth, one entry per frame.
+    stages : dict
+        Stage → milliseconds per frame, as the segmenter reports them.
+    """
+
+    total: list[float] = field(default_factory=list)
+    iou: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+
+    def add(self, seconds: float, found: Sequence[Segmentation], truths: Sequence[NDArray[np.bool_]]) -> None:
+        """Add a round."""
+        self.total.append(seconds * 1e3)
+        self.iou += [iou(out.mask, truth) for out, truth in zip(found, truths, strict=True)]
+        for stage, values in self.stages.items():
+            values += [out.timings[stage] for out in found if stage in out.timings]  # on a GPU a frame is one launch
 
 
 @dataclass
@@ -94,22 +122,14 @@ class Times:
         Milliseconds of `segment`, one entry per frame.
     added : dict
         Mode → milliseconds that the wrapper added, one entry per frame.
-    single, together : list of float
-        Milliseconds of a frame of every environment, in one call each and in one call, one entry per round.
-    single_iou, together_iou : list of float
-        Against the ground truth, one entry per frame.
-    single_stages, together_stages : dict
-        Stage → milliseconds per frame, as the segmenter reports them.
+    single, together : Calls
+        Many environments in one call each, and in one call.
     """
 
     segment: list[float] = field(default_factory=list)
     added: dict[str, list[float]] = field(default_factory=lambda: {mode: [] for mode in CHANNELS})
-    single: list[float] = field(default_factory=list)
-    together: list[float] = field(default_factory=list)
-    single_iou: list[float] = field(default_factory=list)
-    together_iou: list[float] = field(default_factory=list)
-    single_stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
-    together_stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    single: Calls = field(default_factory=Calls)
+    together: Calls = field(default_factory=Calls)
 
 
 def measure(
@@ -196,17 +216,10 @@ def _one_round_together(
     """Segment a frame of every environment, one by one and then together."""
     started = perf_counter()
     single = [segmenter.segment(frame, target) for frame, target in zip(frames, targets, strict=True)]
-    times.single.append((perf_counter() - started) * 1e3)
+    times.single.add(perf_counter() - started, single, truths)
     started = perf_counter()
     together = segmenter.segment_batch(frames, targets)
-    times.together.append((perf_counter() - started) * 1e3)
-    for found, ious, stages in (
-        (single, times.single_iou, times.single_stages),
-        (together, times.together_iou, times.together_stages),
-    ):
-        ious += [iou(out.mask, truth) for out, truth in zip(found, truths, strict=True)]
-        for stage, values in stages.items():
-            values += [out.timings[stage] for out in found if stage in out.timings]  # on a GPU a frame is one launch
+    times.together.add(perf_counter() - started, together, truths)
 
 
 def summary(times: Times, environments: int) -> dict[str, Any]:
@@ -222,24 +235,23 @@ def summary(times: Times, environments: int) -> dict[str, Any]:
     """
     segment = float(np.median(times.segment))
     added = {mode: float(np.median(values)) for mode, values in times.added.items()}
-    p25, gain, p75 = np.percentile(np.divide(times.single, times.together), (25, 50, 75)).tolist()
+    p25, gain, p75 = np.percentile(np.divide(times.single.total, times.together.total), (25, 50, 75)).tolist()
+    calls = {"single": times.single, "together": times.together}
     return {
         "segment": segment,
         "added": added,
         "percent": {mode: 100 * value / segment for mode, value in added.items()},
-        "single": 1e3 * environments / float(np.median(times.single)),
-        "together": 1e3 * environments / float(np.median(times.together)),
+        **{name: 1e3 * environments / float(np.median(each.total)) for name, each in calls.items()},
         "gain": gain,
         "gain_iqr": [p25, p75],
-        "iou": {"single": float(np.mean(times.single_iou)), "together": float(np.mean(times.together_iou))},
-        "stages": {"single": _medians(times.single_stages), "together": _medians(times.together_stages)},
+        "iou": {name: float(np.mean(each.iou)) for name, each in calls.items()},
+        "stages": {
+            name: {stage: float(np.median(values)) for stage, values in each.stages.items() if values}
+            for name, each in calls.items()
+        },
         "frames": len(times.segment),
-        "rounds": len(times.together),
+        "rounds": len(times.together.total),
     }
-
-
-def _medians(stages: dict[str, list[float]]) -> dict[str, float]:
-    return {stage: float(np.median(values)) for stage, values in stages.items() if values}
 
 
 def markdown(figures: dict[str, dict[str, Any]], environments: int) -> str:

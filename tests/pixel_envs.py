@@ -17,6 +17,7 @@ import numpy as np
 from dm_env import specs
 from numpy.typing import NDArray
 
+from samg_fast import Segmenter
 from samg_fast.results import Segmentation
 from samg_fast.target import EQUAL_WEIGHTS, Target
 
@@ -39,17 +40,17 @@ def is_colour(pictures: NDArray[np.uint8], channel: int) -> NDArray[np.bool_]:
     return pictures[..., channel] == 200
 
 
-def target_of(channel: int, fingerprint: str = FINGERPRINT) -> Target:
+def target_of(channel: int, fingerprint: str = FINGERPRINT, parts: int = 0) -> Target:
     """Make a target that stands for a colour."""
     feature = np.full(1, channel, np.float32)
-    none = np.zeros((0, 1), np.float32)
+    of_parts = np.zeros((parts, 1), np.float32)
     return Target(
         sam=feature,
         dino=feature,
-        parts_sam=none,
-        parts_dino=none,
+        parts_sam=of_parts,
+        parts_dino=of_parts,
         mask_weights=EQUAL_WEIGHTS,
-        part_is_point=np.zeros(0, np.bool_),
+        part_is_point=np.zeros(parts, np.bool_),
         bundle="colours",
         fingerprint=fingerprint,
     )
@@ -58,7 +59,8 @@ def target_of(channel: int, fingerprint: str = FINGERPRINT) -> Target:
 class ColourFinder:
     """Stands in for a segmenter: finds the target's colour, as sure as the next of `scores` says."""
 
-    bundle = SimpleNamespace(name="colours", fingerprint=FINGERPRINT)
+    bundle = SimpleNamespace(name="colours", fingerprint=FINGERPRINT, manifest=SimpleNamespace(most_parts=2))
+    check_target = Segmenter.check_target
 
     def __init__(self, scores: Iterable[float] = repeat(0.9)) -> None:
         self.scores = iter(scores)
@@ -141,7 +143,8 @@ class SquaresGym(gymnasium.Env[Any, Any]):
     ) -> None:
         box = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
         time = gymnasium.spaces.Box(0, 1000, (1,), np.float32)
-        self.observation_space = box if key is None else gymnasium.spaces.Dict({key: box, "time": time})
+        # The names are in no alphabetical order, and stay so
+        self.observation_space = box if key is None else gymnasium.spaces.Dict([("time", time), (key, box)])
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self.length, self.key, self.terminates, self.render_mode = length, key, terminates, render_mode
         self.closed = 0
@@ -176,4 +179,5 @@ class SquaresGym(gymnasium.Env[Any, Any]):
         self.picture = squares(self._t, int(self.np_random.integers(1 << 30)))
         if self.key is None:
             return self.picture
-        return {self.key: self.picture, "time": np.array([self._t], np.float32)}
+        self.time = np.array([self._t], np.float32)
+        return {"time": self.time, self.key: self.picture}

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from rendering_support import needs_rendering
+from synthetic_bundle import picture
 from typer.testing import CliRunner, Result
 
 import samg_fast
 from samg_fast.cli import app
+from samg_fast.envs.clip_pack import load_pack
+from samg_fast.envs.rendering import RenderingError
 from samg_fast.errors import BackendError
 
 TASK = "cartpole_swingup"
@@ -57,6 +60,8 @@ class TestRuns:
         assert figures["achieved_hz"] > 0
         assert 0 < figures["age_ms"]["p50"] <= figures["age_ms"]["p95"] <= figures["age_ms"]["max"]
         assert figures["cpu_cores"] > 0
+        assert 0 < figures["source_ms"]["p50"] <= figures["source_ms"]["max"]
+        assert figures["cores"] >= 1
         for words in ("Hz of 10", f"{deadlines['met']} met, {deadlines['missed']} missed", "p99", "dropped", "cores"):
             assert words in result.stdout
 
@@ -90,6 +95,18 @@ class TestRuns:
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert (figures["complete"], figures["ticks"]) == (False, 3)
 
+    def test_takes_a_target(self, run: Callable[..., Result], bundle_folder: Path, tmp_path: Path) -> None:
+        with samg_fast.load(bundle_folder, threads=1) as segmenter:
+            image, mask = picture(32, 32)
+            segmenter.identify(image, mask).save(tmp_path / "own.safetensors")
+        common = ("--seconds", 0.2, "--size", 32)
+        result = run(*common, "--target", tmp_path / "own.safetensors")
+        assert result.exit_code == 0, result.output
+        walker = load_pack().tasks["walker_walk"]
+        with samg_fast.load("tiny", threads=1) as segmenter:
+            segmenter.identify(walker.reference, walker.reference_mask).save(tmp_path / "other.safetensors")
+        refused(run(*common, "--target", tmp_path / "other.safetensors"), "target was made with bundle tiny")
+
     def test_what_fails_on_the_thread_is_said(
         self, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -107,6 +124,25 @@ class TestRuns:
 
 
 class TestRefuses:
+    def test_a_machine_that_cannot_render_before_anything_is_opened(
+        self, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_renderer(*_: Any, **__: Any) -> Any:
+            raise RenderingError("off-screen rendering cannot start; on Debian install libegl1")
+
+        def opened(*_: Any, **__: Any) -> Any:
+            raise AssertionError("a segmenter was opened")
+
+        monkeypatch.setattr("samg_fast.envs.dmc.LiveTask.look", no_renderer)
+        monkeypatch.setattr("samg_fast.load", opened)
+        refused(run(), "off-screen rendering cannot start; on Debian install libegl1")
+
+    def test_a_bundle_that_is_none(self, run: Callable[..., Result]) -> None:
+        refused(run("--bundle", "tinny"), "tinny")
+
+    def test_a_target_that_is_none(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        refused(run("--target", tmp_path / "missing.safetensors"), "missing.safetensors")
+
     def test_an_unknown_task(self, run: Callable[..., Result]) -> None:
         refused(run(task="walker_wlak"), "no task 'walker_wlak'", "walker_walk")
 
@@ -123,7 +159,20 @@ class TestRefuses:
 
     @pytest.mark.parametrize(
         "arguments",
-        [("--hz", 0), ("--seconds", 0), ("--wait", -1), ("--size", 0), ("--seed", -1), ("--hz", "fast"), ("extra",)],
+        [
+            ("--hz", 0),
+            ("--hz", "nan"),
+            ("--hz", "inf"),
+            ("--hz", "fast"),
+            ("--seconds", 0),
+            ("--seconds", "nan"),
+            ("--seconds", "inf"),
+            ("--wait", -1),
+            ("--wait", "nan"),
+            ("--size", 0),
+            ("--seed", -1),
+            ("extra",),
+        ],
     )
     def test_bad_usage(self, run: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
         result = run(*arguments)

@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from math import inf, nan
 from typing import Any
@@ -32,9 +33,10 @@ class FakeClock(Clock):
     def now(self) -> float:
         return self.time
 
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
+    def sleep(self, seconds: float, ended: threading.Event) -> None:
+        if not ended.is_set():
+            self.slept.append(seconds)
+            self.time += seconds
 
     def cpu(self) -> float:
         return 1.5 * self.time
@@ -46,6 +48,9 @@ class Eye:
     def __init__(self, work: Callable[[], None] = lambda: None) -> None:
         self.work = work
         self.saw: list[int] = []
+
+    def check_target(self, target: Any) -> None:
+        pass
 
     def segment(self, frame: NDArray[np.uint8], target: Any) -> Segmentation:
         self.saw.append(int(frame[0, 0, 0]))
@@ -202,6 +207,25 @@ class TestNewest:
         assert (first.age, second.age) == (0.0, 0.25)
         assert control.report().ages == {"p50": 125.0, "p95": 237.5, "p99": 247.5, "max": 250.0}
 
+    def test_counts_the_age_from_when_the_frame_was_taken(self) -> None:
+        clock = FakeClock()
+        with controller(Eye(), clock=clock) as control:
+            control.offer(frame(0), taken=clock.time - 0.125)
+            clock.time += 0.25
+            newest = control.newest(wait=LONG)
+        assert newest is not None
+        assert newest.age == 0.375
+
+    @pytest.mark.parametrize(
+        ("taken", "error"), [(101, InputError), (nan, InputError), (1.7e9, InputError), ("now", InputTypeError)]
+    )
+    def test_refuses_a_frame_of_the_future(self, taken: Any, error: type[Exception]) -> None:
+        message = r"taken must be a number up to now, 100 s of time\.perf_counter\(\), not "
+        with controller(Eye(), clock=FakeClock()) as control:
+            with pytest.raises(error, match=message):
+                control.offer(frame(0), taken)
+            assert control.frames.seen == 0
+
     @pytest.mark.parametrize("wait", [-1, nan, inf])
     def test_refuses_a_wait_that_is_none(self, wait: float) -> None:
         with controller(Eye()) as control, pytest.raises(InputError, match="wait must be a number at least 0, not"):
@@ -219,6 +243,7 @@ class TestFailure:
                 ) as raised:
                     call()
                 assert raised.value.__cause__ is cause
+                assert "raise error" in "".join(traceback.format_exception(raised.value))  # where it happened
         assert control.frames == FrameCounts(seen=1, segmented=0, dropped=1, pending=0)
 
     def test_the_frame_that_waits_is_dropped_and_counted(self) -> None:
@@ -250,6 +275,33 @@ class TestFailure:
             control.offer(frame(0))
             until(lambda: control.frames.pending == 0)
             raise KeyError
+
+    def test_is_told_in_one_line(self) -> None:
+        with controller(fails(RuntimeError("\nthe node\nin file x.cpp:7"))) as control:
+            control.offer(frame(0))
+            with pytest.raises(PerceptionError, match=r"^segmenting frame 0 failed: RuntimeError: the node$"):
+                control.newest(LONG)
+
+    def test_wakes_a_loop_that_waits_for_its_next_tick(self) -> None:
+        asleep = threading.Event()
+
+        def fail_then() -> None:
+            assert asleep.wait(LONG)
+            raise ValueError("bad")
+
+        class Asleep(Clock):
+            def sleep(self, seconds: float, ended: threading.Event) -> None:
+                asleep.set()
+                super().sleep(seconds, ended)
+
+        asked = []
+        source = (asked.append(number) or frame(number) for number in range(9))  # type: ignore[func-returns-value]
+        with controller(Eye(fail_then), source, clock=Asleep(), hz=1 / LONG) as control:
+            begun = time.monotonic()
+            with pytest.raises(PerceptionError, match="frame 0 failed: ValueError: bad"):
+                list(control.ticks())
+            assert time.monotonic() - begun < LONG / 2
+        assert asked == [0]  # nothing acts on from a failure
 
     def test_ends_the_loop(self) -> None:
         source = (frame(number) for number in range(9))
@@ -308,21 +360,49 @@ class TestStop:
                     control.stop()
         assert numbers == [0, 1, 2]
 
+    def test_wakes_a_loop_that_waits_for_its_next_tick(self) -> None:
+        asked = []
+        source = (asked.append(number) or frame(number) for number in range(9))  # type: ignore[func-returns-value]
+        with controller(Eye(), source, hz=1 / LONG) as control:
+            begun = time.monotonic()
+            for tick in control.ticks():
+                assert tick.number == 0
+                stopper = threading.Timer(0.05, control.stop)
+                stopper.start()
+            assert time.monotonic() - begun < LONG / 2
+            stopper.join()
+        assert asked == [0]
+
+    def test_when_ctrl_c_ends_the_loop(self) -> None:
+        with pytest.raises(KeyboardInterrupt), controller(Eye(), [frame(0)] * 9, clock=FakeClock()) as control:  # noqa: PT012
+            for _ in control.ticks():
+                raise KeyboardInterrupt
+        assert control.frames.pending == 0
+
     def test_twice_and_unstarted(self) -> None:
         control = controller(Eye())
         control.stop()
         control.stop()
-        with pytest.raises(SamgError, match="starts once"):
+        with pytest.raises(StoppedError, match="was stopped, and runs once: make another one"):
             control.start()
+
+    def test_starting_twice_does_no_harm(self) -> None:
+        control = controller(Eye())
+        control.start()
+        threads = threading.enumerate()
+        with control:
+            assert threading.enumerate() == threads
+            control.offer(frame(0))
+            assert control.newest(LONG) is not None
 
     def test_what_does_not_run_says_so(self) -> None:
         control = controller(Eye())
         for call in (lambda: control.offer(frame(0)), control.newest, lambda: next(control.ticks())):
             with pytest.raises(StoppedError, match=r"use it in a with block, or start\(\) it"):
                 call()
-        with control, pytest.raises(SamgError, match="starts once"):
-            control.start()
-        with pytest.raises(StoppedError):
+        with control:
+            pass
+        with pytest.raises(StoppedError, match="was stopped"):
             control.newest()
 
 
@@ -372,7 +452,7 @@ class TestTicks:
         assert eye.saw == [5, 6]
         assert control.report().ticks == 3
 
-    def test_the_source_is_part_of_the_tick(self) -> None:
+    def test_the_source_is_part_of_the_tick_and_of_the_age(self) -> None:
         clock = FakeClock()
 
         def render() -> Iterator[NDArray[np.uint8]]:
@@ -380,9 +460,38 @@ class TestTicks:
                 clock.time += 1.5
                 yield frame(0)
 
-        with controller(Eye(), render(), clock=clock, hz=1) as control:
-            assert [tick.number for tick in control.ticks(seconds=4)] == [0, 1, 3]
-        assert control.report().missed == 4
+        with controller(Eye(), render(), clock=clock, hz=1, wait=1) as control:
+            ticks = [(tick.number, tick.observation and tick.observation.age) for tick in control.ticks(seconds=4)]
+        assert ticks == [(0, 1.5), (1, 1.5), (3, 1.5)]
+        report = control.report()
+        assert report.missed == 4
+        assert report.source == report.ages == {"p50": 1500, "p95": 1500, "p99": 1500, "max": 1500}
+
+    def test_deadlines_beyond_the_end_are_nobodys(self) -> None:
+        clock = FakeClock()
+        with controller(Eye(), clock=clock, hz=1) as control:
+            for tick in control.ticks(seconds=4):
+                clock.time += 5.5 if tick.number == 3 else 0
+            report = control.report()
+        assert (report.met, report.missed, report.ticks) == (3, 1, 4)
+        assert report.rate == pytest.approx(4 / 8.5)
+
+    def test_a_woken_sleeper_sleeps_on(self) -> None:
+        class Restless(FakeClock):
+            def sleep(self, seconds: float, ended: threading.Event) -> None:
+                super().sleep(seconds / 2 if seconds > 1e-3 else seconds, ended)
+
+        clock, begun = Restless(), []
+        with controller(Eye(), clock=clock, hz=1) as control:
+            for _ in control.ticks(seconds=3):
+                begun.append(clock.time)
+        assert begun == pytest.approx([100, 101, 102])
+
+    def test_cost_nothing_while_they_wait(self) -> None:
+        with controller(Eye(), [frame(0)] * 6, hz=10) as control:
+            assert len(list(control.ticks())) == 6
+        assert control.report().cpu is not None
+        assert control.report().cpu < 0.25  # of a core, of this process alone, whatever others do
 
     def test_the_mask_of_its_own_frame(self) -> None:
         clock = FakeClock()
@@ -426,7 +535,7 @@ class TestTicks:
         with controller(Eye(), [], clock=FakeClock()) as control:
             assert list(control.ticks()) == []
         report = control.report()
-        assert (report.ticks, report.rate, report.cpu, report.ages) == (0, None, None, None)
+        assert (report.ticks, report.rate, report.cpu, report.ages, report.source) == (0, None, None, None, None)
         assert json.loads(json.dumps(report.to_json(), allow_nan=False))["frames"]["seen"] == 0
 
     @pytest.mark.parametrize("seconds", [0, -1, nan, inf])
@@ -446,12 +555,30 @@ class TestArguments:
             ({"hz": 40, "wait": 0.026}, InputError, "wait must be a number from 0 to the period of 0.025 s, not 0.026"),
             ({"wait": -1}, InputError, "wait must be a number from 0 to the period of 0.025 s, not -1"),
             ({"wait": None}, InputTypeError, "wait must be a number .*, not None"),
-            ({"source": print}, InputTypeError, r"source must be an iterable of frames, not .*: .* go to offer\(\)"),
+            ({"source": print}, InputTypeError, "source must be an iterable of frames, .*, not .*: .* go to .*"),
         ],
     )
     def test_bad_ones_get_a_sentence(self, options: dict[str, Any], error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=f"^{message}$"):
             controller(Eye(), **options)
+
+
+def test_a_target_that_is_none_is_refused_at_once(one_segmenter: Segmenter) -> None:
+    with pytest.raises(InputTypeError, match=r"target must be a samg_fast\.Target, not NoneType"):
+        controller(one_segmenter)
+
+
+def test_two_at_once_on_one_segmenter() -> None:
+    clock, eye = FakeClock(), Eye()
+    with controller(eye, [frame(1)] * 20, clock=clock) as left, controller(eye, [frame(2)] * 20, clock=clock) as right:
+        for ticks in zip(left.ticks(), right.ticks(), strict=True):
+            for number, tick in enumerate(ticks, start=1):
+                assert tick.observation is None or (tick.observation.segmentation.frame == number).all()
+        for control, number in ((left, 1), (right, 2)):
+            newest = control.newest(LONG)
+            assert newest is not None
+            assert (newest.segmentation.frame == number).all()
+    assert left.frames.seen == right.frames.seen == 20
 
 
 def test_a_real_segmenter_in_real_time(one_segmenter: Segmenter) -> None:

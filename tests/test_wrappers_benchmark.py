@@ -22,12 +22,8 @@ def test_figures_of_known_times() -> None:
     times = wrappers.Times(
         segment=[4.0, 5.0, 100.0],
         added={mode: [0.1, 0.2, 0.05] for mode in CHANNELS},
-        single=[40.0, 50.0, 60.0],
-        together=[20.0, 20.0, 20.0],
-        single_iou=[0.5, 1.0],
-        together_iou=[0.5, 0.5],
-        single_stages=stages,
-        together_stages={**stages, "features": []},
+        single=wrappers.Calls([40.0, 50.0, 60.0], [0.5, 1.0], stages),
+        together=wrappers.Calls([20.0, 20.0, 20.0], [0.5, 0.5], {**stages, "features": []}),
     )
     figures = wrappers.summary(times, 4)
     assert figures["segment"] == 5.0

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("dm_env", reason="dm_env is not installed")
 pytest.importorskip("gymnasium", reason="gymnasium is not installed")  # pixel_envs speaks both
 
+import copy
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 from dm_env.test_utils import EnvironmentTestMixin
-from pixel_envs import FINGERPRINT, RED, SIZE, ColourFinder, SquaresDm, is_colour, squares, target_of
+from pixel_envs import FINGERPRINT, RED, SIZE, ColourFinder, SquaresDm, SquaresGym, is_colour, squares, target_of
 from rendering_support import needs_rendering
 
 import samg_fast
@@ -76,7 +77,8 @@ def test_everything_else_is_the_environment_s() -> None:
     assert env.reward_spec().name == "progress"
     assert env.discount_spec().name == "patience"
     assert env.observation_spec()["time"] == inside.observation_spec()["time"]
-    assert env.observation_spec()["pixels"] == specs.BoundedArray((SIZE, SIZE, 4), np.uint8, 0, 255, "picture")
+    assert env.observation_spec()["pixels"] == specs.BoundedArray((SIZE, SIZE, 4), np.uint8, 0, 255)
+    assert env.observation_spec()["pixels"].name == "picture"
     assert inside.observation_spec()["pixels"].shape == (SIZE, SIZE, 3)
     with pytest.raises(AttributeError, match="curtsy"):
         env.curtsy()
@@ -85,12 +87,32 @@ def test_everything_else_is_the_environment_s() -> None:
     assert inside.closed == 1
 
 
+def test_a_copy_of_the_wrapper_is_a_wrapper() -> None:
+    class Copied(SquaresDm):
+        def __deepcopy__(self, memo: Any) -> Any:
+            return self
+
+        def __getstate__(self) -> Any:
+            raise AssertionError("the wrapper's state is not that of the environment")
+
+    inside = Copied()
+    env = MaskedPixels(inside, ColourFinder(), target_of(RED))
+    for again in (copy.copy(env), copy.deepcopy(env)):
+        assert type(again) is MaskedPixels
+        assert np.array_equal(again.reset().observation["pixels"], env.reset().observation["pixels"])
+
+
 def test_what_was_found_can_be_read() -> None:
-    env = MaskedPixels(SquaresDm(), ColourFinder([0.7]), reference=(squares(0), is_colour(squares(0), RED)))
-    assert (env.segmentation, env.target) == (None, None)
+    finder = ColourFinder([0.7, 0.8, 0.9])
+    env = MaskedPixels(SquaresDm(), finder, reference=(squares(0), is_colour(squares(0), RED)))
+    assert (env.segmentation, env.target, finder.identified) == (None, None, [])
     env.reset()
     assert env.segmentation.score == 0.7
     assert env.target.bundle == "colours"
+    env.step(ACTION)
+    env.reset()
+    assert env.segmentation.score == 0.9
+    assert len(finder.identified) == 1
 
 
 def test_an_observation_may_be_the_picture_itself() -> None:
@@ -145,6 +167,7 @@ def test_after_an_error_the_environment_can_be_closed(where: str) -> None:
 @pytest.mark.parametrize(
     ("inside", "arguments", "error", "sentence"),
     [
+        (SquaresGym(), {}, InputTypeError, "env must be a dm_env.Environment, not SquaresGym"),
         (SquaresDm(), {"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', 'time', not 'camera'"),
         (SquaresDm(), {"pixels_key": "time"}, InputTypeError, r"observation\['time'\] must be uint8 RGB"),
         (SquaresDm(lead=(2,)), {}, InputError, r"one picture at a time, .*, not \(2, 24, 24, 3\)"),
@@ -243,6 +266,45 @@ def test_the_official_stack_is_what_the_official_script_expects(tiny: samg_fast.
 _FILES = ("original_image", "masked_image", "part")
 
 
+@needs_rendering
+def test_the_stack_takes_its_place_among_the_official_wrappers(tiny: samg_fast.Segmenter, tmp_path: Path) -> None:
+    from dm_control import suite
+    from dm_control.suite.wrappers import action_scale, pixels
+
+    class ExtendedTimeStep(dm_env.Environment):
+        """Knows the wrapper inside by four methods and its attributes, as the official one does."""
+
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def reset(self) -> Any:
+            return self._env.reset()
+
+        def step(self, action: Any) -> Any:
+            return self._env.step(action)
+
+        def observation_spec(self) -> Any:
+            return self._env.observation_spec()
+
+        def action_spec(self) -> Any:
+            return self._env.action_spec()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+    env = suite.load("walker", "walk", task_kwargs={"random": 1}, visualize_reward=False)
+    env = action_scale.Wrapper(env, minimum=-1.0, maximum=+1.0)
+    env = pixels.Wrapper(env, pixels_only=True, render_kwargs={"height": 84, "width": 84, "camera_id": 0})
+    stack = FrameStackWithSAMG(env, 3, "pixels", official_config(tmp_path), segmenter=tiny)
+    env = ExtendedTimeStep(stack)
+    env.observation_spec().validate(env.reset().observation)
+    step = env.step(np.zeros(env.action_spec().shape))
+    assert np.array_equal(step.observation[6:], stack.segmentation.masked.transpose(2, 0, 1))
+    assert 100 < (step.observation[6:].any(axis=0)).sum() < 2500
+    assert env.physics.render(84, 84, camera_id=0).shape == (84, 84, 3)
+    stack.close()
+
+
 class TestStackConforms(Conformity, unittest.TestCase):
     @pytest.fixture(autouse=True)
     def _config(self, tmp_path: Path) -> None:
@@ -273,6 +335,7 @@ def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "error", "sentence"),
     [
+        ({"segmenter": None}, InputTypeError, "segmenter must be what samg_fast.load gives, not None"),
         ({"num_frames": 0}, InputError, "num_frames must be at least 1, not 0"),
         ({"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', not 'camera'"),
         (
@@ -280,6 +343,7 @@ def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_pa
             InputError,
             "handmade_4_SAM must have the attributes original_image, .*NoneType has",
         ),
+        ({"handmade_4_SAM": {"extra_points_list": None}}, InputError, "and SimpleNamespace has no extra_points_list"),
         ({"handmade_4_SAM": {"masked_image": "no.png"}}, MediaError, "no.png"),
         ({"handmade_4_SAM": {"extra_points_list": [[200, 3]]}}, InputError, r"points has \(200, 3\)"),
     ],
@@ -287,11 +351,12 @@ def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_pa
 def test_a_bad_official_config_gets_a_sentence(
     tiny: samg_fast.Segmenter, tmp_path: Path, changed: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
-    arguments: dict[str, Any] = {"num_frames": 3, "pixels_key": "pixels", "handmade_4_SAM": {}, **changed}
+    usual = {"num_frames": 3, "pixels_key": "pixels", "handmade_4_SAM": {}, "segmenter": tiny}
+    arguments: dict[str, Any] = {**usual, **changed}
     given = arguments["handmade_4_SAM"]
     arguments["handmade_4_SAM"] = None if given is None else official_config(tmp_path, **given)
     with pytest.raises(error, match=sentence):
-        FrameStackWithSAMG(Walking(), segmenter=tiny, **arguments)
+        FrameStackWithSAMG(Walking(), **arguments)
 
 
 def test_the_stand_in_is_no_other_bundle_s(tiny: samg_fast.Segmenter) -> None:

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("gymnasium", reason="gymnasium is not installed")
 pytest.importorskip("dm_env", reason="dm_env is not installed")  # pixel_envs speaks both
 
+import copy
 import tracemalloc
 import warnings
 from collections.abc import Iterator
@@ -104,6 +105,10 @@ def test_only_the_pictures_change(mode: Any, channels: int, key: str | None) -> 
         )
         if key is not None:
             assert np.array_equal(got[0]["time"], expected[0]["time"])
+    if key is not None:
+        assert outputs[-1][1][0]["time"] is inside.time
+        assert env.observation_space["time"] is inside.observation_space["time"]
+        assert list(env.observation_space) == list(outputs[-1][1][0]) == ["time", key]
     assert np.array_equal(inside.picture, bare.picture)  # the environment's own picture is whole
     assert inside.observation_space == bare.observation_space
 
@@ -127,18 +132,56 @@ def test_everything_else_is_the_environment_s() -> None:
     assert (inside.gravity, env.gravity) == (1.62, 1.62)
     env.reset(seed=1)
     assert np.array_equal(env.render(), inside.picture)
-    with pytest.raises(AttributeError, match="_secret"):
-        _ = env._secret
+    assert inside._t == env.get_wrapper_attr("_t") == 0
+    with pytest.raises(AttributeError, match="_t"):
+        _ = env._t
     env.close()
     assert inside.closed == 1
 
 
+def test_what_lies_within_other_wrappers_is_reached_too(registered: str) -> None:
+    env = MaskedObservation(gymnasium.make(registered), ColourFinder(), target_of(RED))
+    assert env.greet() == "hello"
+    assert env.gravity == env.get_wrapper_attr("gravity") == 9.81
+    env.set_wrapper_attr("gravity", 1.62)
+    assert env.unwrapped.gravity == env.gravity == 1.62
+    assert env.spec.max_episode_steps == 50
+    env.reset(seed=5)
+    assert env.np_random is env.unwrapped.np_random
+    assert env.np_random_seed == 5
+    with pytest.raises(AttributeError, match="curtsy"):
+        env.curtsy()
+
+
+def test_an_attribute_nobody_has_is_set_on_the_wrapper() -> None:
+    env = MaskedObservation(SquaresGym(), ColourFinder(), target_of(RED))
+    assert not env.set_wrapper_attr("wind", 3.0, force=False)
+    assert not hasattr(env, "wind")
+    assert env.set_wrapper_attr("wind", 3.0)
+    assert env.wind == 3.0
+    assert not hasattr(env.unwrapped, "wind")
+    env.set_wrapper_attr("metadata", {"render_modes": []})
+    assert env.unwrapped.metadata["render_modes"] == ["rgb_array"]
+
+
+def test_a_copy_is_a_wrapper_of_the_same_environment() -> None:
+    env = MaskedObservation(SquaresGym(), ColourFinder(), target_of(RED))
+    again = copy.copy(env)
+    assert type(again) is MaskedObservation
+    assert again.unwrapped is env.unwrapped
+
+
 def test_what_was_found_can_be_read() -> None:
-    env = MaskedObservation(SquaresGym(), ColourFinder([0.7]), reference=(squares(0), is_colour(squares(0), RED)))
-    assert (env.segmentation, env.target) == (None, None)
+    finder = ColourFinder([0.7, 0.8, 0.9])
+    env = MaskedObservation(SquaresGym(), finder, reference=(squares(0), is_colour(squares(0), RED)))
+    assert (env.segmentation, env.target, finder.identified) == (None, None, [])
     env.reset()
     assert env.segmentation.score == 0.7
     assert env.target.bundle == "colours"
+    env.step(ACTION)
+    env.reset()
+    assert env.segmentation.score == 0.9
+    assert len(finder.identified) == 1
 
 
 def test_no_mask_is_held_beyond_its_episode() -> None:
@@ -149,6 +192,33 @@ def test_no_mask_is_held_beyond_its_episode() -> None:
     assert first.any()
     assert np.array_equal(first, held)
     assert not env.reset()[0].any()
+
+
+def test_no_mask_is_held_where_the_environment_inside_starts_anew_by_itself() -> None:
+    finder = ColourFinder([0.9, 0.9, 0.1])
+    inside = gymnasium.wrappers.Autoreset(SquaresGym(length=1))
+    env = MaskedObservation(inside, finder, target_of(RED), mode="mask", threshold=0.5, lost="hold")
+    env.reset()
+    last, *_ = env.step(ACTION)
+    assert last.any()
+    begun, *_ = env.step(ACTION)
+    assert env.unwrapped._t == 0
+    assert not begun.any()
+
+
+def test_frames_that_are_skipped_are_not_segmented() -> None:
+    class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            super().step(action)
+            return super().step(action)
+
+    segmenter = ColourFinder()
+    env = MaskedObservation(FrameSkip(SquaresGym(length=100)), segmenter, target_of(RED), mode="rgbm")
+    env.reset()
+    for _ in range(5):
+        picture = env.step(ACTION)[0]
+    assert segmenter.batches == [1] * 6
+    assert np.array_equal(picture[..., :3], env.unwrapped.picture)  # the last of those that were skipped over
 
 
 @pytest.mark.parametrize("where", ["environment", "segmenter"])
@@ -168,10 +238,15 @@ def test_after_an_error_the_environment_can_be_closed(where: str) -> None:
     ("inside", "arguments", "error", "sentence"),
     [
         (SquaresDm(), {}, InputTypeError, "env must be a gymnasium.Env, not SquaresDm"),
-        (SquaresGym(key="rgb"), {}, InputError, r"pixels_key must be one of the observation's 'rgb', 'time', not None"),
+        (SquaresGym(key="rgb"), {}, InputError, r"pixels_key must be one of the observation's 'time', 'rgb', not None"),
         (SquaresGym(key="rgb"), {"pixels_key": "time"}, InputTypeError, r"\['time'\] must be uint8 RGB .* not float32"),
         (SquaresGym(), {"pixels_key": "rgb"}, InputError, "must be None where the observation is one array"),
-        (SquaresGym(), {"target": target_of(RED, "0" * 64)}, BundleError, "target was made with bundle"),
+        (
+            SquaresGym(),
+            {"target": target_of(RED, "0" * 64)},
+            BundleError,
+            "target was made with another version of bundle",
+        ),
         (SquaresGym(), {"target": None}, InputError, "target or reference must be given"),
         (
             gymnasium.wrappers.FrameStackObservation(SquaresGym(), 3),
@@ -193,10 +268,12 @@ def test_an_observation_that_breaks_its_promise_gets_a_sentence() -> None:
         def _observation(self) -> Any:
             return super()._observation() / 255
 
-    env = MaskedObservation(Floats(), ColourFinder(), target_of(RED))
+    inside = Floats()
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED))
     with pytest.raises(InputTypeError, match=r"observation must be uint8 RGB of shape \(24, 24, 3\), not float64"):
         env.reset()
     env.close()
+    assert inside.closed == 1
 
 
 def test_memory_does_not_grow() -> None:
@@ -238,7 +315,6 @@ def learnable(tiny: samg_fast.Segmenter) -> MaskedObservation:
     return MaskedObservation(inside, tiny, reference=(large(0), is_colour(large(0), RED)))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_stable_baselines3_learns_on_top(tiny: samg_fast.Segmenter) -> None:
     pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
@@ -257,7 +333,6 @@ def test_stable_baselines3_learns_on_top(tiny: samg_fast.Segmenter) -> None:
     assert mean == sum(range(1, 26))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_torchrl_runs_on_top(tiny: samg_fast.Segmenter) -> None:
     pytest.importorskip("torchrl", reason="torchrl is not installed")

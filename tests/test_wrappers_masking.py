@@ -108,13 +108,13 @@ def test_no_target_is_lost_by_default() -> None:
 
 
 def test_no_mask_is_held_beyond_its_episode() -> None:
-    two = masking(ColourFinder([0.9, 0.9, 0.1, 0.1]), count=2, threshold=0.5, lost="hold", mode="mask")
+    targets = [target_of(RED), target_of(GREEN)]
+    two = masking(ColourFinder([0.9, 0.9, 0.1, 0.1]), targets, count=2, threshold=0.5, lost="hold", mode="mask")
     two(np.stack([squares(0), squares(0)]))
     two.begin([1])
     held, begun = two(np.stack([squares(5), squares(5)]))
     assert np.array_equal(held[..., 0] > 0, is_colour(squares(0), RED))
     assert not begun.any()
-    two.begin()
 
 
 def test_a_frame_alone_leaves_what_was_found() -> None:
@@ -133,9 +133,16 @@ def test_a_frame_alone_leaves_what_was_found() -> None:
         ({"mode": "masks"}, InputError, r"mode must be composite, mask or rgbm, not 'masks'"),
         ({"lost": "keep"}, InputError, r"lost must be empty, hold or frame, not 'keep'"),
         ({"threshold": "0.5"}, InputTypeError, r"threshold must be a number or None, not '0.5'"),
+        ({"threshold": True}, InputTypeError, r"threshold must be a number or None, not True"),
+        ({"threshold": float("nan")}, InputError, r"threshold must be a finite number, not nan"),
         ({"segmenter": "tiny"}, InputTypeError, r"segmenter must be what samg_fast.load gives, not 'tiny'"),
-        ({"target": 3}, InputTypeError, r"target must be a samg_fast.Target, not 3"),
-        ({"target": [target_of(RED), None]}, InputTypeError, r"target\[1\] must be a samg_fast.Target, not None"),
+        ({"target": 3}, InputTypeError, r"target must be a samg_fast.Target, not int"),
+        ({"target": "walker.safetensors"}, InputTypeError, r"target must be a samg_fast.Target, not str"),
+        (
+            {"target": [target_of(RED), None], "count": 2},
+            InputTypeError,
+            r"target\[1\] must be a samg_fast.Target, not NoneType",
+        ),
         ({"target": [target_of(RED)] * 2, "count": 3}, InputError, r"one Target or 3 of them, one for each.*not 2"),
         ({"target": target_of(RED), "reference": (1, 2)}, InputError, r"target or reference must be given, one of"),
         ({"reference": squares(0)}, InputTypeError, r"reference must be \(image, mask\), .* not uint8 of shape"),
@@ -143,9 +150,10 @@ def test_a_frame_alone_leaves_what_was_found() -> None:
         (
             {"target": target_of(RED, "0" * 64)},
             BundleError,
-            r"target was made with bundle colours \(00000000\), this segmenter runs colours \(ffffffff\): identify it",
+            r"^target was made with another version of bundle colours, this segmenter runs colours: identify it again$",
         ),
-        ({"target": [target_of(RED, "0" * 64)]}, BundleError, r"target\[0\] was made with bundle colours"),
+        ({"target": [target_of(RED, "0" * 64)]}, BundleError, r"^target\[0\] was made with another version of bundle"),
+        ({"target": target_of(RED, parts=3)}, InputError, r"^target has 3 parts, but bundle colours has slots for 2"),
     ],
 )
 def test_bad_arguments_get_a_sentence(arguments: dict[str, Any], error: type[Exception], sentence: str) -> None:
@@ -195,9 +203,15 @@ def test_observations_without_pictures_get_a_sentence(
         (None, InputTypeError, r"of shape \(24, 24, 3\), not None"),
     ],
 )
-def test_an_observation_that_breaks_its_promise_gets_a_sentence(
-    picture: Any, error: type[Exception], sentence: str
-) -> None:
+def test_a_picture_that_breaks_its_promise_gets_a_sentence(picture: Any, error: type[Exception], sentence: str) -> None:
     pixels, _ = find_pixels({"rgb": BOX}, "rgb")
     with pytest.raises(error, match=sentence):
         pixels.read({"rgb": picture})
+
+
+def test_an_observation_without_its_picture_gets_a_sentence() -> None:
+    pixels, _ = find_pixels({"rgb": BOX}, "rgb")
+    with pytest.raises(
+        InputError, match=r"observation must have 'rgb', as its space or spec says, not only 'time', 't'"
+    ):
+        pixels.read({"time": 3, "t": 4})

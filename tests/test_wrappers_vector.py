@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from pixel_envs import BLUE, GREEN, RED, SIZE, ColourFinder, SquaresGym, is_colour, squares, target_of
 
 import samg_fast
@@ -48,6 +49,10 @@ def test_each_environment_shows_its_own_target(vectorised: Any, key: str | None,
     assert env.closed
     assert segmenter.batches == [3] * 8
     assert env.single_observation_space.shape == ((SIZE, SIZE, CHANNELS[mode]) if key is None else None)
+    if key is not None:
+        assert list(env.single_observation_space) == list(bare.single_observation_space)
+        assert list(env.observation_space) == list(bare.observation_space)
+        assert env.observation_space["time"] is env.env.observation_space["time"]
     for expected, got in outputs:
         assert got[0] in env.observation_space
         frames, pictures = (expected[0], got[0]) if key is None else (expected[0][key], got[0][key])
@@ -183,6 +188,43 @@ def test_everything_else_is_the_environments() -> None:
     assert inside.single_observation_space.shape == (SIZE, SIZE, 3)
     env.close()
     assert [each.closed for each in inside.envs] == [1, 1, 1]
+
+
+def test_what_lies_within_other_wrappers_is_reached_too() -> None:
+    env = MaskedObservation(RecordEpisodeStatistics(SyncVectorEnv(squares_of())), ColourFinder(), target_of(RED))
+    assert env.call("greet") == ("hello",) * 3
+    assert env.get_attr("gravity") == (9.81,) * 3
+    assert len(env.return_queue) == 0
+    with pytest.raises(AttributeError, match="curtsy"):
+        env.curtsy()
+
+
+def test_steps_that_are_waited_for_are_masked_too() -> None:
+    env = MaskedObservation(AsyncVectorEnv(squares_of()), ColourFinder(), target_of(RED), mode="mask")
+    try:
+        env.reset_async(seed=1)
+        pictures = [env.reset_wait()[0]]
+        env.step_async(actions(env))
+        pictures.append(env.step_wait(timeout=60)[0])
+    finally:
+        env.close()
+    for t, each in enumerate(pictures):
+        assert each in env.observation_space
+        assert np.array_equal(each[0, ..., 0] > 0, is_colour(squares(t), RED))
+
+
+def test_no_mask_is_held_beyond_a_reset_that_is_waited_for() -> None:
+    finder = ColourFinder([0.9, 0.9, 0.1, 0.1])
+    inside = AsyncVectorEnv(squares_of((9, 9)), autoreset_mode=AutoresetMode.DISABLED)
+    env = MaskedObservation(inside, finder, target_of(RED), mode="mask", threshold=0.5, lost="hold")
+    try:
+        env.reset()
+        env.reset_async(options={"reset_mask": np.array([True, False])})
+        begun, held = env.reset_wait()[0]
+    finally:
+        env.close()
+    assert not begun.any()
+    assert held.any()
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR:UserWarning")  # gymnasium says what went wrong in its workers

@@ -74,9 +74,12 @@ def _program(
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("samg-fast: %(message)s"))
     logger = logging.getLogger("samg_fast")
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    # dm_control gives the root logger a handler, which would say everything once more
+    logger.propagate = False
+    ctx.call_on_close(partial(setattr, logger, "propagate", propagate))
     ctx.call_on_close(partial(logger.setLevel, level))
     ctx.call_on_close(partial(logger.removeHandler, handler))
 

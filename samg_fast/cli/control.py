@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,11 +31,15 @@ from samg_fast.cli.common import (
 
 if TYPE_CHECKING:
     from samg_fast.control import Controller, Report
-    from samg_fast.envs.dmc import LiveTask
-    from samg_fast.segmenter import Segmenter
-    from samg_fast.target import Target
 
 _WARM_UP = 3  # networks are compiled for their shapes at the first frame; that is no tick's time
+
+
+def _finite(value: float) -> float:
+    """Refuse what passes for a number in a range and is none to work with."""
+    if not isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def control(
@@ -42,8 +47,17 @@ def control(
     setting: Annotated[
         str, typer.Option(metavar="SETTING", help="original, color_easy, color_hard, video_easy or video_hard.")
     ] = "original",
-    hz: Annotated[float, typer.Option(min=0.1, help="Control steps per second.")] = 40.0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long.")] = 20.0,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="FILE",
+            help="What `samg-fast identify` wrote; by default it is learned on a clean picture of the task.",
+        ),
+    ] = None,
+    hz: Annotated[float, typer.Option(min=0.1, callback=_finite, help="Control steps per second.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=0.1, callback=_finite, help="How long.")] = 20.0,
     wait: Annotated[
         float, typer.Option(metavar="MS", min=0.0, help="Wait so long at most for the mask of a step's own frame.")
     ] = 0.0,
@@ -62,53 +76,44 @@ def control(
     picture. Prints the achieved rate, the age of the mask when it is used, missed deadlines, what became of the frames
     and the processor's use. If the run is interrupted, what was measured until then is printed.
     """
+    from samg_fast import machine
     from samg_fast.control import Controller
-    from samg_fast.envs import find_task
     from samg_fast.envs.dmc import LiveTask
-    from samg_fast.envs.settings import check_setting
+    from samg_fast.target import Target
 
     if wait > 1e3 / hz:
         raise typer.BadParameter(f"longer than a step, which takes {1e3 / hz:g} ms at {hz:g} Hz", param_hint="--wait")
     check_json(json)
-    found, setting = find_task(task), check_setting(setting)  # opening a segmenter may take minutes
-    with (
-        open_segmenter(bundle, backend, precision, device, threads) as segmenter,
-        LiveTask(found, setting, size, seed, action_repeat=1) as live,
-        graceful_interrupt() as stop,
-    ):
-        target = _prepare(segmenter, live)
-        steps = (live.step() for _ in count())
-        with Controller(segmenter, target, steps, hz=hz, wait=wait / 1e3) as controller:
-            with progress("controlling", round(seconds * hz)) as advance:
-                _run(controller, seconds, advance, stop)
-            interrupted = stop()
-        report = controller.report()
-        _show(report, f"{task}, {setting}, {size}×{size}: {segmenter.describe()}", json)
-        figures = {
-            "task": task,
-            "setting": setting,
-            "size": size,
-            "seed": seed,
-            "bundle": segmenter.bundle.name,
-            "backend": segmenter.backend,
-            "precision": segmenter.precision,
-            "device": segmenter.device,
-            "complete": not interrupted,
-        }
+    given = None if target is None else Target.load(target)
+    with LiveTask(task, setting, size, seed, action_repeat=1) as live:
+        frame = live.reset()  # what cannot be rendered fails here: opening a segmenter may take minutes
+        with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
+            learned = given or segmenter.identify(*live.reference())
+            for _ in range(_WARM_UP):
+                segmenter.segment(frame, learned)
+            steps = (live.step() for _ in count())
+            with Controller(segmenter, learned, steps, hz=hz, wait=wait / 1e3) as controller:
+                with progress("controlling", max(1, round(seconds * hz))) as advance:
+                    _run(controller, seconds, advance, stop)
+                interrupted = stop()
+            report = controller.report()
+            _show(report, f"{task}, {setting}, {size}×{size}: {segmenter.describe()}", json)
+            figures = {
+                "task": task,
+                "setting": setting,
+                "size": size,
+                "seed": seed,
+                "bundle": segmenter.bundle.name,
+                "backend": segmenter.backend,
+                "precision": segmenter.precision,
+                "device": segmenter.device,
+                "cores": machine.cores(),
+                "complete": not interrupted,
+            }
     write_json(json, figures | report.to_json())
     if interrupted:
         typer.echo(f"samg-fast: interrupted; this is of the {report.ticks} steps that were done", err=True)
         raise typer.Exit(INTERRUPTED)
-
-
-def _prepare(segmenter: Segmenter, live: LiveTask) -> Target:
-    """Learn the target on a clean picture, and let everything run once."""
-    image, mask = live.reference()
-    target = segmenter.identify(image, mask)
-    frame = live.reset()
-    for _ in range(_WARM_UP):
-        segmenter.segment(frame, target)
-    return target
 
 
 def _run(controller: Controller, seconds: float, advance: Callable[[], None], stop: Callable[[], bool]) -> None:
@@ -127,12 +132,12 @@ def _show(report: Report, what: str, json: Path | None) -> None:
     from samg_fast import machine
 
     say(f"{what}\n", json_to=json)
-    ages = "no mask was ready" if report.ages is None else _list(report.ages, " {:.1f}") + " ms"
     frames = report.frames
     rows = [
         ("rate", "-" if report.rate is None else f"{report.rate:.2f} Hz of {report.hz:g}"),
         ("deadlines", f"{report.met} met, {report.missed} missed"),
-        ("age of the mask", ages),
+        ("age of the mask", _list(report.ages) or "no mask was ready"),
+        ("simulate and render", _list(report.source)),
         ("steps", f"{report.ticks}, of them {report.blind} before the first mask"),
         ("frames", f"{frames.seen} seen, {frames.segmented} segmented, {frames.dropped} dropped"),
         ("processor", "-" if report.cpu is None else f"{report.cpu:.2f} of {machine.cores()} cores"),
@@ -140,5 +145,5 @@ def _show(report: Report, what: str, json: Path | None) -> None:
     show_table(("", ""), rows, json_to=json)
 
 
-def _list(figures: dict[str, float], form: str) -> str:
-    return ", ".join(name + form.format(value) for name, value in figures.items())
+def _list(milliseconds: dict[str, float] | None) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in milliseconds.items()) + " ms" if milliseconds else ""

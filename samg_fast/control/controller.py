@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from types import TracebackType
@@ -12,37 +13,17 @@ import numpy as np
 
 from samg_fast.arrays import Frame, describe
 from samg_fast.control.pace import Clock, Pace
-from samg_fast.control.perception import FrameCounts, Perception, PerceptionError, StoppedError
+from samg_fast.control.perception import FrameCounts, Observation, Perception, PerceptionError, StoppedError
 from samg_fast.control.report import Recorder, Report
 from samg_fast.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
-    from samg_fast.results import Segmentation
     from samg_fast.segmenter import Segmenter
     from samg_fast.target import Target
 
-__all__ = ["Controller", "Observation", "Tick"]
+__all__ = ["Controller", "Tick"]
 
 _END: Any = object()
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """The newest mask, at the moment of its use.
-
-    Parameters
-    ----------
-    number : int
-        Which frame it is of, counted from 0 in the order they were handed in.
-    age : float
-        Seconds since that frame was handed in.
-    segmentation : Segmentation
-        The frame and its mask.
-    """
-
-    number: int
-    age: float
-    segmentation: Segmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +69,9 @@ class Controller:
     Raises
     ------
     InputTypeError, InputError
-        `source` is not iterable, or a number is out of its range.
+        `source` is not iterable, a number is out of its range, or `target` is none.
+    BundleError
+        The target was made with another bundle.
 
     Notes
     -----
@@ -108,15 +91,17 @@ class Controller:
     ) -> None:
         if source is not None and not isinstance(source, Iterable):
             raise InputTypeError(
-                f"source must be an iterable of frames, not {describe(source)}: frames of a callback go to offer()"
+                "source must be an iterable of frames, such as a generator that steps an environment, "
+                f"not {describe(source)}: frames of a callback go to offer()"
             )
+        segmenter.check_target(target)
         self._hz = _number("hz", hz, "above 0", lambda hz: hz > 0)
         period = 1 / self._hz
         self._wait = _number("wait", wait, f"from 0 to the period of {period:g} s", lambda wait: 0 <= wait <= period)
         self._source = source
         self._clock = clock or Clock()
         self._perception = Perception(segmenter, target, self._clock.now)
-        self._record = Recorder(Pace(self._hz, self._clock), self._clock)
+        self._record = Recorder(self._pace(), self._clock)
 
     @property
     def frames(self) -> FrameCounts:
@@ -124,12 +109,12 @@ class Controller:
         return self._perception.counts
 
     def start(self) -> None:
-        """Start perception.
+        """Start perception. Starting twice does no harm.
 
         Raises
         ------
-        SamgError
-            It was started before: a controller runs once.
+        StoppedError
+            It was stopped: a controller runs once.
         """
         self._perception.start()
 
@@ -146,13 +131,15 @@ class Controller:
         """
         self._perception.stop()
 
-    def offer(self, frame: Frame) -> int:
+    def offer(self, frame: Frame, taken: float | None = None) -> int:
         """Hand a frame in, from any thread, without waiting.
 
         Parameters
         ----------
         frame : (H, W, 3) uint8 array
             RGB, in the host's memory; copied, so that its buffer may be used again.
+        taken : float, optional
+            When it was taken, in seconds of ``time.perf_counter()``, or of the controller's own clock; by default now.
 
         Returns
         -------
@@ -162,13 +149,17 @@ class Controller:
         Raises
         ------
         InputTypeError, InputError
-            `frame` is not a uint8 RGB picture.
+            `frame` is not a uint8 RGB picture, or `taken` is not a time up to now.
         PerceptionError
             Segmenting an earlier frame failed.
         StoppedError
             The controller was not started yet, or was stopped.
         """
-        return self._perception.offer(frame)
+        now = self._clock.now()
+        if taken is not None:
+            wanted = f"up to now, {now:g} s of time.perf_counter()"
+            taken = _number("taken", taken, wanted, lambda taken: taken <= now)
+        return self._perception.offer(frame, now if taken is None else taken)
 
     def newest(self, wait: float = 0.0) -> Observation | None:
         """Return the newest mask, and record its age.
@@ -192,18 +183,17 @@ class Controller:
         StoppedError
             The controller was not started yet, or was stopped.
         """
-        perceived = self._perception.newest(_number("wait", wait, "at least 0", lambda wait: wait >= 0))
-        if perceived is None:
-            return None
-        age = self._clock.now() - perceived.at
-        self._record.use(age)
-        return Observation(perceived.number, age, perceived.segmentation)
+        observation = self._perception.newest(_number("wait", wait, "at least 0", lambda wait: wait >= 0))
+        if observation is not None:
+            self._record.use(observation.age)
+        return observation
 
     def ticks(self, seconds: float | None = None) -> Iterator[Tick]:
         """Run the control loop: act on each tick before the next one is asked for.
 
         Deadlines are absolute, each a period after the one before. A tick that ends late is followed at once by the one
-        of the period that runs by then.
+        of the period that runs by then. The frame of a source counts as taken when the source is asked for it, so what
+        it takes to step and render, or to read, is part of the mask's age.
 
         Parameters
         ----------
@@ -232,28 +222,34 @@ class Controller:
         if seconds is not None:
             periods = max(1, round(_number("seconds", seconds, "above 0", lambda seconds: seconds > 0) * self._hz))
         frames = None if self._source is None else iter(self._source)
-        pace = Pace(self._hz, self._clock)
+        pace = self._pace(periods)
         self._record = record = Recorder(pace, self._clock)
         for number in pace:
-            record.begin_period()
-            if number >= periods:
-                return
+            record.mark()
+            asked = self._clock.now()
             frame = None if frames is None else next(frames, _END)
             if frame is _END:
                 return
             try:
                 if frame is not None:
-                    self.offer(frame)
+                    record.look(self._clock.now() - asked)
+                    self._perception.offer(frame, asked)
                 observation = self.newest(self._wait)
             except StoppedError:
                 return
             record.ticks += 1
             record.blind += observation is None
             yield Tick(number, observation)
+        record.mark()
+        with suppress(StoppedError):
+            self._perception.check_running()  # a failure is what may have ended the pace
 
     def report(self) -> Report:
         """Return the figures of the latest `ticks`, so far, and of all frames since the start."""
         return self._record.report(self._hz, self.frames)
+
+    def _pace(self, periods: float = inf) -> Pace:
+        return Pace(self._hz, self._clock, self._perception.ended, periods)
 
     def __enter__(self) -> Controller:
         self.start()

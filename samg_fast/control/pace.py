@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from math import inf
 
 __all__ = ["Clock", "Pace"]
 
@@ -15,9 +17,9 @@ class Clock:
         """Return the time since some fixed moment; it never goes back."""
         return time.perf_counter()
 
-    def sleep(self, seconds: float) -> None:
-        """Let so much time pass."""
-        time.sleep(seconds)
+    def sleep(self, seconds: float, ended: threading.Event) -> None:
+        """Let so much time pass, or less where what is waited for has ended."""
+        ended.wait(seconds)
 
     def cpu(self) -> float:
         """Return the processor time that this process has used so far, in all its threads."""
@@ -36,6 +38,10 @@ class Pace:
     hz : float
         Periods per second.
     clock : Clock
+    ended : threading.Event
+        Once it is set, nothing is waited for any more, and no period follows.
+    periods : float
+        How many there are.
 
     Attributes
     ----------
@@ -43,21 +49,24 @@ class Pace:
         Deadlines so far: every one is counted once, those of periods that were left out among the missed.
     """
 
-    def __init__(self, hz: float, clock: Clock) -> None:
-        self._hz, self._clock = hz, clock
+    def __init__(self, hz: float, clock: Clock, ended: threading.Event, periods: float = inf) -> None:
+        self._hz, self._clock, self._ended, self._periods = hz, clock, ended, periods
         self.met = self.missed = 0
 
     def __iter__(self) -> Iterator[int]:
         start, number = self._clock.now(), 0
-        while True:
+        while number < self._periods and not self._ended.is_set():
             yield number
-            periods = (self._clock.now() - start) * self._hz
-            if periods <= number + 1:
+            passed = (self._clock.now() - start) * self._hz
+            if passed <= number + 1:
                 self.met += 1
                 number += 1
             else:
-                self.missed += int(periods) - number
-                number = int(periods)
-            ahead = start + number / self._hz - self._clock.now()
-            if ahead > 0:
-                self._clock.sleep(ahead)
+                reached = int(min(passed, self._periods))
+                self.missed += reached - number
+                number = reached
+            self._sleep_until(start + number / self._hz)
+
+    def _sleep_until(self, moment: float) -> None:
+        while (ahead := moment - self._clock.now()) > 0 and not self._ended.is_set():
+            self._clock.sleep(ahead, self._ended)

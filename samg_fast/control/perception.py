@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from samg_fast.arrays import Frame, check_frame
+from samg_fast.backends.plain import first_line
 from samg_fast.errors import SamgError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter
     from samg_fast.target import Target
 
-__all__ = ["FrameCounts", "Perceived", "Perception", "PerceptionError", "StoppedError"]
+__all__ = ["FrameCounts", "Observation", "Perception", "PerceptionError", "StoppedError"]
 
 
 class PerceptionError(SamgError, RuntimeError):
@@ -51,28 +52,29 @@ class FrameCounts:
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
-    number: int
-    at: float
-    pixels: Frame
-
-
-@dataclass(frozen=True, eq=False)
-class Perceived:
-    """A frame's mask.
+class Observation:
+    """The newest mask, at the moment of its use.
 
     Parameters
     ----------
     number : int
-        Which frame it is, counted from 0 in the order they were handed in.
-    at : float
-        When it was handed in, as `now` told.
+        Which frame it is of, counted from 0 in the order they were handed in.
+    age : float
+        Seconds since that frame was taken.
     segmentation : Segmentation
+        The frame and its mask.
     """
 
     number: int
-    at: float
+    age: float
     segmentation: Segmentation
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    number: int
+    taken: float
+    pixels: Frame
 
 
 class Perception:
@@ -86,20 +88,26 @@ class Perception:
     segmenter : Segmenter
     target : Target
     now : callable
-        Tells the time at which a frame is handed in, in seconds.
+        Tells the time at which a mask is used, in seconds.
+
+    Attributes
+    ----------
+    ended : threading.Event
+        Set by the stop and by a failure: a loop that sleeps need not sleep on.
     """
 
     def __init__(self, segmenter: Segmenter, target: Target, now: Callable[[], float]) -> None:
         self._segmenter, self._target, self._now = segmenter, target, now
         self._thread: threading.Thread | None = None
+        self.ended = threading.Event()
         # Guards everything below, and is notified of every change that somebody may wait for
         self._changed = threading.Condition()
         self._waiting: _Frame | None = None
         self._segmenting = False
-        self._newest: Perceived | None = None
+        self._newest: tuple[_Frame, Segmentation] | None = None
         self._seen = self._segmented = self._dropped = 0
         self._stopped = False
-        self._failure: tuple[int, BaseException] | None = None
+        self._failure: tuple[_Frame, BaseException] | None = None
         self._failure_is_known = False
 
     @property
@@ -110,35 +118,22 @@ class Perception:
             return FrameCounts(self._seen, self._segmented, self._dropped, pending)
 
     def start(self) -> None:
-        """Start the thread.
-
-        Raises
-        ------
-        SamgError
-            It was started before.
-        """
+        """Start the thread; see `Controller.start`."""
         with self._changed:
-            if self._thread is not None or self._stopped:
-                raise SamgError("a controller starts once: make another one")
-            # A daemon, so that a program that forgets to stop it can end all the same
-            thread = threading.Thread(target=self._run, name="samg-fast perception", daemon=True)
-            thread.start()
-            self._thread = thread
+            if self._stopped:
+                raise StoppedError("the controller was stopped, and runs once: make another one")
+            if self._thread is None:
+                # A daemon, so that a program that forgets to stop it can end all the same
+                thread = threading.Thread(target=self._run, name="samg-fast perception", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def stop(self) -> None:
-        """Let the frame that is being segmented come to its end, drop the one that waits, and join the thread.
-
-        Stopping twice does no harm.
-
-        Raises
-        ------
-        PerceptionError
-            Segmenting failed, and no call said so yet. The thread has ended all the same.
-        """
+        """Stop and join the thread; see `Controller.stop`."""
         with self._changed:
             self._stopped = True
             self._drop_waiting()
-            self._changed.notify_all()
+            self._end()
         if self._thread is not None:
             self._thread.join()
         with self._changed:
@@ -157,10 +152,12 @@ class Perception:
         """
         with self._changed:
             self._raise_failure()
-            if self._thread is None or self._stopped:
+            if self._stopped:
+                raise StoppedError("the controller was stopped")
+            if self._thread is None:
                 raise StoppedError("the controller does not run: use it in a with block, or start() it")
 
-    def offer(self, frame: Any) -> int:
+    def offer(self, frame: Frame, taken: float) -> int:
         """Hand a frame in, in place of one that still waits; see `Controller.offer`."""
         pixels = np.array(check_frame("frame", frame))
         with self._changed:
@@ -168,32 +165,40 @@ class Perception:
             number = self._seen
             self._seen += 1
             self._drop_waiting()
-            self._waiting = _Frame(number, self._now(), pixels)
+            self._waiting = _Frame(number, taken, pixels)
             self._changed.notify_all()
         return number
 
-    def newest(self, wait: float) -> Perceived | None:
+    def newest(self, wait: float) -> Observation | None:
         """Return the newest mask; see `Controller.newest`."""
         with self._changed:
             last = self._seen - 1
-            self._changed.wait_for(lambda: self._reached(last) or self._failure is not None or self._stopped, wait)
+            self._changed.wait_for(lambda: self._reached(last) or self.ended.is_set(), wait)
             self.check_running()
-            return self._newest
+            if self._newest is None:
+                return None
+            frame, segmentation = self._newest
+        return Observation(frame.number, self._now() - frame.taken, segmentation)
 
     def _reached(self, number: int) -> bool:
         """Say whether there is a mask of this frame or a newer one; a frame before the first counts as reached."""
-        return number < 0 or (self._newest is not None and self._newest.number >= number)
+        return number < 0 or (self._newest is not None and self._newest[0].number >= number)
 
     def _drop_waiting(self) -> None:
         if self._waiting is not None:
             self._waiting = None
             self._dropped += 1
 
+    def _end(self) -> None:
+        self.ended.set()
+        self._changed.notify_all()
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
             self._failure_is_known = True
-            number, cause = self._failure
-            raise PerceptionError(f"segmenting frame {number} failed: {type(cause).__name__}: {cause}") from cause
+            frame, cause = self._failure
+            why = f"{type(cause).__name__}: {first_line(cause)}"
+            raise PerceptionError(f"segmenting frame {frame.number} failed: {why}") from cause
 
     def _run(self) -> None:
         """Segment until the stop or the first failure: the thread."""
@@ -201,9 +206,9 @@ class Perception:
             try:
                 segmentation = self._segmenter.segment(frame.pixels, self._target)
             except BaseException as error:  # even SystemExit, which would end the thread without a word
-                self._end_frame(failure=(frame.number, error))
+                self._fail(frame, error)
                 return
-            self._end_frame(Perceived(frame.number, frame.at, segmentation))
+            self._keep(frame, segmentation)
 
     def _take(self) -> _Frame | None:
         """Wait for a frame; None at the stop."""
@@ -213,14 +218,17 @@ class Perception:
             self._segmenting = frame is not None
             return frame
 
-    def _end_frame(self, perceived: Perceived | None = None, failure: tuple[int, BaseException] | None = None) -> None:
+    def _keep(self, frame: _Frame, segmentation: Segmentation) -> None:
         with self._changed:
             self._segmenting = False
-            if perceived is not None:
-                self._newest = perceived
-                self._segmented += 1
-            else:
-                self._failure = failure
-                self._dropped += 1
-                self._drop_waiting()
+            self._segmented += 1
+            self._newest = frame, segmentation
             self._changed.notify_all()
+
+    def _fail(self, frame: _Frame, error: BaseException) -> None:
+        with self._changed:
+            self._segmenting = False
+            self._dropped += 1
+            self._drop_waiting()
+            self._failure = frame, error
+            self._end()

@@ -13,7 +13,7 @@ from samg_fast.control.perception import FrameCounts
 
 __all__ = ["Recorder", "Report"]
 
-_AGES = 100_000  # 40 minutes at 40 Hz: a loop that runs for days must not grow
+_KEPT = 100_000  # 40 minutes at 40 Hz: a loop that runs for days must not grow
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Report:
     met, missed : int
         Deadlines. One that passed while the loop was busy with an earlier period is missed too.
     ages : dict of str to float, or None
-        Milliseconds from a frame's handing in to the use of its mask, as ``"p50"``, ``"p95"``, ``"p99"`` and ``"max"``,
+        Milliseconds from a frame's taking to the use of its mask, as ``"p50"``, ``"p95"``, ``"p99"`` and ``"max"``,
         over the last 100,000 uses; None before the first.
+    source : dict of str to float, or None
+        Milliseconds that the source took for a frame, in the same way; None without one.
     cpu : float or None
         Processor time of the whole process per second, so 1 is one core at work; None before the second tick.
     frames : FrameCounts
@@ -47,19 +49,20 @@ class Report:
     met: int
     missed: int
     ages: dict[str, float] | None
+    source: dict[str, float] | None
     cpu: float | None
     frames: FrameCounts
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain values."""
-        ages = None if self.ages is None else {name: round(age, 3) for name, age in self.ages.items()}
         return {
             "hz": self.hz,
             "achieved_hz": None if self.rate is None else round(self.rate, 3),
             "ticks": self.ticks,
             "ticks_without_mask": self.blind,
             "deadlines": {"met": self.met, "missed": self.missed},
-            "age_ms": ages,
+            "age_ms": _rounded(self.ages),
+            "source_ms": _rounded(self.source),
             "cpu_cores": None if self.cpu is None else round(self.cpu, 3),
             "frames": asdict(self.frames),
         }
@@ -81,17 +84,22 @@ class Recorder:
 
     def __init__(self, pace: Pace, clock: Clock) -> None:
         self._pace, self._clock = pace, clock
-        self._ages: deque[float] = deque(maxlen=_AGES)
+        self._ages: deque[float] = deque(maxlen=_KEPT)
+        self._source: deque[float] = deque(maxlen=_KEPT)
         self._first = self._last = (0.0, 0.0)
         self._turns = -1
         self.ticks = self.blind = 0
 
-    def begin_period(self) -> None:
-        """Look at the clock: a turn lies between this and the next time."""
+    def mark(self) -> None:
+        """Look at the clock: a turn of the loop lies between this and the next time."""
         self._last = self._clock.now(), self._clock.cpu()
         if self._turns < 0:
             self._first = self._last
         self._turns += 1
+
+    def look(self, seconds: float) -> None:
+        """Note how long the source took for a frame."""
+        self._source.append(seconds)
 
     def use(self, age: float) -> None:
         """Note that a mask is used, so many seconds old."""
@@ -107,13 +115,20 @@ class Recorder:
             blind=self.blind,
             met=self._pace.met,
             missed=self._pace.missed,
-            ages=self._percentiles(),
+            ages=_percentiles(self._ages),
+            source=_percentiles(self._source),
             cpu=cpu / elapsed if elapsed > 0 else None,
             frames=frames,
         )
 
-    def _percentiles(self) -> dict[str, float] | None:
-        if not self._ages:
-            return None
-        values = np.percentile(tuple(self._ages), (50, 95, 99, 100)) * 1e3
-        return dict(zip(("p50", "p95", "p99", "max"), values.tolist(), strict=True))
+
+def _percentiles(seconds: deque[float]) -> dict[str, float] | None:
+    """Return percentiles in milliseconds, between two values as NumPy interpolates them."""
+    if not seconds:
+        return None
+    values = np.percentile(tuple(seconds), (50, 95, 99, 100)) * 1e3
+    return dict(zip(("p50", "p95", "p99", "max"), values.tolist(), strict=True))
+
+
+def _rounded(figures: dict[str, float] | None) -> dict[str, float] | None:
+    return None if figures is None else {name: round(value, 3) for name, value in figures.items()}

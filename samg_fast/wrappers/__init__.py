@@ -2,5 +2,25 @@
 
 `samg_fast.wrappers.dm_env` wraps dm_control's environments, `samg_fast.wrappers.gymnasium` gymnasium's, and
 `samg_fast.wrappers.vector` gymnasium's vector environments, whose frames are segmented all together. Each module is
-imported by its name, as each needs packages of its own.
+imported when it is first named, as each needs packages of its own.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samg_fast.wrappers import dm_env, gymnasium, vector
+
+__all__ = ["dm_env", "gymnasium", "vector"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

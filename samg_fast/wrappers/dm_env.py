@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from samg_fast.arrays import Frame, check_whole
-from samg_fast.errors import InputError, MissingExtraError
+from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.media import read_image
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter, load
 from samg_fast.target import Target
-from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
+from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, check_segmenter
 from samg_fast.wrappers.pixels import find_pixels
 
 try:
@@ -55,8 +55,9 @@ class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
         self._env.close()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_env":  # before __init__, as where an environment is copied
-            raise AttributeError(name)
+        # What copying and pickling ask for: the one inside has other answers, and a copy has none inside at first
+        if name == "_env" or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self._env, name)
 
     def _observed(self, time_step: Any) -> Any:
@@ -121,7 +122,7 @@ class MaskedPixels(_Wrapper):
         lost: Lost = "empty",
     ) -> None:
         super().__init__(env)
-        spec = env.observation_spec()
+        spec = _observation_spec(env)
         self._pixels, of_pixels = find_pixels(spec, pixels_key)
         if self._pixels.pictures != 1:
             raise InputError(
@@ -203,8 +204,9 @@ class FrameStackWithSAMG(_Wrapper):
         lost: Lost = "empty",
     ) -> None:
         check_whole("num_frames", num_frames, 1)
-        find_pixels(env.observation_spec(), pixels_key)
+        find_pixels(_observation_spec(env), pixels_key)
         used = load(segmenter) if isinstance(segmenter, (str, os.PathLike)) else segmenter
+        check_segmenter(used)
         self._opened = None if used is segmenter else used
         try:
             target = _official_target(used, handmade_4_SAM)
@@ -243,12 +245,18 @@ class FrameStackWithSAMG(_Wrapper):
             self._opened.close()
 
 
+def _observation_spec(env: Any) -> Any:
+    if not hasattr(env, "observation_spec"):
+        raise InputTypeError(f"env must be a dm_env.Environment, not {type(env).__name__}")
+    return env.observation_spec()
+
+
 _FIELDS = ("original_image", "masked_image", "extra_points_list", "extra_masked_images_list")
 
 
 def _official_target(segmenter: Segmenter, config: Any) -> Target:
     """Identify and adapt as the official code does when it starts."""
-    missing = [field for field in _FIELDS if not hasattr(config, field)]
+    missing = [field for field in _FIELDS if getattr(config, field, None) is None]
     if missing:
         raise InputError(
             f"handmade_4_SAM must have the attributes {', '.join(_FIELDS)}, and {type(config).__name__} has no "

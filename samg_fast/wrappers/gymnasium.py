@@ -97,6 +97,7 @@ class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructor
         self._masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
         box = gymnasium.spaces.Box(0, 255, (*self._pixels.shape[:2], CHANNELS[mode]), np.uint8)
         self.observation_space = self._pixels.write(env.observation_space, box)
+        self._ended = False
 
     @property
     def segmentation(self) -> Segmentation | None:
@@ -112,23 +113,28 @@ class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructor
         """Start an episode, as the environment inside does; its first picture is masked."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._masking.begin()
+        self._ended = False
         return self._masked(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step, as the environment inside does; its picture is masked."""
-        observation, *rest = self.env.step(action)
-        return (self._masked(observation), *rest)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if self._ended:  # and the environment inside starts anew by itself
+            self._masking.begin()
+        self._ended = bool(terminated or truncated)
+        return self._masked(observation), reward, terminated, truncated, info
 
     def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
         """Set an attribute where it is: here, or in the environment inside."""
-        if name in vars(self) or hasattr(type(self), name):
-            return super().set_wrapper_attr(name, value, force=force)
-        return self.env.set_wrapper_attr(name, value, force=force)
+        own = name in vars(self) or hasattr(type(self), name)
+        if not own and self.env.set_wrapper_attr(name, value, force=False):
+            return True
+        return super().set_wrapper_attr(name, value, force=force)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.env, name)
+        return self.env.get_wrapper_attr(name)
 
     def _masked(self, observation: Any) -> Any:
         return self._pixels.write(observation, self._masking(self._pixels.read(observation))[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from samg_fast import ops
 from samg_fast.arrays import Frame, Mask, describe
-from samg_fast.errors import BundleError, InputError, InputTypeError
+from samg_fast.errors import InputError, InputTypeError
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 
-__all__ = ["CHANNELS", "Lost", "Masking", "Mode", "Reference"]
+__all__ = ["CHANNELS", "Lost", "Masking", "Mode", "Reference", "check_segmenter"]
 
 Mode: TypeAlias = Literal["composite", "mask", "rgbm"]
 """What the agent sees: the masked picture, the mask alone, or the picture with the mask as a fourth channel."""
@@ -70,8 +71,7 @@ class Masking:
         threshold: float | None,
         lost: Lost,
     ) -> None:
-        if not hasattr(segmenter, "segment_batch"):
-            raise InputTypeError(f"segmenter must be what samg_fast.load gives, not {describe(segmenter)}")
+        check_segmenter(segmenter)
         if (target is None) == (reference is None):
             raise InputError("target or reference must be given, one of them and not both")
         if reference is not None and not (isinstance(reference, tuple) and 2 <= len(reference) <= 4):
@@ -79,8 +79,8 @@ class Masking:
                 f"reference must be (image, mask), (image, mask, points) or (image, mask, points, parts), "
                 f"not {describe(reference)}"
             )
-        if threshold is not None and not isinstance(threshold, (int, float, np.floating)):
-            raise InputTypeError(f"threshold must be a number or None, not {describe(threshold)}")
+        if threshold is not None:
+            _check_threshold(threshold)
         _check_choice("mode", mode, get_args(Mode))
         _check_choice("lost", lost, get_args(Lost))
         self.found: list[Segmentation] = []
@@ -150,25 +150,35 @@ def _paint(frames: Frame, masks: Mask, mode: Mode) -> Frame:
     return grey if mode == "mask" else np.concatenate((frames, grey), axis=-1)
 
 
+def check_segmenter(segmenter: object) -> None:
+    """Refuse what cannot segment.
+
+    Raises
+    ------
+    InputTypeError
+        It is no `Segmenter`, and does not act like one.
+    """
+    if not hasattr(segmenter, "segment_batch"):
+        raise InputTypeError(f"segmenter must be what samg_fast.load gives, not {describe(segmenter)}")
+
+
 def _one_each(segmenter: Segmenter, target: Target | Sequence[Target], count: int) -> list[Target]:
     """Check the targets, and give every environment one."""
-    given = [target] if isinstance(target, Target) else target
-    if not isinstance(given, Sequence):
-        raise InputTypeError(f"target must be a samg_fast.Target, not {describe(target)}")
-    for index, each in enumerate(given):
-        name = "target" if isinstance(target, Target) else f"target[{index}]"
-        if not isinstance(each, Target):
-            raise InputTypeError(f"{name} must be a samg_fast.Target, not {describe(each)}")
-        if each.fingerprint != segmenter.bundle.fingerprint:
-            raise BundleError(
-                f"{name} was made with bundle {each.bundle} ({each.fingerprint[:8]}), this segmenter runs "
-                f"{segmenter.bundle.name} ({segmenter.bundle.fingerprint[:8]}): identify it again"
-            )
-    if isinstance(target, Target):
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        segmenter.check_target(target)
         return [target] * count
-    if len(given) != count:
-        raise InputError(f"target must be one Target or {count} of them, one for each environment, not {len(given)}")
-    return list(given)
+    for index, each in enumerate(target):
+        segmenter.check_target(each, f"target[{index}]")
+    if len(target) != count:
+        raise InputError(f"target must be one Target or {count} of them, one for each environment, not {len(target)}")
+    return list(target)
+
+
+def _check_threshold(threshold: object) -> None:
+    if not isinstance(threshold, (int, float, np.floating)) or isinstance(threshold, bool):
+        raise InputTypeError(f"threshold must be a number or None, not {describe(threshold)}")
+    if not math.isfinite(threshold):
+        raise InputError(f"threshold must be a finite number, not {threshold}")
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,8 +44,11 @@ class Pixels(NamedTuple):
         Raises
         ------
         InputTypeError, InputError
-            They have another dtype or shape than the environment promised.
+            There are none, or they have another dtype or shape than the environment promised.
         """
+        if self.key is not None and self.key not in observation:
+            names = ", ".join(map(repr, observation))
+            raise InputError(f"observation must have {self.key!r}, as its space or spec says, not only {names}")
         pictures = observation if self.key is None else observation[self.key]
         kind = getattr(pictures, "dtype", None)
         if kind != np.uint8 or pictures.shape != self.shape:
@@ -55,7 +59,10 @@ class Pixels(NamedTuple):
 
     def write(self, observation: Any, pictures: Any) -> Any:
         """Return an observation with other pictures, or a space or spec of observations with another of pictures."""
-        return pictures if self.key is None else type(observation)({**observation, self.key: pictures})
+        if self.key is None:
+            return pictures
+        # Ordered, as a gymnasium Dict sorts the names of any other mapping
+        return type(observation)(OrderedDict({**observation, self.key: pictures}))
 
 
 def find_pixels(spec: Any, key: str | None) -> tuple[Pixels, Any]:

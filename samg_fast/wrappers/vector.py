@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 __all__ = ["MaskedObservation"]
 
 
-class MaskedObservation(VectorWrapper[Any, Any, Any, Any, Any]):
+class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1.4 has none here
     """A vector environment whose pictures show the target alone, or each its own target.
 
     All of gymnasium's autoreset modes are understood, and no mask is held beyond its episode. Where an environment
@@ -110,17 +110,47 @@ class MaskedObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes, as the environments inside do, of all or of those that ``options["reset_mask"]`` says."""
-        # Read first: the environments take it out of the options
-        chosen = (options or {}).get("reset_mask")
-        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # takes a list too
-        began = np.ones_like(self._ended) if chosen is None else chosen
-        self._begin(began)
-        self._ended &= ~began
-        return self._masked(observations), infos
+        self._note(options)
+        return self._began(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]  # takes a list too
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take a step in every environment, as those inside do; their pictures are masked together."""
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        return self._stepped(*self.env.step(actions))
+
+    def reset_async(self, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> None:
+        """Tell the processes of an AsyncVectorEnv to reset; `reset_wait` returns what comes of it."""
+        self._note(options)
+        self.env.reset_async(seed=seed, options=options)  # type: ignore[attr-defined]  # only AsyncVectorEnv has it
+
+    def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
+        """Wait for what `reset_async` began, and mask the pictures."""
+        return self._began(*self.env.reset_wait(timeout=timeout))  # type: ignore[attr-defined]
+
+    def step_wait(self, timeout: float | None = None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Wait for what an AsyncVectorEnv's ``step_async`` began, and mask the pictures."""
+        return self._stepped(*self.env.step_wait(timeout=timeout))  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        inside = self.env
+        while isinstance(inside, VectorWrapper) and not hasattr(inside, name):
+            inside = inside.env
+        return getattr(inside, name)
+
+    def _note(self, options: dict[str, Any] | None) -> None:
+        """Note who is to start anew, as the environments take that out of the options."""
+        chosen = (options or {}).get("reset_mask")
+        self._resets = np.ones_like(self._ended) if chosen is None else chosen
+
+    def _began(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        self._begin(self._resets)
+        self._ended &= ~self._resets
+        return self._masked(observations), infos
+
+    def _stepped(
+        self, observations: Any, rewards: Any, terminations: Any, truncations: Any, infos: dict[str, Any]
+    ) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         # Whoever ended with the step before starts anew with this one
         self._begin(self._ended)
         self._ended = np.logical_or(terminations, truncations)
@@ -130,11 +160,6 @@ class MaskedObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             self._begin(restarted)
             self._ended &= ~restarted
         return self._masked(observations), rewards, terminations, truncations, infos
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.env, name)
 
     def _begin(self, which: NDArray[np.bool_]) -> None:
         self._masking.begin(np.flatnonzero(which).tolist())

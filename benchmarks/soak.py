@@ -1,0 +1,224 @@
+"""Whether memory grows while wrapped environments are stepped for long: resident memory of this process at intervals.
+
+The environments replay frames of the clip pack inside the package, in episodes of 50 steps, so that nearly all the
+time goes to the segmenter. Targets are lost now and then and masks are held, as that keeps most. The wrappers take
+their turn one after another, in one process. Example::
+
+    python -m benchmarks.soak --kind gymnasium --steps 100000 --threads 1 --json soak.json
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import dm_env
+import numpy as np
+import typer
+from dm_env import specs
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from benchmarks.common import Configuration, labels, names, one_line_errors, progress_bar, provenance, save_json
+from benchmarks.latency import choose
+from benchmarks.wrappers import Replay
+from samg_fast.envs.clip_pack import load_pack
+from samg_fast.errors import InputError
+from samg_fast.wrappers.dm_env import MaskedPixels
+from samg_fast.wrappers.gymnasium import MaskedObservation
+from samg_fast.wrappers.vector import MaskedObservation as MaskedVector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from samg_fast import Segmenter, Target
+
+__all__ = ["KINDS", "app", "growth", "markdown", "measure"]
+
+app = typer.Typer(add_completion=False)
+
+EPISODE = 50
+ENVIRONMENTS = 4
+THRESHOLD = 0.7
+"""Of the score: about a third of the frames of walker_walk in video_hard are below, and the mask before is held."""
+
+
+class ReplayDm(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
+    """Shows frames one after another, in episodes."""
+
+    def __init__(self, frames: NDArray[np.uint8]) -> None:
+        self.frames, self.index = frames, -1
+
+    def reset(self) -> Any:
+        self.index = 0
+        return dm_env.restart({"pixels": self.frames[0]})
+
+    def step(self, action: Any) -> Any:  # noqa: ARG002  # nothing acts
+        if self.index < 0:
+            return self.reset()
+        self.index += 1
+        observation = {"pixels": self.frames[self.index % len(self.frames)]}
+        if self.index < EPISODE:
+            return dm_env.transition(0.0, observation)
+        self.index = -1
+        return dm_env.truncation(0.0, observation)
+
+    def observation_spec(self) -> Any:
+        return {"pixels": specs.BoundedArray(self.frames.shape[1:], np.uint8, 0, 255, "pixels")}
+
+    def action_spec(self) -> Any:
+        return specs.DiscreteArray(1)
+
+
+def _gymnasium(segmenter: Segmenter, target: Target, frames: NDArray[np.uint8]) -> Callable[[], int]:
+    env = MaskedObservation(
+        TimeLimit(Replay(frames), EPISODE), segmenter, target, mode="rgbm", threshold=THRESHOLD, lost="hold"
+    )
+    env.reset()
+
+    def step() -> int:
+        if env.step(0)[3]:
+            env.reset()
+        return 1
+
+    return step
+
+
+def _dm_env(segmenter: Segmenter, target: Target, frames: NDArray[np.uint8]) -> Callable[[], int]:
+    env = MaskedPixels(ReplayDm(frames), segmenter, target, mode="rgbm", threshold=THRESHOLD, lost="hold")
+
+    def step() -> int:
+        env.step(0)
+        return 1
+
+    return step
+
+
+def _vector(segmenter: Segmenter, target: Target, frames: NDArray[np.uint8]) -> Callable[[], int]:
+    inside = SyncVectorEnv(
+        [lambda: TimeLimit(Replay(frames), EPISODE)] * ENVIRONMENTS, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    env = MaskedVector(inside, segmenter, target, mode="rgbm", threshold=THRESHOLD, lost="hold")
+    env.reset()
+    actions = np.zeros(ENVIRONMENTS, np.int64)
+
+    def step() -> int:
+        env.step(actions)
+        return ENVIRONMENTS
+
+    return step
+
+
+KINDS: dict[str, Callable[[Segmenter, Target, NDArray[np.uint8]], Callable[[], int]]] = {
+    "gymnasium": _gymnasium,
+    "dm_env": _dm_env,
+    "vector": _vector,
+}
+"""Wrapper → what makes a step of it, which says how many environments took one."""
+
+
+def resident() -> float:
+    """Return this process's resident memory in MiB, as Linux counts it."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(
+    step: Callable[[], int], steps: int, warm_up: int, readings: int, advance: Callable[[int], None] = lambda _: None
+) -> list[tuple[int, float]]:
+    """Take steps, and read the resident memory at intervals.
+
+    Parameters
+    ----------
+    step : callable
+        Takes one or more steps and says how many.
+    steps : int
+        How many to take, or a few more where they are taken together.
+    warm_up : int
+        How many come before the first reading.
+    readings : int
+        How many more readings, at equal intervals.
+    advance : callable
+        Called after each `step` with what it says.
+
+    Returns
+    -------
+    list of (int, float)
+        Steps taken, and MiB.
+    """
+    read: list[tuple[int, float]] = []
+    taken = 0
+    for due in np.linspace(warm_up, steps, readings + 1).round().astype(int).tolist():
+        while taken < due:
+            just = step()
+            taken += just
+            advance(just)
+        read.append((taken, resident()))
+    return read
+
+
+def growth(read: list[tuple[int, float]]) -> float:
+    """Return by how many MiB memory grew from the first reading to the last."""
+    return read[-1][1] - read[0][1]
+
+
+def markdown(read: dict[str, list[tuple[int, float]]]) -> str:
+    """Lay readings out as a Markdown table, a row for each reading and a column for each wrapper."""
+    rows = [
+        f"| step | {' | '.join(f'{kind}, MiB' for kind in read)} |",
+        "| ---: |" + " ---: |" * len(read),
+    ]
+    for at in zip(*read.values(), strict=True):
+        rows.append(f"| {at[0][0]:,} | " + " | ".join(f"{mib:.2f}" for _, mib in at) + " |")
+    rows.append("| growth | " + " | ".join(f"**{growth(each):+.2f}**" for each in read.values()) + " |")
+    return "\n".join(rows)
+
+
+@app.command()
+def main(
+    kind: Annotated[str, typer.Option(help="Wrappers, separated by commas. [all]")] = "",
+    bundle: Annotated[str, typer.Option(help="Bundle that segments.")] = "tiny",
+    backend: Annotated[str, typer.Option(help="Backend.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Precision.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [the backend's]", min=1)] = None,
+    task: Annotated[str, typer.Option(help="Task of the clip pack whose frames are shown.")] = "walker_walk",
+    setting: Annotated[str, typer.Option(help="Setting of the frames.")] = "video_hard",
+    steps: Annotated[int, typer.Option(help="Steps with each wrapper.", min=1)] = 100_000,
+    warm_up: Annotated[int, typer.Option(help="How many of them come before the first reading.", min=0)] = 2_000,
+    readings: Annotated[int, typer.Option(help="Readings after the first.", min=1)] = 10,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Step wrapped environments for long, and print how much memory the process holds as a Markdown table."""
+    with one_line_errors():
+        kinds = names(kind) or list(KINDS)
+        for unknown in set(kinds) - KINDS.keys():
+            raise InputError(f"--kind must be of {', '.join(KINDS)}, not {unknown!r}")
+        if warm_up >= steps:
+            raise InputError(f"--warm-up must be less than the {steps} steps, not {warm_up}")
+        (shown,) = choose(load_pack(), setting, [task], EPISODE)
+        configuration = Configuration(bundle, backend, precision, threads)
+        read = {}
+        with configuration.open() as segmenter, progress_bar("steps", steps * len(kinds)) as bar:
+            target = segmenter.identify(shown.reference, shown.reference_mask)
+            for each in kinds:
+                step = KINDS[each](segmenter, target, shown.frames)
+                read[each] = measure(step, steps, warm_up, readings, partial(bar.advance, bar.task_ids[0]))
+            (label,) = labels({configuration: segmenter}).values()
+        about = provenance()
+        typer.echo(f"`{about['command']}`\n")
+        typer.echo(f"Resident memory of the process; {label}; frames of {task}, {setting}")
+        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+        typer.echo(f"{about['device']}; commit {about['commit'] or 'unknown'}; {versions}\n")
+        typer.echo(markdown(read))
+        if json_file is not None:
+            scope = {"label": label, "task": task, "setting": setting, "steps": steps, "warm_up": warm_up}
+            results = {each: {"growth": growth(points), "resident": points} for each, points in read.items()}
+            save_json(json_file, {**about, "scope": scope, "results": results})
+
+
+if __name__ == "__main__":
+    app()
