@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from threading import Thread
 from typing import Any
 
@@ -170,3 +172,23 @@ live.reset()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "")
     assert "rror" not in run.stderr
+
+
+@pytest.mark.parametrize("first", ["mujoco", "dm_control.suite", "gymnasium_robotics"])
+def test_what_others_imported_before_does_not_matter(first: str) -> None:
+    """MuJoCo chooses its OpenGL when it is imported, and without MUJOCO_GL chooses one that needs a display."""
+    if find_spec(first.partition(".")[0]) is None:
+        pytest.skip(f"{first} is not installed")
+    code = f"""
+import samg_fast, {first}
+one, other = (samg_fast.envs.make("cartpole_balance", size=16, api="dm_env") for _ in range(2))
+pictures = [env.reset().observation["pixels"] for env in (one, other)]
+one.close()
+assert (pictures[0] == pictures[1]).all() and pictures[0].any()
+other.step(other.action_spec().minimum)
+other.close()
+"""
+    chosen = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr

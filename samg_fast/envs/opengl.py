@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samg_fast.errors import MissingExtraError, SamgError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RenderingError", "cannot_start", "check_process", "ensure_gl", "own_context_kept", "renders_here"]
+__all__ = [
+    "RenderingError",
+    "cannot_start",
+    "check_process",
+    "context_class",
+    "ensure_gl",
+    "own_context_kept",
+    "renders_here",
+]
 
 _DEBIAN_PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
 _PROBE = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
@@ -55,11 +64,6 @@ def ensure_gl() -> str:
     chosen = os.environ.get("MUJOCO_GL")
     if chosen or sys.platform != "linux":
         return chosen or "default"
-    if "mujoco" in sys.modules and not os.environ.get("DISPLAY"):
-        # MuJoCo read the variable when it was imported, and without a display its default cannot render.
-        raise RenderingError(
-            "off-screen rendering was not chosen in time: import samg_fast.envs before mujoco, or set MUJOCO_GL=egl"
-        )
     for candidate in ("egl", "osmesa"):
         environment = {**os.environ, "MUJOCO_GL": candidate, "PYOPENGL_PLATFORM": candidate}
         probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, check=False)
@@ -71,6 +75,22 @@ def ensure_gl() -> str:
         "off-screen rendering cannot start: tried MUJOCO_GL=egl and MUJOCO_GL=osmesa; "
         f"on Debian install {_DEBIAN_PACKAGES}"
     )
+
+
+def context_class() -> Any:
+    """Return MuJoCo's class of off-screen OpenGL contexts: of `ensure_gl`'s choice, whenever MuJoCo was imported.
+
+    ``mujoco.GLContext`` is what ``MUJOCO_GL`` said when somebody first imported MuJoCo, which may have been nothing.
+
+    Raises
+    ------
+    MissingExtraError, RenderingError
+        As `ensure_gl`.
+    Exception
+        Whatever MuJoCo and PyOpenGL raise where a library is missing; see `cannot_start`.
+    """
+    module = {"egl": "mujoco.egl", "osmesa": "mujoco.osmesa"}.get(ensure_gl(), "mujoco")
+    return importlib.import_module(module).GLContext
 
 
 _process: int | None = None

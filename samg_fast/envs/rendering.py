@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.envs.opengl import RenderingError, cannot_start, check_process, ensure_gl, own_context_kept, renders_here
+from samg_fast.envs.opengl import (
+    RenderingError,
+    cannot_start,
+    check_process,
+    context_class,
+    ensure_gl,
+    own_context_kept,
+    renders_here,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,8 +118,9 @@ class SceneRenderer:
         # No larger than the picture: a model's own buffer may be of thousands of pixels, all resolved in every frame.
         visual.offheight, visual.offwidth = height, width
         try:
+            context = context_class()  # imported before anything looks at which context there is
             with own_context_kept():
-                self._gl = mujoco.GLContext(width, height)
+                self._gl = context(width, height)
                 self._gl.make_current()
                 self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
                 mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
