@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import devices
@@ -18,6 +19,14 @@ import samg_fast
 def heard_warnings(caplog: pytest.LogCaptureFixture) -> None:
     """Undo what NNCF leaves behind: every handler of the root logger, the tests' own too, takes errors alone."""
     caplog.handler.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Press Ctrl-C; it is heard here though whoever started the tests, as a job in the background, may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

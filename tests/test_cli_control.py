@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +70,7 @@ class TestRuns:
         assert "Hz of 20" in result.stderr
 
     def test_interrupted_it_prints_what_was_measured(
-        self, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, run: Callable[..., Result], tmp_path: Path, ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from samg_fast.envs.dmc import LiveTask
 
@@ -80,15 +79,11 @@ class TestRuns:
         def interrupted(live: LiveTask) -> Any:
             calls.append(1)
             if len(calls) == 3:
-                signal.raise_signal(signal.SIGINT)
+                ctrl_c()
             return step(live)
 
         monkeypatch.setattr(LiveTask, "step", interrupted)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            result = run("--hz", 20, "--seconds", 60, "--size", 32, "--json", tmp_path / "figures.json")
-        finally:
-            signal.signal(signal.SIGINT, before)
+        result = run("--hz", 20, "--seconds", 60, "--size", 32, "--json", tmp_path / "figures.json")
         assert result.exit_code == 130
         assert result.stderr.splitlines()[-1] == "samg-fast: interrupted; this is of the 3 steps that were done"
         assert "Hz of 20" in result.stdout

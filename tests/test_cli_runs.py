@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -424,37 +425,37 @@ class TestDemo:
         assert list(json.loads(result.stdout)["tasks"]) == ["cartpole_swingup"]
         assert len(list(VideoReader(tmp_path / "demo.mp4"))) == 3
 
-    def interrupt(self, at: int, out: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    @pytest.fixture
+    def interrupt(
+        self, desk: Path, ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[int, Path], Result]:
         """Press Ctrl-C within a call of `segment`, counted from 1."""
         segment, calls = samg_fast.Segmenter.segment, []
 
-        def interrupted(*arguments: Any, **options: Any) -> samg_fast.Segmentation:
-            calls.append(1)
-            if len(calls) == at:
-                signal.raise_signal(signal.SIGINT)
-            return segment(*arguments, **options)
+        def interrupted_at(at: int, out: Path) -> Result:
+            def interrupted(*arguments: Any, **options: Any) -> samg_fast.Segmentation:
+                calls.append(1)
+                if len(calls) == at:
+                    ctrl_c()
+                return segment(*arguments, **options)
 
-        monkeypatch.setattr(samg_fast.Segmenter, "segment", interrupted)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return run("demo", "--out", out, "--json", out / "figures.json", bundle=bundle)
-        finally:
-            signal.signal(signal.SIGINT, before)
+            monkeypatch.setattr(samg_fast.Segmenter, "segment", interrupted)
+            return run("demo", "--out", out, "--json", out / "figures.json", bundle=desk / "bundle")
+
+        return interrupted_at
 
     def test_interrupted_it_reports_what_was_done(
-        self, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, interrupt: Callable[[int, Path], Result], tmp_path: Path
     ) -> None:
-        result = self.interrupt(10, tmp_path, desk / "bundle", monkeypatch)
+        result = interrupt(10, tmp_path)
         assert result.exit_code == 130
         done = len(list(VideoReader(tmp_path / "demo.mp4")))
         assert 0 < done < 10
         assert f"interrupted; kept the {done} of " in result.stderr
         assert list(json.loads((tmp_path / "figures.json").read_text())["tasks"]) == ["walker_walk"]
 
-    def test_interrupted_before_the_first_frame(
-        self, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        result = self.interrupt(1, tmp_path, desk / "bundle", monkeypatch)
+    def test_interrupted_before_the_first_frame(self, interrupt: Callable[[int, Path], Result], tmp_path: Path) -> None:
+        result = interrupt(1, tmp_path)
         assert result.exit_code == 130
         assert result.stderr.splitlines()[-1].startswith("samg-fast: interrupted")
         assert list(tmp_path.iterdir()) == []

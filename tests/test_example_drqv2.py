@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -509,18 +508,20 @@ def test_a_run_goes_on_where_it_was(drqv2: ModuleType, finished: Path) -> None:
 
 
 @needs_rendering
-def test_ctrl_c_keeps_a_checkpoint(drqv2: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_a_checkpoint(
+    drqv2: ModuleType, tmp_path: Path, ctrl_c: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     choose, calls = drqv2.Trainer.choose, []
 
     def pressed(self: Any, *arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 70:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
         return choose(self, *arguments)
 
     monkeypatch.setattr(drqv2.Trainer, "choose", pressed)
     arguments = (f"walker_walk --run {tmp_path / 'run'} --mask none", SMALL)
-    result = invoke(drqv2, *arguments)
+    result = invoke(drqv2, *arguments, "--frames 2000")
     assert result.exit_code == 130
     assert "interrupted at frame 1400: go on with --resume" in result.output
     state = saved(tmp_path / "run")

@@ -212,6 +212,7 @@ def test_what_progress_raises_ends_the_build(graph: Path) -> None:
     assert len(calls) == 3
 
 
+@pytest.mark.usefixtures("ctrl_c")  # so that it is heard
 def test_ctrl_c_ends_the_build() -> None:
     phases = set()
     pressed = threading.Event()
@@ -220,7 +221,7 @@ def test_ctrl_c_ends_the_build() -> None:
         phases.add(phase)
         if not pressed.is_set():
             pressed.set()
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # to the process, whose main thread waits for the builder's
 
     with pytest.raises(KeyboardInterrupt):
         build(TINY / "encoder.onnx", progress=progress)
