@@ -128,7 +128,7 @@ def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:
     """
     check_whole("frames", frames, 1)
     if hasattr(env, "observation_spec"):
-        from samg_fast.envs.dm_env import FrameStack
+        from samg_fast.wrappers.dm_env import FrameStack
 
         return FrameStack(env, frames, pixels_key)
     if hasattr(env, "observation_space"):

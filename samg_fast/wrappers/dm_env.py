@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("samg_fast.wrappers.dm_env", "dmc") from error
 
-__all__ = ["FrameStackWithSAMG", "MaskedPixels"]
+__all__ = ["FrameStack", "FrameStackWithSAMG", "MaskedPixels"]
 
 
 class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
@@ -154,6 +155,50 @@ class MaskedPixels(_Wrapper):
         return time_step._replace(observation=self._pixels.write(time_step.observation, pictures))
 
 
+class FrameStack(_Wrapper):
+    """An environment whose pictures are the latest few together, channels first; see `samg_fast.envs.stack`.
+
+    Parameters
+    ----------
+    env : dm_env.Environment
+    num_frames : int
+        How many.
+    pixels_key : str
+        Which of the observations are the pictures, (H, W, C) or (1, H, W, C) uint8; the others stay as they are.
+
+    Raises
+    ------
+    InputError
+        There are no such pictures; says what there is.
+    """
+
+    def __init__(self, env: Any, num_frames: int, pixels_key: str = "pixels") -> None:
+        super().__init__(env)
+        observations = _observation_spec(env)
+        if not isinstance(observations, Mapping) or pixels_key not in observations:
+            there = ", ".join(observations) if isinstance(observations, Mapping) else observations
+            raise InputError(f"pixels_key: there is no observation {pixels_key!r}, there are {there}")
+        spec = observations[pixels_key]
+        if spec.dtype != np.uint8 or len(spec.shape) < 3 or math.prod(spec.shape[:-3]) != 1:
+            raise InputError(f"env: {pixels_key} must be (H, W, C) uint8 pictures to be stacked, they are {spec}")
+        self._key, self._num_frames, self._picture = pixels_key, num_frames, spec.shape[-3:]
+        height, width, channels = self._picture
+        stacked = specs.BoundedArray((num_frames * channels, height, width), np.uint8, 0, 255, pixels_key)
+        self._spec = {**observations, pixels_key: stacked}
+        self._frames: deque[Frame] = deque(maxlen=num_frames)
+
+    def observation_spec(self) -> Any:
+        """Return the specs inside, with that of the stack in place of the pictures'."""
+        return self._spec
+
+    def _observed(self, time_step: Any) -> Any:
+        picture = time_step.observation[self._key].reshape(self._picture)
+        frame = np.ascontiguousarray(picture.transpose(2, 0, 1))
+        # The first picture of an episode stands for those before it
+        self._frames.extend([frame] * (self._num_frames if time_step.first() else 1))
+        return time_step._replace(observation={**time_step.observation, self._key: np.concatenate(self._frames)})
+
+
 class FrameStackWithSAMG(_Wrapper):
     """The official code's ``FrameStackWrapperWithSAM``: masked frames, channels first, the latest ones stacked.
 
@@ -214,15 +259,12 @@ class FrameStackWithSAMG(_Wrapper):
         except BaseException:
             self._close_opened()
             raise
-        super().__init__(masked)
-        self._key, self._num_frames = pixels_key, num_frames
-        self._frames: deque[Frame] = deque(maxlen=num_frames)
-        height, width, channels = masked.observation_spec()[pixels_key].shape[-3:]
-        self._spec = specs.BoundedArray((channels * num_frames, height, width), np.uint8, 0, 255, "observation")
+        super().__init__(FrameStack(masked, num_frames, pixels_key))
+        self._key = pixels_key
 
     def observation_spec(self) -> Any:
         """Return the spec of the stack."""
-        return self._spec
+        return self._env.observation_spec()[self._key].replace(name="observation")
 
     def close(self) -> None:
         """Close the environment, and the segmenter if it was opened here."""
@@ -232,13 +274,7 @@ class FrameStackWithSAMG(_Wrapper):
             self._close_opened()
 
     def _observed(self, time_step: Any) -> Any:
-        pixels = time_step.observation[self._key]
-        frame = pixels.reshape(pixels.shape[-3:]).transpose(2, 0, 1)
-        if time_step.first():
-            self._frames.extend([frame] * self._num_frames)
-        else:
-            self._frames.append(frame)
-        return time_step._replace(observation=np.concatenate(self._frames))
+        return time_step._replace(observation=time_step.observation[self._key])
 
     def _close_opened(self) -> None:
         if self._opened is not None:
