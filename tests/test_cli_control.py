@@ -113,9 +113,8 @@ class TestRuns:
             return segment(*arguments, **options)
 
         monkeypatch.setattr(samg_fast.Segmenter, "segment", failing)
-        threads = threading.enumerate()
         refused(run("--seconds", 5, "--size", 32), "segmenting frame 0 failed: BackendError: the network is gone")
-        assert threading.enumerate() == threads
+        assert not any(each.name == "samg-fast perception" for each in threading.enumerate())
 
 
 class TestRefuses:
@@ -143,6 +142,9 @@ class TestRefuses:
 
     def test_an_unknown_setting(self, run: Callable[..., Result]) -> None:
         refused(run("--setting", "video_hadr"), "no setting 'video_hadr'", "video_hard")
+
+    def test_a_folder_without_clips(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        refused(run("--setting", "video_easy", "--clips", tmp_path), "clips: no video file")
 
     def test_an_output_that_cannot_be(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--json", tmp_path / "missing" / "figures.json"), "cannot write")
