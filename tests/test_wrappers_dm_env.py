@@ -22,6 +22,7 @@ from pixel_envs import FINGERPRINT, RED, SIZE, ColourFinder, SquaresDm, SquaresG
 from rendering_support import needs_rendering
 
 import samg_fast
+from samg_fast.envs import stack
 from samg_fast.envs.clip_pack import load_pack
 from samg_fast.errors import BundleError, InputError, InputTypeError, MediaError
 from samg_fast.media import write_image
@@ -123,6 +124,14 @@ def test_an_observation_may_be_the_picture_itself() -> None:
     inside = Bare(spec=specs.BoundedArray((SIZE, SIZE, 3), np.uint8, 0, 255))
     env = MaskedPixels(inside, ColourFinder(), target_of(RED), pixels_key=None, mode="mask")
     env.observation_spec().validate(env.reset().observation)
+
+
+def test_a_stack_is_not_stacked_again() -> None:
+    once = stack(MaskedPixels(SquaresDm(), ColourFinder(), target_of(RED)), 2)
+    with pytest.raises(
+        InputError, match=r"pixels must have 1, 3 or 4 channels, .* not shape \(6, 24, 24\): what is st"
+    ):
+        stack(once, 3)
 
 
 def test_one_frame_is_segmented_for_every_step_of_the_agent() -> None:
@@ -305,6 +314,22 @@ def test_the_stack_takes_its_place_among_the_official_wrappers(tiny: samg_fast.S
     stack.close()
 
 
+def test_the_official_config_may_be_a_mapping_whose_lists_are_null(tiny: samg_fast.Segmenter, tmp_path: Path) -> None:
+    lists: dict[str, Any] = {"extra_points_list": None, "extra_masked_images_list": None}
+    config = official_config(tmp_path, **lists)
+    from_yaml = dict(vars(config))
+    empty = official_config(tmp_path, **{name: [] for name in lists})
+    targets = [FrameStackWithSAMG(Walking(), 1, "pixels", each, segmenter=tiny).target for each in (from_yaml, config)]
+    expected = FrameStackWithSAMG(Walking(), 1, "pixels", empty, segmenter=tiny).target
+    for target in targets:
+        assert len(target.parts_sam) == 0
+        assert np.array_equal(target.sam, expected.sam)
+        assert np.array_equal(target.mask_weights, expected.mask_weights)
+    del from_yaml["extra_points_list"]
+    with pytest.raises(InputError, match=r"and dict has no extra_points_list$"):
+        FrameStackWithSAMG(Walking(), 1, "pixels", from_yaml, segmenter=tiny)
+
+
 class TestStackConforms(Conformity, unittest.TestCase):
     @pytest.fixture(autouse=True)
     def _config(self, tmp_path: Path) -> None:
@@ -338,12 +363,8 @@ def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_pa
         ({"segmenter": None}, InputTypeError, "segmenter must be what samg_fast.load gives, not None"),
         ({"num_frames": 0}, InputError, "num_frames must be at least 1, not 0"),
         ({"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', not 'camera'"),
-        (
-            {"handmade_4_SAM": None},
-            InputError,
-            "handmade_4_SAM must have the attributes original_image, .*NoneType has",
-        ),
-        ({"handmade_4_SAM": {"extra_points_list": None}}, InputError, "and SimpleNamespace has no extra_points_list"),
+        ({"handmade_4_SAM": None}, InputError, "handmade_4_SAM must have original_image, .*NoneType has no original_i"),
+        ({"handmade_4_SAM": {"masked_image": None}}, InputError, "and SimpleNamespace has no masked_image$"),
         ({"handmade_4_SAM": {"masked_image": "no.png"}}, MediaError, "no.png"),
         ({"handmade_4_SAM": {"extra_points_list": [[200, 3]]}}, InputError, r"points has \(200, 3\)"),
     ],

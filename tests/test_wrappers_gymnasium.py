@@ -19,6 +19,7 @@ from gymnasium.utils.env_checker import check_env
 from pixel_envs import RED, SIZE, ColourFinder, SquaresDm, SquaresGym, is_colour, squares, target_of
 
 import samg_fast
+from samg_fast.envs import stack
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.wrappers.gymnasium import MaskedObservation
 
@@ -204,6 +205,69 @@ def test_no_mask_is_held_where_the_environment_inside_starts_anew_by_itself() ->
     begun, *_ = env.step(ACTION)
     assert env.unwrapped._t == 0
     assert not begun.any()
+
+
+def test_what_is_stacked_can_still_be_read() -> None:
+    inside = SquaresGym(render_mode="rgb_array")
+    masked = MaskedObservation(inside, ColourFinder([0.7, 0.8]), target_of(RED))
+    env = stack(masked, 3)
+    first, _ = env.reset()
+    second = env.step(ACTION)[0]
+    assert env.segmentation is masked.segmentation
+    assert env.segmentation.score == 0.8
+    assert env.target is masked.target
+    assert (env.greet(), env.gravity) == ("hello", 9.81)
+    shown = [frame[6:].transpose(1, 2, 0) for frame in (first, second)]
+    assert np.array_equal(shown[1], env.segmentation.masked)
+    assert np.array_equal(second, np.concatenate((first[6:], first[6:], second[6:])))
+    env.set_wrapper_attr("gravity", 1.62)
+    assert (inside.gravity, "gravity" in vars(env)) == (1.62, False)
+    with pytest.raises(AttributeError, match="curtsy"):
+        env.curtsy()
+    env.close()
+    assert inside.closed == 1
+
+
+def test_a_stack_has_nothing_of_the_episode_before() -> None:
+    check(stack(SquaresGym(), 2))
+    env = stack(gymnasium.wrappers.Autoreset(SquaresGym(length=1)), 2)
+    env.reset()
+    last, *_ = env.step(ACTION)
+    begun, *_ = env.step(ACTION)
+    assert not np.array_equal(last[:3], last[3:])
+    assert np.array_equal(begun[:3], begun[3:])
+
+
+def test_pictures_in_a_stack_stay_when_the_environment_uses_its_buffer_again() -> None:
+    class Grey(SquaresGym):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
+            self.buffer = np.zeros((SIZE, SIZE, 1), np.uint8)
+
+        def _observation(self) -> Any:
+            self.buffer[:] = 10 + self._t
+            return self.buffer
+
+    env = stack(Grey(), 2)
+    env.reset()
+    assert env.step(ACTION)[0].mean(axis=(1, 2)).tolist() == [10, 11]
+
+
+def test_a_stack_is_made_again_from_its_spec(registered: str) -> None:
+    env = stack(MaskedObservation(gymnasium.make(registered), ColourFinder(), target_of(RED)), 3)
+    again = gymnasium.make(env.spec)
+    assert again.observation_space == env.observation_space == gymnasium.spaces.Box(0, 255, (9, SIZE, SIZE), np.uint8)
+    assert again.reset(seed=0)[0] in again.observation_space
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stack_is_not_stacked_again(mode: Any) -> None:
+    once = stack(MaskedObservation(SquaresGym(), ColourFinder(), target_of(RED), mode=mode), 2)
+    assert once.observation_space.shape == (2 * MODES[mode], SIZE, SIZE)
+    sentence = r"channels, .* not shape \(\d, 24, 24\): what is stacked already is made with frame_stack=None"
+    with pytest.raises(InputError, match=sentence):
+        stack(once, 3)
 
 
 def test_frames_that_are_skipped_are_not_segmented() -> None:

@@ -104,7 +104,7 @@ def test_a_lost_target_passes_the_whole_frame_through() -> None:
 
 
 def test_no_target_is_lost_by_default() -> None:
-    assert masking(ColourFinder([-0.2]), lost="frame")(squares(0)[None]).astype(bool).sum() == 16
+    assert masking(ColourFinder([-0.2]))(squares(0)[None]).astype(bool).sum() == 16
 
 
 def test_no_mask_is_held_beyond_its_episode() -> None:
@@ -132,6 +132,7 @@ def test_a_frame_alone_leaves_what_was_found() -> None:
     [
         ({"mode": "masks"}, InputError, r"mode must be composite, mask or rgbm, not 'masks'"),
         ({"lost": "keep"}, InputError, r"lost must be empty, hold or frame, not 'keep'"),
+        ({"lost": "hold"}, InputError, r"lost is 'hold', but without a threshold no target is ever lost: give both"),
         ({"threshold": "0.5"}, InputTypeError, r"threshold must be a number or None, not '0.5'"),
         ({"threshold": True}, InputTypeError, r"threshold must be a number or None, not True"),
         ({"threshold": float("nan")}, InputError, r"threshold must be a finite number, not nan"),

@@ -7,12 +7,13 @@ import pytest
 pytest.importorskip("gymnasium", reason="gymnasium is not installed")
 pytest.importorskip("dm_env", reason="dm_env is not installed")  # pixel_envs speaks both
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from pixel_envs import BLUE, GREEN, RED, SIZE, ColourFinder, SquaresGym, is_colour, squares, target_of
 
@@ -268,6 +269,23 @@ def test_bad_arguments_get_a_sentence(
         MaskedObservation(
             inside or SyncVectorEnv(squares_of()), ColourFinder(), **{"target": target_of(RED), **arguments}
         )
+
+
+def test_a_wrapper_that_fails_leaves_the_environments_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close(self: Any) -> None:
+        if not getattr(self, "closed", True):
+            self.close()
+
+    monkeypatch.setattr(VectorEnv, "__del__", close, raising=False)  # as gymnasium 1.1 has it
+    inside = SyncVectorEnv(squares_of())
+    for arguments in ({"mode": "all"}, {"pixels_key": "rgb"}, {"reference": (1, 2)}):
+        with pytest.raises(InputError):
+            MaskedObservation(inside, ColourFinder(), target_of(RED), **arguments)
+    gc.collect()
+    assert not inside.closed
+    MaskedObservation(inside, ColourFinder(), target_of(RED)).reset()
+    gc.collect()
+    assert inside.closed  # so it would have been seen
 
 
 @pytest.fixture(scope="module")

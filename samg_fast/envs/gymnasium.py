@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samg_fast.envs.policy import action_range
-from samg_fast.errors import InputError, MissingExtraError, SamgError
+from samg_fast.errors import MissingExtraError, SamgError
 
 try:
     import gymnasium
     from gymnasium.spaces import Box
-    from gymnasium.wrappers import FrameStackObservation, TransformObservation
 except ModuleNotFoundError as error:
     raise MissingExtraError("samg_fast.envs.gymnasium", "gymnasium") from error
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from samg_fast.envs.scene import Scene
 
-__all__ = ["PixelTask", "stack_frames"]
+__all__ = ["PixelTask"]
 
 
 class PixelTask(gymnasium.Env[Any, Any]):
@@ -53,7 +52,6 @@ class PixelTask(gymnasium.Env[Any, Any]):
         rate = 1.0 / (scene.simulation.timestep * scene.action_repeat)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(rate))}
         self.render_mode = "rgb_array"
-        self._frame: NDArray[np.uint8] | None = None
         self._running = False
 
     def reset(
@@ -116,32 +114,14 @@ class PixelTask(gymnasium.Env[Any, Any]):
 
     def render(self) -> NDArray[np.uint8]:
         """Return the latest observation, (H, W, 3) uint8."""
-        if self._frame is None:
-            raise SamgError(f"{self.scene.task.name} has not been looked at yet: call reset() first")
-        return self._frame.copy()
+        return self.scene.frame.copy()
 
     def close(self) -> None:
         """Free the OpenGL context and the simulation; closing twice does nothing."""
         self.scene.close()
 
     def _look(self, info: dict[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        self._frame = self.scene.look()
+        frame = self.scene.look()
         if self._ground_truth:
             info["mask"] = self.scene.mask
-        return self._frame.copy(), info
-
-
-def stack_frames(env: gymnasium.Env[Any, Any], frames: int) -> gymnasium.Env[Any, Any]:
-    """Stack the pictures of an environment, channels first; see `samg_fast.envs.stack`."""
-    space = env.observation_space
-    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-        raise InputError(f"env: its observations must be (H, W, C) uint8 pictures to be stacked, they are {space}")
-    height, width, channels = space.shape
-    stacked = Box(0, 255, (frames * channels, height, width), np.uint8)
-    return TransformObservation(FrameStackObservation(env, frames), _channels_first, stacked)
-
-
-def _channels_first(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay (n, H, W, C) pictures out as (n * C, H, W)."""
-    count, height, width, channels = pictures.shape
-    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).reshape(count * channels, height, width)
+        return frame, info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from samg_fast.arrays import check_whole
@@ -32,7 +33,7 @@ def make(
     seed: int = 0,
     camera: int | str | None = None,
     clips: str | PathLike[str] | Sequence[Clip] | None = None,
-    colors: Palette | None = None,
+    colors: str | PathLike[str] | Palette | None = None,
     ground_truth: bool = False,
     api: str = "gymnasium",
 ) -> Any:
@@ -61,11 +62,13 @@ def make(
     camera : int or str, optional
         Index or name of the model's camera; by default the task's own.
     clips : path or sequence of Clip, optional
-        What is seen behind in the video settings: a folder of videos, or clips; by default every episode makes a moving
-        background of its own. The other settings leave it alone.
-    colors : tuple of Colors, optional
-        What the colour settings paint with, as `samg_fast.envs.settings.load_colors` reads it from the benchmark's
-        files; by default every episode draws colours of its own. The other settings leave it alone.
+        What is seen behind in the video settings: a folder of videos, a folder that has one for each of them,
+        ``video_easy`` and ``video_hard``, or clips; by default every episode makes a moving background of its own. The
+        other settings leave it alone.
+    colors : path or sequence of Colors, optional
+        What the colour settings paint with: a file of the benchmark's, a folder with its ``color_easy.json`` and
+        ``color_hard.json``, or colour sets; by default every episode draws colours of its own. The other settings leave
+        it alone.
     ground_truth : bool
         Whether the exact mask of every picture, (H, W) bool, comes along: in gymnasium as ``info["mask"]``, in dm_env
         as ``observation["mask"]``. In a stack it is the latest picture's.
@@ -80,9 +83,11 @@ def make(
     ------
     InputError
         An unknown task, setting, camera or api (the message names the nearest), a bad size, seed, stack or action
-        repeat, a folder without clips.
+        repeat, a folder without clips, no colours.
     InputTypeError
-        A number is no whole number, the clips are neither a folder nor clips.
+        A number is no whole number, clips or colours are of another kind.
+    MediaError
+        A file of colours cannot be read; from `reset` and `step`, a clip.
     MissingExtraError
         The task's simulation, or gymnasium, is not installed.
     RenderingError
@@ -93,7 +98,7 @@ def make(
     if frame_stack is not None:
         check_whole("frame_stack", frame_stack, 1)
     # Imported first: without gymnasium there should be no scene left to close.
-    pixel_task = _pixel_task(api)
+    pixel_task = importlib.import_module(f"samg_fast.envs.{api}").PixelTask
     scene = Scene(task, setting, size, seed, clips, colors, action_repeat, camera)
     environment = pixel_task(scene, ground_truth=ground_truth)
     return environment if frame_stack is None else stack(environment, frame_stack)
@@ -117,32 +122,23 @@ def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:
     Returns
     -------
     gymnasium.Env or dm_env.Environment
-        Everything but the pictures is `env`'s.
+        Everything but the pictures is `env`'s, attributes included.
 
     Raises
     ------
     InputError
-        `frames` is less than 1, or the environment has no pictures that can be stacked; says what it has.
+        `frames` is less than 1, or the environment has no pictures that can be stacked, or stacks them already; says
+        what it has.
     InputTypeError
         `frames` is no whole number, `env` is neither kind of environment.
     """
     check_whole("frames", frames, 1)
     if hasattr(env, "observation_spec"):
-        from samg_fast.wrappers.dm_env import FrameStack
+        from samg_fast.wrappers import dm_env
 
-        return FrameStack(env, frames, pixels_key)
+        return dm_env.FrameStack(env, frames, pixels_key)
     if hasattr(env, "observation_space"):
-        from samg_fast.envs.gymnasium import stack_frames
+        from samg_fast.wrappers import gymnasium
 
-        return stack_frames(env, frames)
+        return gymnasium.FrameStack(env, frames)
     raise InputTypeError(f"env must be an environment of gymnasium or dm_env, not {type(env).__name__}")
-
-
-def _pixel_task(api: str) -> Any:
-    if api == "dm_env":
-        from samg_fast.envs import dm_env
-
-        return dm_env.PixelTask
-    from samg_fast.envs import gymnasium
-
-    return gymnasium.PixelTask

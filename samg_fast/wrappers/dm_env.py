@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from samg_fast.arrays import Frame, check_whole
+from samg_fast.arrays import check_whole
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.media import read_image
 from samg_fast.results import Segmentation
@@ -18,6 +16,7 @@ from samg_fast.segmenter import Segmenter, load
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, check_segmenter
 from samg_fast.wrappers.pixels import find_pixels
+from samg_fast.wrappers.stacking import Stack
 
 try:
     import dm_env
@@ -169,7 +168,7 @@ class FrameStack(_Wrapper):
     Raises
     ------
     InputError
-        There are no such pictures; says what there is.
+        There are no such pictures, or they are stacked already; says what there is.
     """
 
     def __init__(self, env: Any, num_frames: int, pixels_key: str = "pixels") -> None:
@@ -178,25 +177,17 @@ class FrameStack(_Wrapper):
         if not isinstance(observations, Mapping) or pixels_key not in observations:
             there = ", ".join(observations) if isinstance(observations, Mapping) else observations
             raise InputError(f"pixels_key: there is no observation {pixels_key!r}, there are {there}")
-        spec = observations[pixels_key]
-        if spec.dtype != np.uint8 or len(spec.shape) < 3 or math.prod(spec.shape[:-3]) != 1:
-            raise InputError(f"env: {pixels_key} must be (H, W, C) uint8 pictures to be stacked, they are {spec}")
-        self._key, self._num_frames, self._picture = pixels_key, num_frames, spec.shape[-3:]
-        height, width, channels = self._picture
-        stacked = specs.BoundedArray((num_frames * channels, height, width), np.uint8, 0, 255, pixels_key)
+        self._key, self._stack = pixels_key, Stack(num_frames, pixels_key, observations[pixels_key])
+        stacked = specs.BoundedArray(self._stack.shape, np.uint8, 0, 255, pixels_key)
         self._spec = {**observations, pixels_key: stacked}
-        self._frames: deque[Frame] = deque(maxlen=num_frames)
 
     def observation_spec(self) -> Any:
         """Return the specs inside, with that of the stack in place of the pictures'."""
         return self._spec
 
     def _observed(self, time_step: Any) -> Any:
-        picture = time_step.observation[self._key].reshape(self._picture)
-        frame = np.ascontiguousarray(picture.transpose(2, 0, 1))
-        # The first picture of an episode stands for those before it
-        self._frames.extend([frame] * (self._num_frames if time_step.first() else 1))
-        return time_step._replace(observation={**time_step.observation, self._key: np.concatenate(self._frames)})
+        stacked = self._stack(time_step.observation[self._key], first=time_step.first())
+        return time_step._replace(observation={**time_step.observation, self._key: stacked})
 
 
 class FrameStackWithSAMG(_Wrapper):
@@ -215,9 +206,9 @@ class FrameStackWithSAMG(_Wrapper):
     pixels_key : str
         Name of the pixel observation.
     handmade_4_SAM : config
-        Anything with these attributes: ``original_image`` and ``masked_image``, files of a picture and of the same
-        picture, black outside the target; ``extra_points_list``, points (x, y) on the target, in pixels; and
-        ``extra_masked_images_list``, files of masked pictures of its parts.
+        Anything with these attributes, or a mapping with these keys: ``original_image`` and ``masked_image``, files of
+        a picture and of the same picture, black outside the target; ``extra_points_list``, points (x, y) on the target,
+        in pixels; and ``extra_masked_images_list``, files of masked pictures of its parts. A list may be None.
     segmenter : Segmenter or str
         Or the name or folder of a bundle, which is opened here and closed with the environment.
     threshold, lost
@@ -287,19 +278,22 @@ def _observation_spec(env: Any) -> Any:
     return env.observation_spec()
 
 
-_FIELDS = ("original_image", "masked_image", "extra_points_list", "extra_masked_images_list")
+_PICTURES, _LISTS = ("original_image", "masked_image"), ("extra_points_list", "extra_masked_images_list")
 
 
 def _official_target(segmenter: Segmenter, config: Any) -> Target:
     """Identify and adapt as the official code does when it starts."""
-    missing = [field for field in _FIELDS if getattr(config, field, None) is None]
+    there = (name for name in (*_PICTURES, *_LISTS) if hasattr(config, name))
+    fields = config if isinstance(config, Mapping) else {name: getattr(config, name) for name in there}
+    missing = [name for name in _PICTURES if fields.get(name) is None] + [name for name in _LISTS if name not in fields]
     if missing:
         raise InputError(
-            f"handmade_4_SAM must have the attributes {', '.join(_FIELDS)}, and {type(config).__name__} has no "
+            f"handmade_4_SAM must have {', '.join((*_PICTURES, *_LISTS))}, and {type(config).__name__} has no "
             f"{', '.join(missing)}"
         )
-    image, masked = read_image(config.original_image), read_image(config.masked_image)
-    points: Sequence[tuple[float, ...]] = [tuple(point) for point in config.extra_points_list]
-    parts = [read_image(path) for path in config.extra_masked_images_list]
+    image, masked = (read_image(fields[name]) for name in _PICTURES)
+    extra_points, extra_parts = (fields[name] or () for name in _LISTS)  # YAML's empty list may be null
+    points: Sequence[tuple[float, ...]] = [tuple(point) for point in extra_points]
+    parts = [read_image(path) for path in extra_parts]
     target = segmenter.identify_masked_picture(image, masked, points, parts)
     return segmenter.adapt(target, image, masked[..., 0] > 0)

@@ -12,6 +12,7 @@ from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
 from samg_fast.wrappers.pixels import find_pixels
+from samg_fast.wrappers.stacking import Stack
 
 try:
     import gymnasium
@@ -19,10 +20,45 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("samg_fast.wrappers.gymnasium", "gymnasium") from error
 
-__all__ = ["MaskedObservation"]
+__all__ = ["FrameStack", "MaskedObservation"]
 
 
-class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class _Wrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """An environment that is another one in all that is not said otherwise, attributes included."""
+
+    _ended = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode, as the environment inside does."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._ended = False
+        return self._observed(observation, first=True), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step, as the environment inside does."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        first = self._ended  # the environment inside starts anew by itself
+        self._ended = bool(terminated or truncated)
+        return self._observed(observation, first=first), reward, terminated, truncated, info
+
+    def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
+        """Set an attribute where it is: here, or in the environment inside."""
+        own = name in vars(self) or hasattr(type(self), name)
+        if not own and self.env.set_wrapper_attr(name, value, force=False):
+            return True
+        return super().set_wrapper_attr(name, value, force=force)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self.env.get_wrapper_attr(name)
+
+    def _observed(self, observation: Any, *, first: bool) -> Any:
+        """Return another observation; `first` says whether it begins an episode."""
+        raise NotImplementedError
+
+
+class MaskedObservation(_Wrapper):
     """An environment whose pictures show the target alone.
 
     One frame is segmented for every observation of the environment inside. So this belongs outside an action repeat or
@@ -81,6 +117,13 @@ class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructor
     ) -> None:
         if not isinstance(env, gymnasium.Env):
             raise InputTypeError(f"env must be a gymnasium.Env, not {type(env).__name__}")
+        # All checks come before the environment is this one's: what fails leaves it as it was
+        pixels, _ = find_pixels(env.observation_space, pixels_key)
+        if len(pixels.shape) != 3:
+            raise InputError(f"env must show one picture at a time, (H, W, 3), not {pixels.shape}")
+        masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
+        super().__init__(env)
+        self._pixels, self._masking = pixels, masking
         self._saved_kwargs = _Shared(
             segmenter=segmenter,
             target=target,
@@ -90,14 +133,8 @@ class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructor
             threshold=threshold,
             lost=lost,
         )
-        super().__init__(env)
-        self._pixels, _ = find_pixels(env.observation_space, pixels_key)
-        if len(self._pixels.shape) != 3:
-            raise InputError(f"env must show one picture at a time, (H, W, 3), not {self._pixels.shape}")
-        self._masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
-        box = gymnasium.spaces.Box(0, 255, (*self._pixels.shape[:2], CHANNELS[mode]), np.uint8)
-        self.observation_space = self._pixels.write(env.observation_space, box)
-        self._ended = False
+        box = gymnasium.spaces.Box(0, 255, (*pixels.shape[:2], CHANNELS[mode]), np.uint8)
+        self.observation_space = pixels.write(env.observation_space, box)
 
     @property
     def segmentation(self) -> Segmentation | None:
@@ -109,35 +146,36 @@ class MaskedObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructor
         """What is cut out; None before it is identified."""
         return self._masking.targets[0] if self._masking.targets else None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, as the environment inside does; its first picture is masked."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._masking.begin()
-        self._ended = False
-        return self._masked(observation), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step, as the environment inside does; its picture is masked."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if self._ended:  # and the environment inside starts anew by itself
+    def _observed(self, observation: Any, *, first: bool) -> Any:
+        if first:
             self._masking.begin()
-        self._ended = bool(terminated or truncated)
-        return self._masked(observation), reward, terminated, truncated, info
-
-    def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
-        """Set an attribute where it is: here, or in the environment inside."""
-        own = name in vars(self) or hasattr(type(self), name)
-        if not own and self.env.set_wrapper_attr(name, value, force=False):
-            return True
-        return super().set_wrapper_attr(name, value, force=force)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return self.env.get_wrapper_attr(name)
-
-    def _masked(self, observation: Any) -> Any:
         return self._pixels.write(observation, self._masking(self._pixels.read(observation))[0])
+
+
+class FrameStack(_Wrapper):
+    """An environment whose pictures are the latest few together, channels first; see `samg_fast.envs.stack`.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        Its observations are (H, W, C) uint8 pictures.
+    num_frames : int
+        How many.
+
+    Raises
+    ------
+    InputError
+        They are not, or are stacked already; says what they are.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], num_frames: int) -> None:
+        self._stack = Stack(num_frames, "its observations", env.observation_space)
+        super().__init__(env)
+        self._saved_kwargs = {"num_frames": num_frames}
+        self.observation_space = gymnasium.spaces.Box(0, 255, self._stack.shape, np.uint8)
+
+    def _observed(self, observation: Any, *, first: bool) -> Any:
+        return self._stack(observation, first=first)
 
 
 class _Shared(dict[str, Any]):

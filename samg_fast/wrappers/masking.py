@@ -46,6 +46,7 @@ class Masking:
     threshold : float or None
         A target whose `Segmentation.score` is below is lost; None if it never is.
     lost : Lost
+        Another than "empty" needs a threshold.
 
     Attributes
     ----------
@@ -83,6 +84,8 @@ class Masking:
             _check_threshold(threshold)
         _check_choice("mode", mode, get_args(Mode))
         _check_choice("lost", lost, get_args(Lost))
+        if threshold is None and lost != "empty":
+            raise InputError(f"lost is {lost!r}, but without a threshold no target is ever lost: give both")
         self.found: list[Segmentation] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost

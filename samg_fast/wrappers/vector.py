@@ -81,16 +81,16 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
     ) -> None:
         if not isinstance(env, VectorEnv):
             raise InputTypeError(f"env must be a gymnasium.vector.VectorEnv, not {type(env).__name__}")
+        single, _ = find_pixels(env.single_observation_space, pixels_key)
+        if len(single.shape) != 3:
+            raise InputError(f"env must show one picture of each environment, (H, W, 3), not {single.shape}")
+        masking = Masking(segmenter, target, reference, count=env.num_envs, mode=mode, threshold=threshold, lost=lost)
+        # Not before all is well: gymnasium 1.1 closes the environments with a wrapper that nobody got
         super().__init__(env)
-        self._single, _ = find_pixels(env.single_observation_space, pixels_key)
-        if len(self._single.shape) != 3:
-            raise InputError(f"env must show one picture of each environment, (H, W, 3), not {self._single.shape}")
-        self._pixels = Pixels(pixels_key, (env.num_envs, *self._single.shape))
-        self._masking = Masking(
-            segmenter, target, reference, count=env.num_envs, mode=mode, threshold=threshold, lost=lost
-        )
-        shape = (*self._single.shape[:2], CHANNELS[mode])
-        self.single_observation_space = self._single.write(env.single_observation_space, Box(0, 255, shape, np.uint8))
+        self._single, self._masking = single, masking
+        self._pixels = Pixels(pixels_key, (env.num_envs, *single.shape))
+        shape = (*single.shape[:2], CHANNELS[mode])
+        self.single_observation_space = single.write(env.single_observation_space, Box(0, 255, shape, np.uint8))
         self.observation_space = self._pixels.write(
             env.observation_space, Box(0, 255, (env.num_envs, *shape), np.uint8)
         )

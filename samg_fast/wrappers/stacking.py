@@ -1,0 +1,58 @@
+"""The latest pictures of an environment together, as dm_env's and gymnasium's frame stacks show them."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from samg_fast.arrays import Frame
+from samg_fast.errors import InputError
+
+__all__ = ["Stack"]
+
+
+class Stack:
+    """The latest pictures, channels first, oldest picture first.
+
+    Parameters
+    ----------
+    num_frames : int
+        How many.
+    name : str
+        What the pictures are called, for the message.
+    spec : dm_env's spec or a gymnasium space
+        Of one picture: (H, W, C) or (1, H, W, C) uint8, grey, RGB, or RGB and a mask.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        (C * num_frames, H, W).
+
+    Raises
+    ------
+    InputError
+        They are other pictures, or stacked already.
+    """
+
+    def __init__(self, num_frames: int, name: str, spec: Any) -> None:
+        shape, dtype = getattr(spec, "shape", None) or (), getattr(spec, "dtype", None)
+        if dtype != np.uint8 or len(shape) < 3 or math.prod(shape[:-3]) != 1:
+            raise InputError(f"env: {name} must be (H, W, C) uint8 pictures to be stacked, they are {spec}")
+        self._height, self._width, self._channels = map(int, shape[-3:])
+        if self._channels not in (1, 3, 4):
+            raise InputError(
+                f"env: {name} must have 1, 3 or 4 channels, which come last, and not shape {tuple(shape)}: what is "
+                "stacked already is made with frame_stack=None"
+            )
+        self._count, self._frames = num_frames, deque[Frame](maxlen=num_frames)
+        self.shape = (num_frames * self._channels, self._height, self._width)
+
+    def __call__(self, picture: Frame, *, first: bool) -> Frame:
+        """Add a picture and return all, `shape` uint8; the first of an episode stands for those before it."""
+        channels_first = picture.reshape(self._height, self._width, self._channels).transpose(2, 0, 1)
+        frame = np.array(channels_first, order="C")  # a copy: an environment may use its buffer again
+        self._frames.extend([frame] * (self._count if first else 1))
+        return np.concatenate(self._frames)
