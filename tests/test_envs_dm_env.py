@@ -113,6 +113,18 @@ def test_a_step_has_the_same_as_in_gymnasium() -> None:
     theirs.close()
 
 
+def test_physics_and_the_latest_picture_are_at_hand() -> None:
+    env = open_one(size=(16, 24))
+    with pytest.raises(SamgError, match=r"call reset\(\) first"):
+        env.render()
+    env.reset()
+    step = env.step([1.0])
+    assert env.physics.data.ptr is env.scene.simulation.data
+    assert env.render().shape == (16, 24, 3)
+    np.testing.assert_array_equal(env.render().transpose(2, 0, 1), step.observation["pixels"][6:])
+    env.close()
+
+
 def test_a_stack_leaves_everything_but_the_pictures() -> None:
     env = open_one(frame_stack=None, ground_truth=True, size=(16, 24))
     stacked = stack(env, 2)

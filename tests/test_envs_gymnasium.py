@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from envs_support import Flat, write_video
 from numpy.typing import NDArray
 from rendering_support import needs_rendering
 
-from samg_fast.envs import make, stack
+from samg_fast.envs import SETTINGS, backgrounds, make, stack
 from samg_fast.envs.backgrounds import ClipFolder
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY, RenderingError
-from samg_fast.envs.settings import Colors
+from samg_fast.envs.scene import Scene
+from samg_fast.envs.settings import Colors, load_colors
 from samg_fast.errors import InputError, InputTypeError, MediaError, SamgError
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
@@ -185,6 +188,45 @@ def test_colours_can_be_given() -> None:
     assert seen[1] > seen[0] + 100
 
 
+def test_the_benchmark_s_folder_has_what_is_each_setting_s_own(tmp_path: Path) -> None:
+    for name, grey in (("video_easy", 50), ("video_hard", 200)):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / f"{name}.mp4", [grey])
+        color = name.replace("video", "color")
+        (tmp_path / f"{color}.json").write_text(json.dumps([{"self_rgb": [grey / 255, 0, 0]}]))
+    seen = {}
+    for setting in SETTINGS:
+        env = make("walker_walk", setting=setting, size=48, frame_stack=None, clips=tmp_path, colors=str(tmp_path))
+        picture, _ = env.reset()
+        rendered = env.unwrapped.scene.rendered
+        seen[setting] = picture[rendered.kind == KIND_SKY].mean(), picture[rendered.mask].mean(0)
+        env.close()
+    assert [seen[name][0] for name in ("video_easy", "video_hard")] == pytest.approx([50, 200], abs=6)
+    assert seen["color_hard"][1][0] > 2 * seen["color_easy"][1][0]
+    assert seen["original"][1][1] > 3 * seen["color_hard"][1][1]  # only red is left
+
+
+@pytest.mark.parametrize(("missing", "error"), [("video_hard", InputError), ("color_hard", MediaError)])
+def test_what_a_folder_has_not_is_named(tmp_path: Path, missing: str, error: type[Exception]) -> None:
+    (tmp_path / "video_easy").mkdir()
+    write_video(tmp_path / "video_easy" / "a.mp4", [0])
+    (tmp_path / "color_easy.json").write_text("[{}]")
+    with pytest.raises(error, match=str(tmp_path)):
+        make("walker_walk", setting=missing, clips=tmp_path, colors=tmp_path)
+
+
+def test_colours_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "colors.json"
+    path.write_text(json.dumps([{"skybox_rgb": [1, 0, 0], "grid_rgb1": [0, 0, 0]}]))
+    pictures = []
+    for colors in (path, load_colors(path), list(load_colors(path))):
+        env = make("walker_walk", setting="color_hard", size=24, frame_stack=None, colors=colors)
+        pictures.append(env.reset()[0])
+        env.close()
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+
+
 def test_a_mask_comes_along_only_where_it_is_asked_for() -> None:
     env = make("pendulum_swingup", size=8)
     assert env.reset()[1] == env.step([0.0])[4] == {}
@@ -203,6 +245,19 @@ def test_a_stack_has_the_latest_pictures_channels_first() -> None:
     np.testing.assert_array_equal(stacked.reset()[0][:3], stacked.render().transpose(2, 0, 1))
     single.close()
     stacked.close()
+
+
+def test_what_lies_within_a_stack_is_reached_and_no_stack_is_stacked_again() -> None:
+    env = make("pendulum_swingup", size=24)
+    env.reset()
+    assert env.scene is env.unwrapped.scene
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = env.nothing
+    with pytest.raises(
+        InputError, match=r"not shape \(9, 24, 24\): what is stacked already is made with frame_stack=None"
+    ):
+        stack(env, 3)
+    env.close()
 
 
 def test_what_a_wrapper_makes_of_a_picture_can_be_stacked() -> None:
@@ -251,6 +306,21 @@ def test_a_broken_clip_is_named_and_the_environment_can_be_closed(tmp_path: Path
     env.close()
 
 
+@pytest.mark.parametrize("whole", [0, 2])
+def test_a_clip_that_breaks_midway_stays_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
+    def pictures(*_: Any) -> Iterator[NDArray[np.uint8]]:
+        for t in range(whole):
+            yield np.full((8, 8, 3), t, np.uint8)
+        raise MediaError("clips: a.mp4 cannot be decoded")
+
+    monkeypatch.setattr(backgrounds, "_pictures", pictures)
+    clip = backgrounds.FileClip(tmp_path / "a.mp4", (8, 8))
+    assert [clip.frame(t).mean() for t in range(whole)] == list(range(whole))
+    for t in (whole, whole, whole + 1):
+        with pytest.raises(MediaError, match=r"a\.mp4 cannot be decoded"):
+            clip.frame(t)
+
+
 def test_a_clip_s_pictures_come_in_any_order(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", [0, 100, 200])
     clip = ClipFolder(tmp_path, (8, 6))[0]
@@ -282,6 +352,7 @@ def test_the_benchmark_s_clips_work_as_they_are(setting: str) -> None:
         ({"frame_stack": 0}, "frame_stack must be at least 1, not 0"),
         ({"action_repeat": 0}, "action_repeat must be"),
         ({"colors": ()}, "colors is empty"),
+        ({"colors": []}, "colors is empty"),
         ({"seed": -1}, "seed must be"),
         ({"clips": "nowhere"}, "clips: there is no folder nowhere"),
         ({"clips": Path(__file__).parent}, r"clips: no video file \(\.mp4, .*\) in the folder .*tests"),
@@ -297,6 +368,29 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> N
 def test_clips_that_are_none_are_named(clips: Any) -> None:
     with pytest.raises(InputTypeError, match="clips must be a folder of videos or a sequence of clips"):
         make("walker_walk", clips=clips)
+
+
+@pytest.mark.parametrize("colors", [5, [{"self_rgb": [0, 0, 0]}], Colors()])
+def test_colours_that_are_none_are_named(colors: Any) -> None:
+    with pytest.raises(InputTypeError, match=r"colors must be a JSON file, a folder .* or a sequence of Colors, not "):
+        make("walker_walk", setting="color_hard", colors=colors)
+
+
+@pytest.mark.parametrize("camera", ["sdie", 7, 1.5, True])
+def test_a_wrong_camera_leaves_nothing_open(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Scene, "close", lambda self: closed.append(self))
+    with pytest.raises((InputError, InputTypeError), match="camera"):
+        make("pendulum_swingup", camera=camera)
+    assert len(closed) == 1
+
+
+def test_a_size_that_cannot_be_rendered_is_named() -> None:
+    env = make("pendulum_swingup", size=(100_000, 8))
+    with pytest.raises(RenderingError, match=r"size is 100000×8, which OpenGL cannot render here \(") as caught:
+        env.reset()
+    assert "Debian" not in str(caught.value)
+    env.close()
 
 
 @pytest.mark.parametrize("arguments", [{"size": "84"}, {"frame_stack": 3.0}, {"action_repeat": True}])

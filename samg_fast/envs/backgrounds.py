@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samg_fast.envs.procedural import ProceduralClip, procedural_clip
+from samg_fast.envs.settings import clip_folder
 from samg_fast.errors import InputError, InputTypeError, MediaError
 
 __all__ = ["Clip", "ClipFolder", "FileClip", "ProceduralClip", "VideoClip", "find_clips", "load_clips"]
@@ -118,12 +119,19 @@ class FileClip:
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self.name = path.stem
         self._frames: list[NDArray[np.uint8]] = []
+        self._broken = ""
         self._rest: Iterator[NDArray[np.uint8]] | None = _pictures(path, size)
 
     def frame(self, t: int) -> NDArray[np.uint8]:
         """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8; `MediaError` where it cannot be decoded."""
         while self._rest is not None and t >= len(self._frames):
-            picture = next(self._rest, None)
+            if self._broken:  # what came before is no whole clip to loop over
+                raise MediaError(self._broken)
+            try:
+                picture = next(self._rest, None)
+            except MediaError as error:
+                self._broken = str(error)
+                raise
             if picture is None:
                 self._rest = None
             else:
@@ -166,14 +174,17 @@ class ClipFolder(Sequence[FileClip]):
         return FileClip(self._files[index], self._size)
 
 
-def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int]) -> Sequence[Clip]:
+def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int], setting: str) -> Sequence[Clip]:
     """Return the clips of a folder, or those that were given.
 
     Parameters
     ----------
     clips : path or sequence of Clip
+        A folder of videos, or one with a folder of them for each video setting, ``video_easy`` and ``video_hard``.
     size : (height, width)
         Of the pictures of a folder's clips.
+    setting : str
+        For which they are.
 
     Raises
     ------
@@ -183,7 +194,7 @@ def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int
         It is neither a path nor a sequence of clips.
     """
     if isinstance(clips, (str, PathLike)):
-        return ClipFolder(clips, size)
+        return ClipFolder(clip_folder(clips, setting), size)
     are_clips = isinstance(clips, Sequence) and all(hasattr(clip, "frame") for clip in clips)
     if not are_clips:
         raise InputTypeError(

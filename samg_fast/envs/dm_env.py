@@ -83,6 +83,15 @@ class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no type
         """Return the task's own spec of its actions."""
         return self.scene.simulation.action_spec
 
+    @property
+    def physics(self) -> Any:
+        """dm_control's physics of a task of the suite; an Adroit hand has none."""
+        return self.scene.environment.physics
+
+    def render(self) -> NDArray[np.uint8]:
+        """Return the latest picture, (H, W, 3) uint8, whatever wrappers around show."""
+        return self.scene.frame.copy()
+
     def close(self) -> None:
         """Free the OpenGL context and the simulation; closing twice does nothing."""
         self.scene.close()

@@ -95,7 +95,8 @@ class SceneRenderer:
     Raises
     ------
     RenderingError
-        No OpenGL context can be made, or none that works, in a process forked from one that renders.
+        No OpenGL context can be made, or none that works, in a process forked from one that renders; or the picture is
+        larger than OpenGL can render.
 
     Notes
     -----
@@ -125,6 +126,8 @@ class SceneRenderer:
                 self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
                 mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         except Exception as error:
+            if "framebuffer" in str(error):  # MuJoCo's own words: OpenGL has started, and has no room for the picture
+                raise RenderingError(f"size is {height}×{width}, which OpenGL cannot render here ({error})") from error
             raise cannot_start(error) from error
         finally:
             visual.offheight, visual.offwidth = own

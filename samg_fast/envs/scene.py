@@ -18,6 +18,7 @@ from samg_fast.envs.settings import (
     composite,
     is_color,
     is_video,
+    open_colors,
     random_colors,
 )
 from samg_fast.envs.simulation import Outcome, Simulation, open_simulation
@@ -59,10 +60,10 @@ class Scene:
     seed : int
         Of everything random here: initial states, clips and colours; 0 to 2**32 - 1.
     clips : path or sequence of Clip, optional
-        Backgrounds for the video settings, a folder of videos or clips; by default every episode makes a procedural
-        one.
-    colors : tuple of Colors, optional
-        Colour sets for the colour settings, as `samg_fast.envs.settings.load_colors` reads them; by default every
+        Backgrounds for the video settings, as `samg_fast.envs.backgrounds.open_clips` takes them; by default every
+        episode makes a procedural one.
+    colors : path or sequence of Colors, optional
+        Colour sets for the colour settings, as `samg_fast.envs.settings.open_colors` takes them; by default every
         episode draws random ones.
     action_repeat : int
         Control steps an `advance` takes with one action.
@@ -75,7 +76,9 @@ class Scene:
         An unknown task, setting or camera (the message names the nearest), a bad size, seed or action repeat, no clips
         or colours in what was given.
     InputTypeError
-        A size, seed, action repeat or camera that is no whole number, clips that are neither a folder nor clips.
+        A size, seed, action repeat or camera that is no whole number; clips or colours of another kind.
+    MediaError
+        A file of colours cannot be read; from `look`, a clip.
     MissingExtraError
         The task's simulation is not installed.
     RenderingError
@@ -94,7 +97,7 @@ class Scene:
         size: int | tuple[int, int] = 84,
         seed: int = 0,
         clips: str | PathLike[str] | Sequence[Clip] | None = None,
-        colors: Palette | None = None,
+        colors: str | PathLike[str] | Palette | None = None,
         action_repeat: int = 2,
         camera: int | str | None = None,
     ) -> None:
@@ -105,20 +108,19 @@ class Scene:
         _check_seed(seed)
         check_whole("action_repeat", action_repeat, 1)
         self.action_repeat = int(action_repeat)
-        self._clips = None if clips is None else open_clips(clips, self.size)
-        if colors is not None and not colors:
-            raise InputError("colors is empty: give at least one colour set, or None for random colours")
-        self._palette = colors
+        self._clips = None if clips is None else open_clips(clips, self.size, setting)
+        self._palette = None if colors is None else open_colors(colors, setting)
         self._simulation: Simulation | None = None
         self._renderer: SceneRenderer | None = None
         self._painter: SceneColors | None = None
         self._clip: Clip | None = None
+        self._frame: NDArray[np.uint8] | None = None
         self._clean: NDArray[np.uint8] | None = None
         self._rendered: Rendered | None = None
         self._open(seed)
         try:
             self.camera = _camera(self.simulation.model, self.task.camera if camera is None else camera)
-        except InputError:
+        except SamgError:
             self.close()
             raise
 
@@ -128,11 +130,14 @@ class Scene:
         return self.rendered.mask
 
     @property
+    def frame(self) -> NDArray[np.uint8]:
+        """The latest frame, (H, W, 3) uint8."""
+        return self._looked_at(self._frame)
+
+    @property
     def clean(self) -> NDArray[np.uint8]:
         """The latest frame before a clip was laid behind it, (H, W, 3) uint8; the frame itself without a clip."""
-        if self._clean is None:
-            raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
-        return self._clean
+        return self._looked_at(self._clean)
 
     @property
     def rendered(self) -> Rendered:
@@ -226,11 +231,12 @@ class Scene:
 
     def look(self) -> NDArray[np.uint8]:
         """Render the state and lay the clip behind it: the frame, (H, W, 3) uint8 RGB."""
-        self._clean = self._current_renderer().draw(self.simulation.data, self.camera)
+        self._clean = frame = self._current_renderer().draw(self.simulation.data, self.camera)
         self._rendered = None
-        if self._clip is None:
-            return self._clean.copy()
-        return composite(self.rendered, self._clip.frame(self._time), self.setting)
+        if self._clip is not None:
+            frame = composite(self.rendered, self._clip.frame(self._time), self.setting)
+        self._frame = frame
+        return frame.copy()
 
     def close(self) -> None:
         """Free the OpenGL context and the simulation; closing twice does nothing."""
@@ -246,8 +252,13 @@ class Scene:
         self._simulation = open_simulation(self.task, self.seed)
         self._clip_random = np.random.default_rng([_CLIPS, self.seed])
         self._color_random = np.random.default_rng([_COLORS, self.seed])
-        self._painter = self._clip = self._clean = self._rendered = None
+        self._painter = self._clip = self._frame = self._clean = self._rendered = None
         self._time, self._used, self._stale = 0, False, False
+
+    def _looked_at(self, picture: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        if picture is None:
+            raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
+        return picture
 
     def _current_renderer(self) -> SceneRenderer:
         """Return the renderer, made on the thread that first looks, with the model's present colours and terrain."""

@@ -12,7 +12,9 @@ The Adroit scenes have no sky, and other names: there the floor, the hand, and f
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +23,9 @@ from PIL import Image
 
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.tasks import nearest
-from samg_fast.errors import InputError, MediaError
+from samg_fast.errors import InputError, InputTypeError, MediaError
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from numpy.typing import NDArray
 
     from samg_fast.envs.rendering import Rendered
@@ -36,10 +36,12 @@ __all__ = [
     "Colors",
     "Palette",
     "check_setting",
+    "clip_folder",
     "composite",
     "is_color",
     "is_video",
     "load_colors",
+    "open_colors",
     "random_colors",
     "resize_background",
 ]
@@ -77,6 +79,29 @@ def is_video(setting: str) -> bool:
 def is_color(setting: str) -> bool:
     """Whether the setting repaints the scene."""
     return setting in _SPREAD
+
+
+def clip_folder(folder: str | PathLike[str], setting: str) -> Path:
+    """Return where the clips for a setting are: its own subfolder, where there is one, or the folder itself.
+
+    Parameters
+    ----------
+    folder : path
+        Of clips; or, as the benchmark has them, of a folder ``video_easy`` and one ``video_hard``.
+    setting : str
+    """
+    own = _own(Path(folder), setting, _REPLACED)
+    return own if own.is_dir() else Path(folder)
+
+
+def _own(folder: Path, setting: str, settings: Iterable[str], suffix: str = "") -> Path:
+    """Return where a folder that is laid out as the benchmark's has what is a setting's own.
+
+    A setting that has nothing of its own gets another's, so that a wrong folder is named before it is needed.
+    """
+    places = {name: folder / f"{name}{suffix}" for name in settings}
+    first, *_ = sorted(places.values(), key=Path.exists, reverse=True)
+    return places.get(setting, first)
 
 
 def resize_background(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -166,11 +191,11 @@ class Colors:
 PLAIN: Final = Colors()
 """dm_control's own colours."""
 
-Palette = tuple[Colors, ...]
+Palette = Sequence[Colors]
 """Colour sets to draw an episode's colours from."""
 
 
-def load_colors(path: str | PathLike[str]) -> Palette:
+def load_colors(path: str | PathLike[str]) -> tuple[Colors, ...]:
     """Read colour sets from a JSON file of the benchmark's form.
 
     Parameters
@@ -213,6 +238,43 @@ def _colors(entry: Any, where: str) -> Colors:
         if not numbers or len(value) != 3 or not all(0 <= each <= 1 for each in value):
             raise MediaError(f"{where}: {key} must be three numbers between 0 and 1, it is {value!r}")
     return Colors(**{key: (float(value[0]), float(value[1]), float(value[2])) for key, value in entry.items()})
+
+
+def open_colors(colors: str | PathLike[str] | Palette, setting: str) -> Palette:
+    """Return the colour sets of a file or of the benchmark's folder, or those that were given.
+
+    Parameters
+    ----------
+    colors : path or sequence of Colors
+        A file as `load_colors` reads it, or a folder with ``color_easy.json`` and ``color_hard.json``.
+    setting : str
+        Whose file of a folder is read.
+
+    Returns
+    -------
+    sequence of Colors
+
+    Raises
+    ------
+    InputError
+        There is no colour set in what was given.
+    InputTypeError
+        It is neither a path nor a sequence of colour sets.
+    MediaError
+        The file cannot be read, or is no list of colour sets.
+    """
+    if isinstance(colors, (str, PathLike)):
+        place = Path(colors)
+        return load_colors(_own(place, setting, _SPREAD, ".json") if place.is_dir() else place)
+    are_colors = isinstance(colors, Sequence) and all(isinstance(each, Colors) for each in colors)
+    if not are_colors:
+        raise InputTypeError(
+            "colors must be a JSON file, a folder with color_easy.json and color_hard.json, or a sequence of Colors, "
+            f"not {colors!r:.80}"
+        )
+    if not colors:
+        raise InputError("colors is empty: give at least one colour set, or None for random colours")
+    return colors
 
 
 def random_colors(setting: str, random: np.random.Generator) -> Colors:
