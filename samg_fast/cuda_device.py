@@ -24,10 +24,32 @@ if TYPE_CHECKING:
     from cuda.core import Buffer, Stream
     from cuda.core.graph import Graph
 
-__all__ = ["Cuda", "Pinned", "nbytes"]
+__all__ = ["CaptureError", "Cuda", "Pinned", "dlpack_device", "nbytes"]
 
 _MOST_CONSTANTS = 1024
 """Tables kept on a GPU: all that frames of a few dozen sizes need, and an end to boxes that are never the same."""
+
+_REACHED = (2, 3, 13)
+"""DLPack's numbers of memory that a GPU reaches: its own, page-locked memory of the host, and managed memory."""
+
+_STAGING = 1 << 16
+"""Bytes of page-locked memory that a GPU keeps for small arrays on their way; larger ones get their own each time."""
+
+_Tables = dict[int, tuple[NDArray[Any], Array]]
+"""NumPy arrays and what they are on the GPU, by the id of the former, which is kept: its id would be given away."""
+
+
+class CaptureError(BackendError):
+    """What was to be captured as a CUDA graph cannot be; run as it is, it may well do."""
+
+
+def dlpack_device(value: Any) -> tuple[int, int] | None:
+    """Return DLPack's kind and number of the device that an array is on; None for what does not say."""
+    try:
+        kind, number = value.__dlpack_device__()
+    except (AttributeError, TypeError, ValueError, BufferError):
+        return None
+    return int(kind), int(number)
 
 
 def nbytes(array: Array) -> int:
@@ -40,17 +62,15 @@ class Pinned:
 
     Attributes
     ----------
+    memory : cuda.core.Buffer
+        The memory, as cuda-core copies it.
     bytes : uint8 array
-        The memory.
+        The same, as NumPy has it.
     """
 
     def __init__(self, memory: Buffer) -> None:
-        self._memory = memory
+        self.memory = memory
         self.bytes: NDArray[np.uint8] = np.from_dlpack(memory).view(np.uint8)
-
-    def first(self, size: int) -> Buffer:
-        """Return so many bytes of it, as cuda-core copies them."""
-        return type(self._memory).from_handle(self._memory.handle, size, owner=self._memory)
 
 
 class Cuda:
@@ -89,21 +109,23 @@ class Cuda:
             raise BackendError(
                 f"samg_fast._engine_cuda cannot be loaded ({error}): install the package where nvcc is found"
             ) from error
+        self._core, self._view, self._engine = cuda_core, StridedMemoryView, engine
+        self._lock = threading.RLock()
+        self._constants: _Tables = {}
+        self._keeping: _Tables | None = None
         try:
             self._device = cuda_core.Device(device_id)
-            self._device.set_current()
+            with self.use():
+                self._stream = stream or self._device.create_stream()
+                self._side = self._device.create_stream()
+                self._launch = int(self._stream.handle)
+                self._mark = self._stream.record()
+                self._staging = self.pinned(_STAGING)
+                self._workspaces = [self.empty((1 << 16,), np.uint8)]
+        except SamgError:
+            raise
         except Exception as error:  # cuda-core's own kinds are not public
             raise BackendError(f"GPU {device_id} cannot be used: {error}") from error
-        self._core = cuda_core
-        self._view = StridedMemoryView
-        self._engine = engine
-        self._lock = threading.RLock()
-        self._stream = stream or self._device.create_stream()
-        self._side = self._device.create_stream()
-        self._launch = int(self._stream.handle)
-        self._constants: dict[int, tuple[NDArray[Any], Array]] = {}
-        self._keeping: list[Array] | None = None
-        self._workspaces = [self.empty((1 << 16,), np.uint8)]
 
     @property
     def device_id(self) -> int:
@@ -161,51 +183,75 @@ class Cuda:
 
         Raises
         ------
-        BackendError
-            The GPU refuses.
+        CaptureError
+            The GPU refuses, or something inside does what a capture does not allow.
+        SamgError
+            As the function raises it, where the capture itself went well.
         """
         builder = self._stream.create_graph_builder()
         try:
             builder.begin_building("relaxed")
             try:
                 launch()
-            except BaseException:
-                with suppress(Exception):  # what went wrong before says more
+            except BaseException as error:
+                try:
                     builder.end_building()
+                except Exception:  # what went wrong inside says more
+                    if isinstance(error, Exception):
+                        raise CaptureError(f"a frame cannot be captured as a CUDA graph: {error}") from error
                 raise
             return builder.end_building().complete()
         except SamgError:
             raise
         except Exception as error:  # cuda-core's own kinds are not public
-            raise BackendError(f"a frame cannot be captured as a CUDA graph: {error}") from error
+            raise CaptureError(f"a frame cannot be captured as a CUDA graph: {error}") from error
         finally:
-            builder.close()
+            with suppress(Exception):  # closing reports once more that the capture failed
+                builder.close()
 
     @contextmanager
-    def keeping(self) -> Iterator[list[Array]]:
-        """Collect the tables that operations use inside, for whoever runs them again without asking for the tables."""
-        outer, self._keeping = self._keeping, []
+    def keeping(self) -> Iterator[_Tables]:
+        """Collect the tables that operations use inside, for whoever runs them again without asking for the tables.
+
+        Inside, a table that was used once is there for good: whoever captures a graph of it uploads nothing.
+        """
+        outer, self._keeping = self._keeping, {}
         try:
             yield self._keeping
         finally:
             self._keeping = outer
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
-        self._stream.sync()
+        """Wait until everything queued is done.
+
+        Raises
+        ------
+        BackendError
+            Something that was queued has failed.
+        """
+        try:
+            self._stream.sync()
+        except Exception as error:  # cuda-core's own kinds are not public
+            raise BackendError(f"GPU {self.device_id} reports {error}") from error
 
     @property
     def where(self) -> str:
         """Where its arrays are; see `samg_fast.device.Device`."""
         return f" in the memory of GPU {self._device.device_id}"
 
-    def view(self, value: Any, *, written: bool = False) -> Array | None:
-        """Return an argument as a view of this GPU's memory; see `samg_fast.device.Device.view`."""
+    def view(self, value: Any, *, written: bool = False, ordered: bool = True) -> Array | None:
+        """Return an argument as a view of this GPU's memory; see `samg_fast.device.Device.view`.
+
+        Unless `ordered` is False, its library has what it still writes there come before what is queued from now on.
+        """
         del written  # a view is never a copy
         view = value
         if not isinstance(value, self._view):
+            where = dlpack_device(value)
+            if where is not None and where[0] not in _REACHED:
+                return None
             try:
-                view = self._view(value, stream_ptr=self._launch)
+                view = self._view.from_any_interface(value, stream_ptr=self._launch if ordered else -1)
             except (BufferError, TypeError):
                 return None
         return view if view.is_device_accessible and view.device_id == self._device.device_id else None
@@ -225,12 +271,19 @@ class Cuda:
         return not array.readonly
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
-        """Make an array, in the order of the stream."""
-        buffer = self._device.allocate(max(math.prod(shape) * np.dtype(dtype).itemsize, 1), stream=self._stream)
-        return self._view.from_buffer(buffer, tuple(shape), dtype=np.dtype(dtype))
+        """Make an array, in the order of the stream; see `allocate`."""
+        shape, kind = tuple(shape), np.dtype(dtype)
+        memory = self.allocate(math.prod(shape) * kind.itemsize, f"{kind} of shape {shape}")
+        return self._view.from_buffer(memory, shape, dtype=kind)
 
-    def allocate(self, size: int) -> Buffer:
+    def allocate(self, size: int, what: str) -> Buffer:
         """Allocate bytes of the GPU's memory, in the order of the stream.
+
+        Parameters
+        ----------
+        size : int
+        what : str
+            What needs them, for the message.
 
         Raises
         ------
@@ -240,8 +293,14 @@ class Cuda:
         try:
             return self._device.allocate(max(size, 1), stream=self._stream)
         except Exception as error:  # cuda-core's own kinds are not public
-            check_memory("this segmenter", size, self.device_id)
+            check_memory(what, size, self.device_id)
             raise BackendError(f"GPU {self.device_id} gives no {size} bytes of memory: {error}") from error
+
+    def part(self, memory: Buffer, offset: int, size: int) -> Buffer:
+        """Return so many bytes of a piece of memory, without a copy."""
+        if size == memory.size:
+            return memory
+        return self._core.Buffer.from_handle(int(memory.handle) + offset, size, owner=memory)
 
     def place(
         self,
@@ -252,23 +311,12 @@ class Cuda:
         strides: Sequence[int] | None = None,
     ) -> Array:
         """Return an array that lies in a piece of memory, so many bytes from its beginning; strides are in elements."""
-        kind, where = np.dtype(dtype), int(memory.handle) + offset
+        kind = np.dtype(dtype)
         size = (
             math.prod(shape) if strides is None else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         )
-        part = self._core.Buffer.from_handle(where, max(size, 1) * kind.itemsize, owner=memory)
+        part = self.part(memory, offset, max(size, 1) * kind.itemsize)
         return self._view.from_buffer(part, tuple(shape), strides and tuple(strides), dtype=kind)
-
-    def rows(self, array: Array, first: int, count: int) -> Array:
-        """Return some entries of the first axis of an array in C order, without a copy."""
-        shape = tuple(array.shape[1:])
-        size = math.prod(shape) * array.dtype.itemsize
-        part = self._core.Buffer.from_handle(int(array.ptr) + first * size, max(count * size, 1), owner=array)
-        return self._view.from_buffer(part, (count, *shape), dtype=array.dtype)
-
-    def entry(self, array: Array, index: int) -> Array:
-        """Return one entry of the first axis of an array in C order, without a copy."""
-        return self.reshape(self.rows(array, index, 1), array.shape[1:])
 
     def wrap(self, stream: Any) -> Stream | None:
         """Return a caller's stream as one of cuda-core's.
@@ -293,58 +341,73 @@ class Cuda:
             f"stream must be a stream of CUDA, with __cuda_stream__ or as the number of its handle, not {stream!r}"
         )
 
-    def free_after(self, stream: Stream | None, array: Array) -> None:
-        """Have the memory of an array of `empty` freed in the order of a stream, or of the legacy default one.
+    def order(self, first: Stream, then: Stream) -> None:
+        """Have what a stream gets from now on wait for what another one holds; the host does not wait."""
+        first.record(self._mark)
+        then.wait(self._mark)
 
-        Whoever got the array reads it there, and this GPU's own stream does not wait for that.
+    def free_after(self, stream: Stream | None, memory: Buffer) -> None:
+        """Have memory of `allocate` freed in the order of a stream, or of the legacy default one.
+
+        Whoever got it reads it there, and this GPU's own stream does not wait for that.
         """
-        array.exporting_obj.set_deallocation_stream(stream or self._core.LEGACY_DEFAULT_STREAM)
+        memory.set_deallocation_stream(stream or self._core.LEGACY_DEFAULT_STREAM)
 
     def pinned(self, size: int) -> Pinned:
-        """Allocate memory of the host that the GPU copies from and to without waiting."""
-        return Pinned(self._core.LegacyPinnedMemoryResource().allocate(max(size, 1)))
+        """Allocate memory of the host that the GPU copies from and to without waiting.
+
+        Raises
+        ------
+        BackendError
+            The host gives none.
+        """
+        try:
+            return Pinned(self._core.LegacyPinnedMemoryResource().allocate(max(size, 1)))
+        except Exception as error:  # cuda-core's own kinds are not public
+            raise BackendError(f"the host gives GPU {self.device_id} no {size} page-locked bytes: {error}") from error
+
+    def move(self, target: Buffer, source: Buffer) -> None:
+        """Queue a copy of memory, of the GPU or pinned, into as much of the other."""
+        target.copy_from(source, stream=self._stream)
 
     def copy(self, target: Array, source: Array) -> None:
         """Queue a copy of an array of this GPU in C order into another of as many bytes."""
-        size = nbytes(source)
-        self._bytes(target, size).copy_from(self._bytes(source, size), stream=self._stream)
+        self.move(self.memory(target), self.memory(source))
 
     def copy_in(self, target: Array, source: Pinned) -> None:
         """Queue a copy of the first bytes of pinned memory into an array of this GPU in C order."""
-        size = nbytes(target)
-        self._bytes(target, size).copy_from(source.first(size), stream=self._stream)
+        self.move(self.memory(target), self.part(source.memory, 0, nbytes(target)))
 
     def copy_out(self, target: Pinned, source: Array) -> None:
         """Queue a copy of an array of this GPU in C order into the first bytes of pinned memory."""
-        size = nbytes(source)
-        self._bytes(source, size).copy_to(target.first(size), stream=self._stream)
+        self.move(self.part(target.memory, 0, nbytes(source)), self.memory(source))
 
-    def _bytes(self, array: Array, size: int) -> Buffer:
-        return self._core.Buffer.from_handle(array.ptr, size, owner=array)
+    def memory(self, array: Array) -> Buffer:
+        """Return the memory of an array in C order, without a copy."""
+        return self._core.Buffer.from_handle(array.ptr, nbytes(array), owner=array)
 
     def reshape(self, array: Array, shape: Sequence[int]) -> Array:
         """Return an array in C order with another shape, without a copy."""
-        size = nbytes(array)
-        buffer = self._core.Buffer.from_handle(array.ptr, size, owner=array)
-        return self._view.from_buffer(buffer, tuple(shape), dtype=array.dtype, is_readonly=array.readonly)
+        return self._view.from_buffer(self.memory(array), tuple(shape), dtype=array.dtype, is_readonly=array.readonly)
 
     def constant(self, array: NDArray[Any]) -> Array:
         """Return a read-only NumPy array as one of this GPU's: copied the first time, and kept for a good while."""
-        kept = self._constants.get(id(array))
-        if kept is None:
-            if len(self._constants) == _MOST_CONSTANTS:
-                del self._constants[next(iter(self._constants))]  # the oldest
-            # The array is kept too, as its id would be given away after it
-            kept = self._constants[id(array)] = (array, self.upload(array))
+        key = id(array)
+        kept = self._constants.pop(key, None) or (self._keeping or {}).get(key) or (array, self.upload(array))
+        if len(self._constants) >= _MOST_CONSTANTS:
+            del self._constants[next(iter(self._constants))]  # what has not been used for longest
+        self._constants[key] = kept
         if self._keeping is not None:
-            self._keeping.append(kept[1])
+            self._keeping[key] = kept
         return kept[1]
 
     def upload(self, array: NDArray[Any]) -> Array:
         """Copy a NumPy array into the GPU's memory, and wait for it."""
-        host, out = self.pinned(array.nbytes), self.empty(array.shape, array.dtype)
-        host.bytes[: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+        # The GPU's memory first: cuda-core cannot free pinned memory while an error is on its way
+        out = self.empty(array.shape, array.dtype)
         if array.nbytes:
+            host = self._staged(array.nbytes)
+            host.bytes[: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
             self.copy_in(out, host)
         self.synchronize()
         return out
@@ -354,10 +417,14 @@ class Cuda:
         size = nbytes(array)
         if size == 0:
             return np.empty(array.shape, array.dtype)
-        host = self.pinned(size)
+        host = self._staged(size)
         self.copy_out(host, array)
         self.synchronize()
         return np.frombuffer(host.bytes[:size].tobytes(), array.dtype).reshape(array.shape)
+
+    def _staged(self, size: int) -> Pinned:
+        """Return pinned memory for a copy that is waited for."""
+        return self._staging if size <= _STAGING else self.pinned(size)
 
     def run(self, operation: str, *arguments: object) -> None:
         """Queue the kernels of an operation; see `samg_fast.device.Device.run`."""

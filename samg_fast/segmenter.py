@@ -316,13 +316,7 @@ class Segmenter:
             frames = check_frames("frames", frames)
             _check_no_stream(stream)
         count = len(frames) if not on_gpu else int(frames.shape[0])
-        targets = [target] * count if isinstance(target, Target) else target
-        if not isinstance(targets, Sequence):
-            raise InputTypeError(f"target must be a Target or a sequence of them, not {type(target).__name__}")
-        if len(targets) != count:
-            raise InputError(f"target must be one Target or {count} of them, one for each frame, not {len(targets)}")
-        for index, each in enumerate(targets):
-            self.check_target(each, f"target[{index}]")
+        targets = self._check_targets(target, count)
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
         most = self._networks.most or count
@@ -400,6 +394,19 @@ class Segmenter:
                 f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
             )
 
+    def _check_targets(self, target: object, count: int) -> Sequence[Target]:
+        """Return so many targets: one for all of the frames, or as many as there are frames."""
+        if isinstance(target, Target):
+            self.check_target(target)
+            return [target] * count
+        if not isinstance(target, Sequence):
+            raise InputTypeError(f"target must be a Target or a sequence of them, not {type(target).__name__}")
+        if len(target) != count:
+            raise InputError(f"target must be one Target or {count} of them, one for each frame, not {len(target)}")
+        for index, each in enumerate(target):
+            self.check_target(each, f"target[{index}]")
+        return target
+
     def describe(self) -> str:
         """Say in one line what runs where."""
         return f"bundle {self.bundle.name} on {self._library}, {self.precision}, {self._where}"
@@ -432,11 +439,7 @@ class Segmenter:
             )
         if trace:
             raise InputError(f"trace is for frames on the host, and {name} is in a GPU's memory")
-        checked = self._on_gpu.check(name, frames, 3 if name == "frame" else 4)
-        most = self._networks.most
-        if most is not None and checked.shape[0] > most:
-            raise InputError(f"{name} must be at most {most} in a GPU's memory, as the networks take no more at once")
-        return self._on_gpu.segment_on_gpu(checked, targets, stream)
+        return self._on_gpu.segment_on_gpu(name, frames, 3 if name == "frame" else 4, targets, stream)
 
 
 def _gpu_frames(bundle: Bundle, networks: Networks, backend: GpuBackend) -> GpuFrames:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -26,13 +26,21 @@ ORDERS = ("forward", "backward", "shuffled")
 
 
 @dataclass(eq=False)
+class Recording:
+    """A place in a stream that an event marks."""
+
+    captured_in: GraphBuilder | None = None
+    reached: bool = False
+
+
+@dataclass(eq=False)
 class Item:
-    """Something queued: work, or an event to record or to wait for."""
+    """Something queued: work, or a place to mark or to wait for."""
 
     name: str
     work: Callable[[], None] | None = None
-    records: Event | None = None
-    waits: tuple[Event, int] | None = None  # the event, and which of its recordings
+    records: Recording | None = None
+    waits: Recording | None = None
 
 
 class Machine:
@@ -51,6 +59,10 @@ class Machine:
     def stream(self, handle: int) -> Stream:
         return next(each for each in self.streams if each.handle == handle)
 
+    def queue(self, handle: int, name: str, work: Callable[[], None]) -> None:
+        self.stream(handle).push(Item(name, work))
+        self.log.append(name)
+
     def allocate(self, size: int) -> int:
         whole = np.full(size + 256, 0xAB, np.uint8)  # what memory holds before it is written to, nobody knows
         self.memory.append(whole)
@@ -67,7 +79,7 @@ class Machine:
                 handle, queue = ready[0 if self._order == "forward" else -1]
             item = queue.popleft()
             if item.records is not None:
-                item.records.done += 1
+                item.records.reached = True
             if item.work is not None:
                 self.ran.append((handle, item.name))
                 item.work()
@@ -82,20 +94,19 @@ class Machine:
 
 
 def _may_run(item: Item) -> bool:
-    return item.waits is None or item.waits[0].done >= item.waits[1]
+    return item.waits is None or item.waits.reached
 
 
 class Event:
-    """Counts how often it was recorded, and how often that was reached."""
+    """Marks a place in a stream, and another one when it is recorded again."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self.recorded = self.done = 0
-        self.captured_in: GraphBuilder | None = None
+        self.last: Recording | None = None
 
     def sync(self) -> None:
-        wanted = self.recorded
-        self._machine.wait(lambda: self.done >= wanted)
+        last = self.last
+        self._machine.wait(lambda: last is None or last.reached)
 
 
 class Stream:
@@ -120,16 +131,17 @@ class Stream:
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event(self._machine)
-        event.recorded += 1
-        event.captured_in = self.captured_in
-        self.push(Item("record", records=event))
+        event.last = Recording(self.captured_in)
+        self.push(Item("record", records=event.last))
         return event
 
     def wait(self, other: Event | Stream) -> None:
-        event = other.record() if isinstance(other, Stream) else other
-        if event.captured_in is not None and self.captured_in is None:
-            event.captured_in.join(self)
-        self.push(Item("wait", waits=(event, event.recorded)))
+        last = (other.record() if isinstance(other, Stream) else other).last
+        if last is None:
+            return
+        if last.captured_in is not None and self.captured_in is None:
+            last.captured_in.join(self)
+        self.push(Item("wait", waits=last))
 
     def sync(self) -> None:
         assert self.captured_in is None, "the host waits for a stream that is captured"
@@ -160,7 +172,7 @@ class GraphBuilder:
         self._queues[stream].append(item)
 
     def end_building(self) -> GraphBuilder:
-        awaited = {item.waits[0] for item in self._queues[self._root] if item.waits}
+        awaited = {item.waits for item in self._queues[self._root] if item.waits}
         for stream, items in self._queues.items():
             stream.captured_in = None
             if stream is not self._root and not (items and items[-1].records in awaited):
@@ -175,7 +187,7 @@ class GraphBuilder:
 
 
 class Graph:
-    """Queues that are run together; every launch has events of its own."""
+    """Queues that are run together; every launch has recordings of its own."""
 
     def __init__(self, machine: Machine, queues: dict[int, list[Item]]) -> None:
         self._machine, self._queues = machine, queues
@@ -186,20 +198,15 @@ class Graph:
         self._machine.log.append("graph")
 
         def work() -> None:
-            events: dict[Event, Event] = {}
-
-            def fresh(event: Event) -> Event:
-                return events.setdefault(event, Event(self._machine))
-
-            first = {item.records: 0 for items in self._queues.values() for item in items if item.records}
+            recordings = {item.records: Recording() for items in self._queues.values() for item in items}
             queues = []
             for handle, items in self._queues.items():
                 copies: deque[Item] = deque()
                 for item in items:
-                    if item.waits is not None and item.waits[0] not in first:
-                        continue  # an event from before the capture has been reached
-                    waits = item.waits and (fresh(item.waits[0]), 1)
-                    copies.append(Item(item.name, item.work, item.records and fresh(item.records), waits))
+                    if item.waits is not None and item.waits not in recordings:
+                        continue  # what is from before the capture has been reached
+                    records = item.records and recordings[item.records]
+                    copies.append(Item(item.name, item.work, records, item.waits and recordings[item.waits]))
                 queues.append((handle, copies))
             self._machine.run(queues, lambda: not any(queue for _, queue in queues))
 
@@ -254,20 +261,36 @@ def memory(address: int, size: int) -> NDArray[np.uint8]:
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
+def array_at(view: Any) -> NDArray[Any]:
+    """Look at the memory of a view, which is the host's, as NumPy does; strides of the view are in elements."""
+    shape, dtype = view.shape, view.dtype
+    last = sum((n - 1) * s for n, s in zip(shape, view.strides, strict=True)) + 1 if view.strides else view.size
+    flat = memory(view.ptr, max(last, 1) * dtype.itemsize)[: last * dtype.itemsize].view(dtype)
+    if view.strides:
+        steps = [stride * dtype.itemsize for stride in view.strides]
+        return np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=not view.readonly)
+    array = flat.reshape(shape)
+    array.flags.writeable = not view.readonly
+    return array
+
+
 class StridedMemoryView:
     """An array; strides in elements, None in C order, as cuda-core has them."""
 
-    def __init__(self, value: Any, stream_ptr: int) -> None:
-        assert stream_ptr in [stream.handle for stream in _current().streams]
+    @classmethod
+    def from_any_interface(cls, value: Any, stream_ptr: int) -> StridedMemoryView:
         if not isinstance(value, OnGpu):
             raise BufferError("the input object does not support any data exchange protocol")
-        array = value.array
+        if value.stream is not None and stream_ptr != -1:
+            _current().stream(stream_ptr).wait(value.stream)
+        view, array = cls.__new__(cls), value.array
         _current().memory.append(array)  # a caller keeps it until the frame is done
         dense = array.flags.c_contiguous
         strides = None if dense else tuple(stride // array.itemsize for stride in array.strides)
-        self._set(
+        view._set(
             array.ctypes.data, array.shape, strides, array.dtype, value.device_id, not array.flags.writeable, value
         )
+        return view
 
     def _set(
         self,
@@ -303,16 +326,7 @@ class StridedMemoryView:
     @property
     def array(self) -> NDArray[Any]:
         """The memory as NumPy has it."""
-        steps = self.strides and [stride * self.dtype.itemsize for stride in self.strides]
-        last = (
-            sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) + 1 if self.strides else self.size
-        )
-        flat = memory(self.ptr, max(last, 1) * self.dtype.itemsize)[: last * self.dtype.itemsize].view(self.dtype)
-        if steps:
-            return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=not self.readonly)
-        array = flat.reshape(self.shape)
-        array.flags.writeable = not self.readonly
-        return array
+        return array_at(self)
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.array.__dlpack__(**options)
@@ -322,10 +336,10 @@ class StridedMemoryView:
 
 
 class OnGpu:
-    """Another library's array."""
+    """Another library's array, and the stream on which that library writes it."""
 
-    def __init__(self, array: NDArray[Any], device_id: int = 0) -> None:
-        self.array, self.device_id = array, device_id
+    def __init__(self, array: NDArray[Any], device_id: int = 0, stream: Stream | None = None) -> None:
+        self.array, self.device_id, self.stream = array, device_id, stream
         self.shape, self.dtype = array.shape, array.dtype
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -362,10 +376,18 @@ class Device:
         return Buffer(_current().allocate(size), size, stream=stream)
 
 
+class Queues(Protocol):
+    """A GPU in host memory: the fake, or the stub of a driver under the real cuda-core."""
+
+    def queue(self, handle: int, name: str, work: Callable[[], None]) -> None:
+        """Queue work on a stream."""
+        ...
+
+
 class Kernels:
     """The functions of an engine, queued instead of run."""
 
-    def __init__(self, machine: Machine, engine: ModuleType, launch: int) -> None:
+    def __init__(self, machine: Queues, engine: ModuleType, launch: int) -> None:
         self._machine, self._engine, self._launch = machine, engine, launch
         self._needed: dict[str, int] = {}
 
@@ -383,16 +405,15 @@ class Kernels:
             assert needed <= 1 << 24
             if needed <= workspace.size:
                 work = lambda: kernel(*arrays, space, self._launch)  # noqa: E731
-                self._machine.stream(handle).push(Item(name, work))
-                self._machine.log.append(name)
+                self._machine.queue(handle, name, work)
             return needed
 
         return queued
 
 
 def _on_host(value: Any) -> Any:
-    if isinstance(value, StridedMemoryView):
-        return value.array
+    if hasattr(value, "ptr"):
+        return array_at(value)
     if isinstance(value, (list, tuple)):
         return type(value)(_on_host(each) for each in value)
     return value
@@ -457,9 +478,13 @@ def install(monkeypatch: pytest.MonkeyPatch, engine: ModuleType, *, launch: int 
     package.__dict__.update(core=core, bindings=bindings)
     for module in (package, core, utils, graph, bindings, driver):
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    install_kernels(monkeypatch, Kernels(machine, engine, launch))
+    return machine
+
+
+def install_kernels(monkeypatch: pytest.MonkeyPatch, kernels: Kernels) -> None:
+    """Put kernels where the CUDA module would be."""
     import samg_fast
 
-    kernels = Kernels(machine, engine, launch)
     monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", kernels)  # type: ignore[arg-type]
     monkeypatch.setattr(samg_fast, "_engine_cuda", kernels, raising=False)
-    return machine

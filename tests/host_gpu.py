@@ -1,4 +1,4 @@
-"""A GPU backend on the fake of cuda-core: networks of ONNX Runtime that are queued, and run on the fake's memory."""
+"""A GPU backend on a GPU in host memory: networks of ONNX Runtime that are queued, and run on that memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from fake_cuda import Item, Machine
+from fake_cuda import Queues, array_at
 
 from samg_fast.backends.on_gpu import GpuNetwork
 from samg_fast.backends.plain import FilesAsTheyAre
@@ -19,7 +19,7 @@ from samg_fast.cuda_device import Cuda
 class HostNetwork(GpuNetwork):
     """Runs late, like everything on a GPU, and needs memory to work in, which it leaves in disorder."""
 
-    def __init__(self, cuda: Cuda, machine: Machine, path: Path, capturable: bool) -> None:
+    def __init__(self, cuda: Cuda, machine: Queues, path: Path, capturable: bool) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -45,8 +45,8 @@ class HostNetwork(GpuNetwork):
         assert scratch.ptr % 256 == 0
         assert scratch.size >= self.scratch(batch)
         self.batches.append(batch)
-        hosted = {name: arrays[name].array for name in {**self.inputs, **self.outputs}}
-        space = scratch.array
+        hosted = {name: array_at(arrays[name]) for name in {**self.inputs, **self.outputs}}
+        space = array_at(scratch)
 
         def work() -> None:
             space[:] = 0x5A
@@ -55,17 +55,16 @@ class HostNetwork(GpuNetwork):
                 hosted[name][...] = values
             assert (space == 0x5A).all(), "somebody else wrote into the memory this network works in"
 
-        self._machine.log.append(self.name)
-        stream.push(Item(self.name, work))
+        self._machine.queue(int(stream.handle), self.name, work)
 
 
 class HostBackend(FilesAsTheyAre):
-    """A backend on the fake GPU."""
+    """A backend on such a GPU."""
 
     name, version, precision = "host", "1", "fp32"
     threads = None
 
-    def __init__(self, machine: Machine, *, capturable: bool = True, most: int | None = None) -> None:
+    def __init__(self, machine: Queues, *, capturable: bool = True, most: int | None = None) -> None:
         self.cuda = Cuda()
         self.most = most
         self.opened: list[HostNetwork] = []

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from fake_cuda import Machine, OnGpu, Stream
 
-from samg_fast import ops, reference
-from samg_fast.cuda_device import Cuda
+from samg_fast import cuda_device, ops, reference
+from samg_fast.cuda_device import CaptureError, Cuda
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
+from samg_fast.gpu.segment import is_on_gpu
 
 engine = pytest.importorskip("samg_fast._engine_simt", reason="this build has no _engine_simt: -DSAMG_TESTS=ON")
 
@@ -78,6 +79,27 @@ def test_boxes_that_are_never_the_same_are_not_kept_for_ever(device: Cuda) -> No
     assert len(device._constants) == 1024
 
 
+def test_the_tables_that_stay_are_those_in_use(machine: Machine, device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_device, "_MOST_CONSTANTS", 3)
+    tables = [np.full(4, value, np.int32) for value in range(4)]
+
+    def uploads(*order: int) -> int:
+        before = machine.log.count("copy")
+        for index in order:
+            device.constant(tables[index])
+        return machine.log.count("copy") - before
+
+    assert uploads(0, 1, 2) == 3
+    assert uploads(0, 3) == 1, "the oldest is used again, so another one has to go"
+    assert uploads(0) == 0
+    assert uploads(1) == 1
+    with device.keeping() as tables_of_a_frame:
+        assert uploads(0, 1, 2, 3) == 2
+        assert uploads(0, 1, 2, 3) == 0, "a frame's own tables stay, however many there are"
+    assert {id(array) for array, _ in tables_of_a_frame.values()} == {id(table) for table in tables}
+    assert len(device._constants) == 3
+
+
 def test_the_workspace_grows(device: Cuda) -> None:
     values = noise(5, 600, 600)  # 5 maps of 22 chunks, of 64 candidates of 8 bytes
     points = ops.topk_points(OnGpu(values), 64, True, device=device)
@@ -89,6 +111,46 @@ def test_up_and_down(device: Cuda) -> None:
         back = device.download(device.upload(array))
         assert back.dtype == array.dtype
         np.testing.assert_array_equal(back, array)
+
+
+def test_small_arrays_come_and_go_through_the_same_memory(machine: Machine, device: Cuda) -> None:
+    there = device.upload(np.arange(10))
+    before = len(machine.memory)
+    for _ in range(3):
+        assert device.download(there).tolist() == list(range(10))
+    assert len(machine.memory) == before
+    large = np.arange(100_000)
+    np.testing.assert_array_equal(device.download(device.upload(large)), large)
+
+
+def test_what_another_library_still_writes(machine: Machine, device: Cuda) -> None:
+    """It comes first, unless the caller sees to the order himself."""
+    values, producer = noise(9, 9), Stream(machine)
+    for ordered in (True, False):
+        device.view(OnGpu(values, stream=producer), ordered=ordered)
+        assert any(item.waits for item in device.stream.queue) == ordered  # type: ignore[attr-defined]
+        device.synchronize()
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 13])
+def test_memory_that_a_gpu_reaches(device: Cuda, kind: int) -> None:
+    """Its own, page-locked and managed memory; other memory is not even asked for."""
+
+    class Elsewhere(OnGpu):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (kind, 0)
+
+    assert (device.view(Elsewhere(noise(3))) is not None) == (kind in (2, 3, 13))
+    assert is_on_gpu(Elsewhere(noise(3))) == (kind in (2, 13))
+
+
+def test_arrays_without_dlpack() -> None:
+    class Interface:
+        __cuda_array_interface__: Any = None
+
+    assert is_on_gpu(Interface())
+    for other in (noise(3), [1, 2], None, "frame", np.ndarray):
+        assert not is_on_gpu(other)
 
 
 def test_bad_input(device: Cuda) -> None:
@@ -140,7 +202,7 @@ def test_what_runs_beside(machine: Machine, device: Cuda) -> None:
         machine._order = order
         device.copy_in(memory, host[0])
         with device.beside() as side:
-            device._bytes(memory, 4).copy_from(host[1].first(4), stream=side)
+            device.memory(memory).copy_from(host[1].memory, stream=side)
         seen = device.upload(np.zeros(4, np.uint8))
         device.copy(seen, memory)
         assert device.download(seen).tolist() == [2, 2, 2, 2]
@@ -179,12 +241,41 @@ def test_a_capture_that_fails(device: Cuda) -> None:
     device.synchronize()  # and the stream is as before
 
 
-def test_rows_and_entries(device: Cuda) -> None:
-    array = np.arange(24, dtype=np.int32).reshape(4, 3, 2)
-    there = device.upload(array)
-    assert device.download(device.rows(there, 1, 2)).tolist() == array[1:3].tolist()
-    assert device.download(device.entry(there, 3)).tolist() == array[3].tolist()
-    assert device.download(device.entry(device.entry(there, 3), 1)).tolist() == [20, 21]
+def test_what_fails_inside_a_capture(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of what is captured comes as it is; where the capture is lost with it, the error says that."""
+
+    def network() -> None:
+        raise BackendError("the network cannot run")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(BackendError, match=r"^the network cannot run$"):
+        device.capture(network)
+    end = fake_cuda.GraphBuilder.end_building
+
+    def invalidated(self: fake_cuda.GraphBuilder) -> None:
+        end(self)
+        raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+
+    monkeypatch.setattr(fake_cuda.GraphBuilder, "end_building", invalidated)
+    monkeypatch.setattr(fake_cuda.GraphBuilder, "close", invalidated)
+    with pytest.raises(CaptureError, match=r"^a frame cannot be captured as a CUDA graph: the network cannot run$"):
+        device.capture(network)
+    with pytest.raises(CaptureError, match=r"^a frame cannot be captured .*: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED$"):
+        device.capture(lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        device.capture(interrupted)
+    device.synchronize()
+
+
+def test_errors_that_show_late(device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Stream) -> None:
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    monkeypatch.setattr(Stream, "sync", fails)
+    with pytest.raises(BackendError, match="GPU 0 reports CUDA_ERROR_ILLEGAL_ADDRESS"):
+        device.synchronize()
 
 
 def test_a_callers_stream(machine: Machine, device: Cuda) -> None:
@@ -205,9 +296,32 @@ def test_a_callers_stream(machine: Machine, device: Cuda) -> None:
 
 def test_too_little_memory(machine: Machine, device: Cuda) -> None:
     machine.free = 3 << 20
-    device.allocate(2 << 20)
+    device.allocate(2 << 20, "this segmenter")
     with pytest.raises(BackendError, match="this segmenter needs 4 MiB of GPU 0's memory, and 3 MiB are free"):
-        device.allocate((3 << 20) + 1)
+        device.allocate((3 << 20) + 1, "this segmenter")
+
+
+def test_too_little_memory_for_an_array(machine: Machine, device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on the way into the GPU, and for page-locked memory, which is the host's."""
+    large = np.zeros((600, 500), np.float32)
+    machine.free = 1000
+    for call in (lambda: device.empty(large.shape, np.float32), lambda: device.upload(large)):
+        with pytest.raises(
+            BackendError,
+            match=r"^float32 of shape \(600, 500\) needs 2 MiB of GPU 0's memory, and 0 MiB are free$",
+        ):
+            call()
+    pinned = len(machine.memory)
+    with pytest.raises(BackendError):
+        device.upload(large)
+    assert len(machine.memory) == pinned, "page-locked memory cannot be freed while an error is on its way"
+
+    def refuses(_: int) -> None:
+        raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+
+    monkeypatch.setattr(device._core.LegacyPinnedMemoryResource(), "allocate", refuses)
+    with pytest.raises(BackendError, match=r"^the host gives GPU 0 no 5 page-locked bytes: CUDA_ERROR_OUT_OF_MEMORY$"):
+        device.pinned(5)
 
 
 def test_memory_that_is_free_and_not_given(machine: Machine, device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +330,14 @@ def test_memory_that_is_free_and_not_given(machine: Machine, device: Cuda, monke
 
     monkeypatch.setattr(fake_cuda.Device, "allocate", refuses)
     with pytest.raises(BackendError, match="GPU 0 gives no 5 bytes of memory: CUDA_ERROR_ILLEGAL_ADDRESS"):
-        device.allocate(5)
+        device.allocate(5, "this segmenter")
+
+
+def test_the_callers_gpu_stays_the_current_one(machine: Machine) -> None:
+    for index in (1, 0):
+        machine.current = 1 - index
+        assert Cuda(index).device_id == index
+        assert machine.current == 1 - index
 
 
 def test_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from host_gpu import HostBackend, noise
 from synthetic_bundle import picture
 
 import samg_fast
-from samg_fast import _engine
+from samg_fast import _engine, cuda_device
 from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError, InputError, InputTypeError
 from samg_fast.results import Segmentation
@@ -168,6 +168,25 @@ def test_the_callers_stream_comes_first_and_waits(machine: Machine, bundle_folde
     np.testing.assert_array_equal(seen, wanted.mask)
 
 
+def test_what_the_frames_library_still_writes(machine: Machine, bundle_folder: Path) -> None:
+    """Without a stream, the library whose array it is has the frame wait for its own."""
+    segmenter = opened(machine, bundle_folder)
+    target, frame = targets_of(segmenter)[1], noise(50, 70)
+    wanted = segmenter.segment(frame, target)
+    library, late = Stream(machine), np.zeros_like(frame)
+    library.push(fake_cuda.Item("write", lambda: late.__setitem__(slice(None), frame)))
+    same_on_gpu(segmenter.segment(OnGpu(late, stream=library), target), wanted)
+
+
+def test_asking_for_a_score_again_takes_no_memory(forward: Machine, bundle_folder: Path) -> None:
+    segmenter = opened(forward, bundle_folder)
+    target, frame = targets_of(segmenter)[1], OnGpu(noise(50, 70))
+    outs = [segmenter.segment(frame, target) for _ in range(3)]
+    before = len(forward.memory)
+    assert len({out.score for out in outs}) == 1
+    assert len(forward.memory) == before
+
+
 def test_memory_is_freed_after_its_last_reader(machine: Machine, bundle_folder: Path) -> None:
     """Whoever drops a mask may still have queued something that reads it."""
     segmenter = opened(machine, bundle_folder)
@@ -281,6 +300,54 @@ def test_sizes_without_end(forward: Machine, bundle_folder: Path) -> None:
     same(segmenter.segment(noise(20, 20), target), wanted)
 
 
+def test_tables_of_more_sizes_than_are_kept(
+    forward: Machine, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame's first run throws out others' tables, and never one that its own capture needs."""
+    monkeypatch.setattr(cuda_device, "_MOST_CONSTANTS", 20)
+    segmenter = opened(forward, bundle_folder)
+    target = targets_of(segmenter)[0]
+    sizes = [(20 + index, 30 + index) for index in range(12)]
+    with samg_fast.load(bundle_folder, backend="onnxruntime", threads=1, device="cpu") as plain:
+        wanted = [plain.segment(noise(*size), target) for size in sizes]
+    for _ in range(2):
+        for size, expected in zip(sizes, wanted, strict=True):
+            same(segmenter.segment(noise(*size), target), expected)
+    assert segmenter._on_gpu is not None
+    assert all(ready.program.captured for ready in segmenter._on_gpu._prepared.values())
+    assert len(segmenter._on_gpu._cuda._constants) == 20
+
+
+def test_a_capture_that_the_gpu_refuses(
+    forward: Machine, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so once, and frames of that shape are whole, launch by launch."""
+    segmenter = opened(forward, bundle_folder)
+    target, frame = targets_of(segmenter)[1], noise(50, 70)
+    wanted = segmenter.segment(frame, target, trace=True)
+    end = fake_cuda.GraphBuilder.end_building
+
+    def refuses(self: fake_cuda.GraphBuilder) -> None:
+        end(self)
+        raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fake_cuda.GraphBuilder, "end_building", refuses)
+        patched.setattr(fake_cuda.GraphBuilder, "close", refuses)
+        for _ in range(3):
+            same(segmenter.segment(frame, target), wanted)
+    same(segmenter.segment(frame, target), wanted)
+    assert "graph" not in forward.log
+    (said,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert said == (
+        "a frame cannot be captured as a CUDA graph: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED; "
+        "frames like these, 1 of 70 x 50 pixels, are launched step by step, which is slower"
+    )
+    segmenter.segment(frame[:40], target)
+    segmenter.segment(frame[:40], target)
+    assert forward.log.count("graph") == 1, "other shapes are captured"
+
+
 def test_the_arena_grows(machine: Machine, bundle_folder: Path) -> None:
     """What fits into the memory of the beginning takes none; more frames, or larger ones, do so once."""
     segmenter = opened(machine, bundle_folder, most=2)
@@ -381,6 +448,25 @@ def test_too_little_memory(forward: Machine, bundle_folder: Path) -> None:
         segmenter.segment(noise(400, 500), target)
     forward.free = 1 << 40
     segmenter.segment(noise(400, 500), target)
+
+
+def test_too_little_memory_for_a_result(forward: Machine, bundle_folder: Path) -> None:
+    """And for what a network is called with on its own; nothing stays behind, and the next frame is whole."""
+    segmenter = opened(forward, bundle_folder)
+    target, frame = targets_of(segmenter)[1], noise(50, 70)
+    wanted = segmenter.segment(frame, target)
+    needs = r"^{} needs 1 MiB of GPU 0's memory, and 0 MiB are free$"
+    for stream in (None, Stream(forward)):
+        forward.free = 1000
+        with pytest.raises(BackendError, match=needs.format("the result of a frame")):
+            segmenter.segment(OnGpu(frame), target, stream=stream)
+        with pytest.raises(BackendError, match=needs.format(r"float32 of shape \(1, 3, \d+, \d+\)")):
+            segmenter.segment(frame, target, trace=True)
+        forward.free = 1 << 40
+        same(segmenter.segment(frame, target), wanted)
+    forward.free = 1000
+    with pytest.raises(BackendError, match=needs.format(r"uint8 of shape \(65536,\)")):
+        opened(forward, bundle_folder)
 
 
 def test_closed(forward: Machine, bundle_folder: Path) -> None:

@@ -48,17 +48,11 @@ class Arena:
         specs = {name: Spec(shape, np.dtype(np.float32)) for name, shape in shapes.items()}
         layout = lay_out(specs, {}, [*specs])
         self.start = layout.size
-        self.memory = cuda.allocate(layout.size + size)
+        self.memory = cuda.allocate(layout.size + size, "this segmenter")
         self._batch, self._size = batch, size
-        self._fixed = {
-            name: cuda.place(self.memory, layout.offsets[name], spec.shape, spec.dtype) for name, spec in specs.items()
-        }
-        self._cuda = cuda
+        self._cuda, self._specs, self._offsets = cuda, specs, layout.offsets
         for name, value in _FIXED.items():
-            host = cuda.pinned(specs[name].bytes)
-            host.bytes[: specs[name].bytes].view(np.float32)[:] = value
-            cuda.copy_in(self._fixed[name], host)
-            cuda.synchronize()  # the pinned memory goes away
+            cuda.copy(self.fixed(name, batch), cuda.upload(np.full(specs[name].shape, value, np.float32)))
 
     def holds(self, batch: int, size: int) -> bool:
         """Say whether so many frames, whose arrays need so many bytes, fit."""
@@ -66,7 +60,8 @@ class Arena:
 
     def fixed(self, name: str, batch: int) -> Array:
         """Return one of the arrays that no frame writes, for so many frames."""
-        return self._cuda.rows(self._fixed[name], 0, batch)
+        spec = self._specs[name]
+        return self._cuda.place(self.memory, self._offsets[name], (batch, *spec.shape[1:]), spec.dtype)
 
     def grown(self, batch: int, size: int) -> tuple[int, int]:
         """Return what an arena must hold in this one's place, to hold this too."""

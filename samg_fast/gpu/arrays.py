@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from samg_fast.cuda_device import Cuda
 from samg_fast.device import Array
 from samg_fast.gpu.arena import Arena
 from samg_fast.gpu.memory import Layout, Spec
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer
 
 __all__ = ["ANSWER", "DECODES", "RESULT", "FrameArrays", "FrameShape", "frame_specs", "pinned_names", "target_layout"]
 
@@ -113,13 +116,13 @@ class FrameArrays:
         return self._arrays.get(name)
 
     def offsets(self, names: Sequence[str]) -> dict[str, int]:
-        """Say where the arrays of `ANSWER` or `RESULT` begin in their piece, in bytes."""
+        """Say where arrays of `pinned_names` that follow each other begin in their piece, in bytes."""
         return {name: self._offsets[name] - self._offsets[names[0]] for name in names}
 
-    def piece(self, names: Sequence[str]) -> Array:
-        """Return `ANSWER` or `RESULT`, which lie one after the other, as one uint8 array."""
+    def piece(self, *names: str) -> Buffer:
+        """Return the memory of arrays of `pinned_names` that follow each other, such as `ANSWER` or `RESULT`."""
         size = self.offsets(names)[names[-1]] + self._specs[names[-1]].bytes
-        return self._cuda.place(self._memory, self._offsets[names[0]], (size,), np.uint8)
+        return self._cuda.part(self._memory, self._offsets[names[0]], size)
 
     def _add_views(self, manifest: Manifest, shape: FrameShape) -> None:
         """Name parts of arrays, as operations and networks take them."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from samg_fast import ops
 from samg_fast.backends import DeviceNetwork
 from samg_fast.bundle import Manifest
-from samg_fast.cuda_device import Cuda
-from samg_fast.device import Array
+from samg_fast.cuda_device import CaptureError, Cuda
 from samg_fast.geometry import Letterbox
 from samg_fast.gpu.arena import Arena
 from samg_fast.gpu.arrays import DECODES, FrameArrays, FrameShape, frame_specs, pinned_names
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cuda.core.graph import Graph
 
 __all__ = ["FrameProgram", "GpuNetworks", "point_slots"]
+
+_log = logging.getLogger("samg_fast")
 
 
 class GpuNetworks(NamedTuple):
@@ -45,7 +47,8 @@ class _Step:
 class FrameProgram:
     """The launches of frames of one shape, on arrays in an arena that other programs use in turn.
 
-    Once it has run it is captured as a CUDA graph, where the networks allow that, and is one launch from then on.
+    Once it has run it is captured as a CUDA graph, where the networks allow that, and is one launch from then on. If
+    the GPU refuses the capture, that is logged as a warning, and every frame is launched step by step.
 
     Parameters
     ----------
@@ -75,8 +78,9 @@ class FrameProgram:
         specs, lives = frame_specs(manifest, shape, self._scratch), _lives(self._stages)
         self._specs = {name: specs[name] for name in (*pinned_names(), *lives)}
         self._layout = lay_out(self._specs, lives, pinned_names())
+        self._capturable = all(network.capturable for network in networks if network is not None)
         self._graph: Graph | None = None
-        self._kept: list[Array] = []
+        self._tables: Mapping[int, object] = {}  # that the graph reads
 
     @property
     def size(self) -> int:
@@ -103,20 +107,27 @@ class FrameProgram:
         if self._graph is not None:
             self._graph.launch(self._cuda.stream)
             return
-        with self._cuda.keeping() as kept:
+        with self._cuda.keeping() as tables:
             self._launch_steps()
-        self._kept = kept
-        networks = [network for network in self._networks if network is not None]
-        if all(network.capturable for network in networks):
-            with self._cuda.keeping() as kept:
-                self._graph = self._cuda.capture(self._launch_steps)
-            self._kept = kept
+            if self._capturable:
+                self._capture()
+        self._tables = tables
 
     def close(self) -> None:
         """Free the graph, once everything queued is done."""
         if self._graph is not None:
             self._graph.close()
             self._graph = None
+
+    def _capture(self) -> None:
+        """Make the graph, of steps that have run."""
+        try:
+            self._graph = self._cuda.capture(self._launch_steps)
+        except CaptureError as error:
+            self._capturable = False
+            batch, height, width, _ = self.shape
+            size = f"{batch} of {width} x {height} pixels"
+            _log.warning("%s; frames like these, %s, are launched step by step, which is slower", error, size)
 
     def _launch_steps(self) -> None:
         """Queue every step: two of a stage beside each other."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from samg_fast.arrays import Box
 from samg_fast.cuda_device import Cuda
 from samg_fast.device import Array
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer
 
 __all__ = ["GpuSegmentation", "GpuSegmentations", "scores_and_boxes"]
 
@@ -58,9 +61,18 @@ class GpuSegmentation:
     Both offer DLPack: ``torch.from_dlpack(out.masked)``. They are this frame's own, and later frames leave them alone.
     """
 
-    def __init__(self, mask: Array, masked: Array, batch: GpuSegmentations, index: int) -> None:
-        self.mask, self.masked = mask, masked
+    def __init__(self, batch: GpuSegmentations, index: int) -> None:
         self._batch, self._index = batch, index
+
+    @cached_property
+    def mask(self) -> Array:
+        """Where the target is."""
+        return self._batch.view("mask", self._index)
+
+    @cached_property
+    def masked(self) -> Array:
+        """The frame where the mask is set, black elsewhere."""
+        return self._batch.view("masked", self._index)
 
     @property
     def score(self) -> float:
@@ -80,7 +92,7 @@ class GpuSegmentations:
     ----------
     cuda : Cuda
         The GPU.
-    result : uint8 array of the GPU
+    memory : cuda.core.Buffer
         `samg_fast.gpu.arrays.RESULT` in one piece.
     offsets : mapping of str to int
         Where each begins, in bytes.
@@ -94,14 +106,26 @@ class GpuSegmentations:
         As in `GpuSegmentation`, of all frames.
     """
 
-    def __init__(self, cuda: Cuda, result: Array, offsets: Mapping[str, int], size: tuple[int, int, int]) -> None:
-        memory = result.exporting_obj
-        self.mask = cuda.place(memory, offsets["mask"], size, np.bool_)
-        self.masked = cuda.place(memory, offsets["masked"], (*size, 3), np.uint8)
-        start = offsets["iou"]
-        self._numbers = cuda.place(memory, start, (result.size - start,), np.uint8)
-        self._offsets = {name: offset - start for name, offset in offsets.items()}
-        self._cuda = cuda
+    def __init__(self, cuda: Cuda, memory: Buffer, offsets: Mapping[str, int], size: tuple[int, int, int]) -> None:
+        self._cuda, self._memory, self._offsets, self._size = cuda, memory, offsets, size
+
+    @cached_property
+    def mask(self) -> Array:
+        """Where the target is, in every frame."""
+        return self.view("mask")
+
+    @cached_property
+    def masked(self) -> Array:
+        """The frames where the masks are set, black elsewhere."""
+        return self.view("masked")
+
+    def view(self, name: str, index: int | None = None) -> Array:
+        """Return ``"mask"`` or ``"masked"`` as an array: of one frame, or of all of them."""
+        count, *lengths = self._size
+        shape, dtype = ((*lengths, 3), np.uint8) if name == "masked" else (tuple(lengths), np.bool_)
+        if index is None:
+            return self._cuda.place(self._memory, self._offsets[name], (count, *shape), dtype)
+        return self._cuda.place(self._memory, self._offsets[name] + index * math.prod(shape), shape, dtype)
 
     @property
     def scores(self) -> list[float]:
@@ -115,15 +139,17 @@ class GpuSegmentations:
 
     @cached_property
     def _read(self) -> tuple[list[float], list[Box | None]]:
+        start = self._offsets["iou"]  # the numbers come after the pictures
+        offsets = {name: offset - start for name, offset in self._offsets.items()}
         with self._cuda.use():
-            return scores_and_boxes(self._cuda.download(self._numbers), self._offsets, len(self))
+            numbers = self._cuda.place(self._memory, start, (self._memory.size - start,), np.uint8)
+            return scores_and_boxes(self._cuda.download(numbers), offsets, len(self))
 
     def __len__(self) -> int:
-        return int(self.mask.shape[0])
+        return self._size[0]
 
     def __getitem__(self, index: int) -> GpuSegmentation:
         """Return what was found in one frame: views, not copies."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} frames")
-        at = index % len(self)
-        return GpuSegmentation(self._cuda.entry(self.mask, at), self._cuda.entry(self.masked, at), self, at)
+        return GpuSegmentation(self, index % len(self))

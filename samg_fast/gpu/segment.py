@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samg_fast.arrays import Frame
 from samg_fast.bundle import Manifest
-from samg_fast.cuda_device import Cuda, nbytes
+from samg_fast.cuda_device import Cuda, dlpack_device, nbytes
 from samg_fast.device import Array
 from samg_fast.errors import BackendError, InputError, InputTypeError
 from samg_fast.gpu.arena import Arena
@@ -29,19 +30,17 @@ __all__ = ["GpuFrames", "is_on_gpu"]
 _MOST_PROGRAMS = 16
 """Shapes of frames whose memory and graph are kept: an agent has one or two, and a tool that sees all sizes an end."""
 
-_DLPACK_CUDA = 2
+_UINT8 = np.dtype(np.uint8)
+
+_GPU_MEMORY = (2, 13)
+"""DLPack's numbers of a GPU's memory, and of memory that a GPU and the host share."""
 
 
 def is_on_gpu(value: Any) -> bool:
-    """Say whether an argument is an array in a GPU's memory, by ``__cuda_array_interface__`` or DLPack."""
-    if isinstance(value, np.ndarray):
-        return False
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    try:
-        return bool(value.__dlpack_device__()[0] == _DLPACK_CUDA)
-    except (AttributeError, TypeError, BufferError):
-        return False
+    """Say whether an argument is an array in a GPU's memory, by DLPack or ``__cuda_array_interface__``."""
+    # DLPack first: asking PyTorch for the other one makes a dictionary every time
+    where = dlpack_device(value)
+    return hasattr(value, "__cuda_array_interface__") if where is None else where[0] in _GPU_MEMORY
 
 
 _OPENED = FrameShape(1, 256, 256, 4)
@@ -49,15 +48,17 @@ _OPENED = FrameShape(1, 256, 256, 4)
 
 
 class _Prepared:
-    """A bound program, the pinned memory before and behind it, and whose targets it holds."""
+    """A bound program, its pieces of the arena, the pinned memory before and behind it, and whose targets it holds."""
 
     def __init__(self, program: FrameProgram, cuda: Cuda) -> None:
+        arrays, shape = program.arrays, program.shape
         self.program = program
-        self.frames = cuda.pinned(nbytes(program.arrays["frames"]))
-        self.targets = cuda.pinned(nbytes(program.arrays["targets"]))
-        self.result = program.arrays.piece(RESULT)
-        self.answer = program.arrays.piece(ANSWER)
-        self.answered = cuda.pinned(nbytes(self.answer))
+        self.frames, self.given = arrays.piece("frames"), cuda.pinned(nbytes(arrays["frames"]))
+        self.staged = self.given.bytes.reshape(shape.batch, shape.height, shape.width, 3)
+        self.targets, self.aims = arrays.piece("targets"), cuda.pinned(nbytes(arrays["targets"]))
+        self.answer, self.answer_offsets = arrays.piece(*ANSWER), arrays.offsets(ANSWER)
+        self.answered = cuda.pinned(self.answer.size)
+        self.result, self.result_offsets = arrays.piece(*RESULT), arrays.offsets(RESULT)
         self.held: tuple[Target, ...] = ()
         self.copied: Event | None = None  # of the targets
 
@@ -83,7 +84,7 @@ class GpuFrames:
     """
 
     def __init__(self, manifest: Manifest, networks: GpuNetworks, cuda: Cuda, most: int | None) -> None:
-        self._manifest, self._cuda = manifest, cuda
+        self._manifest, self._cuda, self._most = manifest, cuda, most
         self._networks: GpuNetworks | None = networks
         self._prepared: OrderedDict[FrameShape, _Prepared] = OrderedDict()
         self._last: _Prepared | None = None  # whose arrays are in the arena
@@ -108,15 +109,13 @@ class GpuFrames:
         count = len(frames)
         with self._cuda.use():
             ready = self._ready(frames.shape, targets)
-            program = ready.program
-            staged = ready.frames.bytes[: nbytes(program.arrays["frames"])].reshape(-1, *frames.shape[1:])
-            staged[:count], staged[count:] = frames, frames[-1]
-            self._cuda.copy_in(program.arrays["frames"], ready.frames)
-            program.launch()
-            self._cuda.copy_out(ready.answered, ready.answer)
+            ready.staged[:count], ready.staged[count:] = frames, frames[-1]
+            self._cuda.move(ready.frames, ready.given.memory)
+            ready.program.launch()
+            self._cuda.move(ready.answered.memory, ready.answer)
             self._cuda.synchronize()
             answer = ready.answered.bytes.copy()
-        batch, offsets = program.shape.batch, program.arrays.offsets(ANSWER)
+        batch, offsets = ready.program.shape.batch, ready.answer_offsets
         scores, boxes = scores_and_boxes(answer, offsets, batch)
         size = batch * frames.shape[1] * frames.shape[2]
         masks = answer[offsets["mask"] : offsets["mask"] + size].view(np.bool_).reshape(batch, *frames.shape[1:3])
@@ -132,13 +131,18 @@ class GpuFrames:
             for index in range(count)
         ]
 
-    def segment_on_gpu(self, frames: Array, targets: Sequence[Target], stream: Any) -> GpuSegmentations:
+    def segment_on_gpu(
+        self, name: str, frames: Any, axes: int, targets: Sequence[Target], stream: Any
+    ) -> GpuSegmentations:
         """Segment frames of the GPU's memory, without waiting for them.
 
         Parameters
         ----------
-        frames : (B, H, W, 3) uint8 array of the GPU
-            As `check` returned it.
+        name : str
+            What to call the frames in an error.
+        frames : (B, H, W, 3) or (H, W, 3) uint8 array of the GPU
+        axes : int
+            Of the frames: 4, or 3 for a single one.
         targets : sequence of B Target
         stream : stream or None
             The caller's: what it holds comes before the frame, and what it gets later after it. None waits instead.
@@ -146,50 +150,52 @@ class GpuFrames:
         Returns
         -------
         GpuSegmentations
-        """
-        cuda = self._cuda
-        with cuda.use():
-            caller = cuda.wrap(stream)
-            if caller is not None:
-                cuda.stream.wait(caller)
-            ready = self._ready(frames.shape, targets)
-            program = ready.program
-            count, shape = frames.shape[0], program.shape
-            for first in range(0, shape.batch, count):  # a bundle for a fixed batch gets frames twice
-                some = min(count, shape.batch - first)
-                cuda.copy(cuda.rows(program.arrays["frames"], first, some), cuda.rows(frames, 0, some))
-            program.launch()
-            result = cuda.empty((nbytes(ready.result),), np.uint8)
-            cuda.copy(result, ready.result)
-            done = cuda.stream.record()
-            if caller is None:
-                done.sync()
-            else:
-                caller.wait(done)
-            cuda.free_after(caller, result)
-            size = count, shape.height, shape.width
-            return GpuSegmentations(cuda, result, program.arrays.offsets(RESULT), size)
-
-    def check(self, name: str, value: Any, axes: int) -> Array:
-        """Return an array of the GPU as frames (B, H, W, 3), or one frame as a batch of one.
 
         Raises
         ------
         InputTypeError, InputError
-            It is in another GPU's memory, not uint8, not in C order, or has another shape.
+            The frames are in another GPU's memory, not uint8, not in C order, of another shape or too many, or
+            `stream` is none.
+        BackendError
+            The GPU has too little memory, or fails.
         """
-        wanted = "(H, W, 3)" if axes == 3 else "(B, H, W, 3)"
-        with self._cuda.use():
-            array = self._cuda.view(value)
-            if array is None:
-                raise InputError(f"{name} must be a {wanted} uint8 array{self._cuda.where}, and is on another device")
-            found = f"{array.dtype} of shape {tuple(array.shape)}"
-            if array.dtype != np.uint8:
-                raise InputTypeError(f"{name} must be a {wanted} uint8 RGB array with values 0..255, not {found}")
-            if len(array.shape) != axes or array.shape[-1] != 3 or 0 in array.shape:
-                raise InputError(f"{name} must be a {wanted} uint8 RGB array with at least one pixel, not {found}")
-            array = self._cuda.contiguous(name, array)
-            return array if axes == 4 else self._cuda.reshape(array, (1, *array.shape))
+        cuda = self._cuda
+        with cuda.use():
+            caller = cuda.wrap(stream)
+            array = self._check(name, frames, axes, ordered=caller is None)
+            count, height, width = (1, *array.shape[:2]) if axes == 3 else array.shape[:3]
+            if caller is not None:
+                cuda.order(caller, cuda.stream)
+            ready = self._ready((count, height, width), targets)
+            result = cuda.allocate(ready.result.size, "the result of a frame")
+            given = cuda.memory(array)
+            for first in range(0, ready.frames.size, given.size):  # a bundle for a fixed batch gets frames twice
+                size = min(given.size, ready.frames.size - first)
+                cuda.move(cuda.part(ready.frames, first, size), cuda.part(given, 0, size))
+            ready.program.launch()
+            cuda.move(result, ready.result)
+            if caller is None:
+                cuda.synchronize()
+            else:
+                cuda.order(cuda.stream, caller)
+            cuda.free_after(caller, result)
+            return GpuSegmentations(cuda, result, ready.result_offsets, (count, height, width))
+
+    def _check(self, name: str, value: Any, axes: int, *, ordered: bool) -> Array:
+        """Return an array of the GPU as it came, if frames are what it is; `ordered` as in `Cuda.view`."""
+        array = self._cuda.view(value, ordered=ordered)
+        if array is None:
+            raise InputError(f"{_wanted(name, axes)} array{self._cuda.where}, and is on another device")
+        shape = array.shape
+        if array.dtype != _UINT8:
+            raise InputTypeError(f"{_wanted(name, axes)} RGB array with values 0..255, not {_found(array)}")
+        if len(shape) != axes or shape[-1] != 3 or 0 in shape:
+            raise InputError(f"{_wanted(name, axes)} RGB array with at least one pixel, not {_found(array)}")
+        if axes == 4 and self._most is not None and shape[0] > self._most:
+            raise InputError(
+                f"{name} must be at most {self._most} in a GPU's memory, as the networks take no more at once"
+            )
+        return self._cuda.contiguous(name, array)
 
     def close(self) -> None:
         """Free memory and graphs."""
@@ -208,18 +214,18 @@ class GpuFrames:
     def _ready(self, frames: Sequence[int], targets: Sequence[Target]) -> _Prepared:
         """Return the program for frames of a shape, with the targets in its memory."""
         batch = self._manifest.batch or frames[0]
-        shape = FrameShape(batch, frames[1], frames[2], 1 + max(target.parts for target in targets))
+        shape = FrameShape(batch, frames[1], frames[2], 1 + max([target.parts for target in targets]))
         ready = self._prepared.get(shape) or self._prepare(shape)
         self._prepared.move_to_end(shape)
         if ready is not self._last:  # another program has used the arena since
             ready.held = ()
             self._last = ready
         whose = (*targets, *[targets[-1]] * (batch - len(targets)))
-        if len(whose) != len(ready.held) or any(a is not b for a, b in zip(whose, ready.held, strict=True)):
+        if len(whose) != len(ready.held) or not all(map(is_, whose, ready.held)):
             if ready.copied is not None:
                 ready.copied.sync()  # until then the pinned memory is read
             _write_targets(self._manifest, ready, whose)
-            self._cuda.copy_in(ready.program.arrays["targets"], ready.targets)
+            self._cuda.move(ready.targets, ready.aims.memory)
             ready.copied = self._cuda.stream.record()
             ready.held = whose
         return ready
@@ -244,9 +250,17 @@ class GpuFrames:
         return ready
 
 
+def _wanted(name: str, axes: int) -> str:
+    return f"{name} must be a {'(H, W, 3)' if axes == 3 else '(B, H, W, 3)'} uint8"
+
+
+def _found(array: Array) -> str:
+    return f"{array.dtype} of shape {tuple(array.shape)}"
+
+
 def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Target]) -> None:
     """Write targets as the program reads them: features of fewer parts than others have are followed by zeros."""
-    program, memory = ready.program, ready.targets.bytes
+    program, memory = ready.program, ready.aims.bytes
     memory[:] = 0
     arrays = {
         name: memory[offset : offset + spec.bytes].view(spec.dtype).reshape(spec.shape)
