@@ -133,6 +133,20 @@ def test_two_segmenters(rig: Rig, frames: Any, wanted: list[list[Any]]) -> None:
     other.close()
 
 
+def test_sizes_take_turns(rig: Rig, frames: Any) -> None:
+    """Graphs of several sizes share the networks, which are called step by step, on other memory, between replays."""
+    sizes = [(84, 84), (60, 84), (72, 50)]
+    with rig.open(TINY) as segmenter, samg_fast.load(TINY, backend="onnxruntime", device="cpu", threads=1) as plain:
+        target = targets_of(plain)[1]
+        shown = [np.ascontiguousarray(frames[index][:height, :width]) for index, (height, width) in enumerate(sizes)]
+        wanted = [plain.segment(frame, target) for frame in shown]
+        for turn in range(6):
+            for index in np.random.default_rng(turn).permutation(len(sizes)):
+                for trace in (False, True):
+                    out = segmenter.segment(shown[index], target, trace=trace)
+                    rig.same(out.mask, out.score, wanted[index])
+
+
 @pytest.mark.parametrize("segmenters", [1, 8])
 def test_eight_threads(rig: Rig, frames: Any, wanted: list[list[Any]], segmenters: int) -> None:
     with ExitStack() as stack:
