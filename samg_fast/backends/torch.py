@@ -6,10 +6,11 @@ every data type, cast and quantisation as the files say, int8 in float32 between
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, _inductor, fx
 
 from samg_fast.backends import Backend, BackendStatus, Options
 from samg_fast.backends.onnx_torch import OnnxGraph, UnsupportedError, read
@@ -27,6 +28,9 @@ from samg_fast.errors import BackendError
 __all__ = ["Compiled", "TorchBackend", "TorchNetwork", "as_written", "make", "misfit", "open_graph", "status"]
 
 _Run = Callable[..., tuple[Tensor, ...]]
+
+_COMPILING = threading.Lock()
+"""Held while something is compiled: PyTorch's compiler is one for the whole process."""
 
 
 def make(options: Options) -> Backend:
@@ -115,6 +119,9 @@ class TorchNetwork:
 class Compiled:
     """A graph that is compiled anew, with every shape fixed, for each set of input shapes it meets.
 
+    PyTorch's compiler proper is given the graph: ``torch.compile`` would look it up at every call in a cache that
+    threads must not share, and end the process if they do.
+
     Parameters
     ----------
     module : torch.fx.GraphModule
@@ -123,25 +130,22 @@ class Compiled:
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
         self._compiled: dict[tuple[torch.Size, ...], _Run] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the graph; the first call with new shapes takes its time."""
         shapes = tuple(each.shape for each in inputs)
         run = self._compiled.get(shapes)
-        if run is not None:
-            return run(*inputs)
-        with self._lock:
-            run = self._compiled.get(shapes) or self._compile()
-            outputs = run(*inputs)
-            self._compiled[shapes] = run
-            return outputs
+        if run is None:
+            with _COMPILING:
+                run = self._compiled.get(shapes) or self._compile(inputs)
+                self._compiled[shapes] = run
+        return run(*inputs)
 
-    def _compile(self) -> _Run:
-        # A module of its own, as PyTorch compiles one code only so many times; whole, or it would leave parts that it
-        # cannot compile uncompiled; and with the casts of the file, which it takes for superfluous otherwise.
-        module = fx.GraphModule(self._module, self._module.graph)
-        run: _Run = torch.compile(module, fullgraph=True, dynamic=False, options={"emulate_precision_casts": True})
+    def _compile(self, inputs: Sequence[Tensor]) -> _Run:
+        # A copy, as the compiler may change what it is given; and with the casts of the file, which it takes for
+        # superfluous otherwise
+        module = fx.GraphModule(self._module, copy.deepcopy(self._module.graph))
+        run: _Run = _inductor.compile(module, list(inputs), options={"emulate_precision_casts": True})
         return run
 
 
