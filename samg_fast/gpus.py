@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
 from samg_fast.errors import BackendError
 
-__all__ = ["Gpu", "Gpus", "check_driver", "check_memory", "find", "free_memory"]
+__all__ = ["Gpu", "Gpus", "check_driver", "check_kernels", "check_memory", "find", "free_memory"]
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _NO_GPU = "the NVIDIA driver sees no GPU"
@@ -71,7 +72,7 @@ def find() -> Gpus:
         return Gpus(reason=f"the NVIDIA driver reports {error}")
     except RuntimeError:  # cuda-bindings loads the driver at the first call
         return Gpus(reason="there is no NVIDIA driver (libcuda.so.1 cannot be loaded)")
-    version = (number // 1000, number % 1000 // 10)
+    version = _version(number)
     try:
         _ask(driver.cuInit, 0)
         gpus = tuple(_describe(driver, index) for index in range(_ask(driver.cuDeviceGetCount)))
@@ -110,6 +111,26 @@ def check_driver(what: str, needed: tuple[int, int], gpus: Gpus) -> str:
     return f"the NVIDIA driver supports CUDA {has}, but {what} is made for CUDA {wants}: install a newer driver"
 
 
+def check_kernels(gpus: Gpus) -> str:
+    """Say why this package's own kernels cannot run on a GPU here, as every backend there needs; nothing if they can.
+
+    They are held to the CUDA version of the nvcc that built them, as its runtime is linked into them. What they were
+    compiled for runs by any driver of that major version, a newer minor one included; only a GPU newer than all of
+    these, for which the driver compiles them itself, may want a driver as new as the nvcc.
+    """
+    if gpus.reason:
+        return gpus.reason
+    try:
+        importlib.import_module("cuda.core")
+    except ImportError as error:
+        return f"cuda-core cannot be loaded ({error}); run: pip install 'samg-fast[cuda]'"
+    try:
+        engine = importlib.import_module("samg_fast._engine_cuda")
+    except ImportError as error:
+        return f"samg_fast._engine_cuda cannot be loaded ({error}): install the package where nvcc is found"
+    return check_driver("samg_fast._engine_cuda", _version(engine.runtime_version), gpus)
+
+
 def check_memory(what: str, needed: int, index: int) -> None:
     """Check that a GPU has memory left.
 
@@ -140,6 +161,11 @@ def _ask(function: Any, *arguments: object) -> Any:
     if int(status) != 0:
         raise _DriverError(status)
     return values[0] if len(values) == 1 else values
+
+
+def _version(number: int) -> tuple[int, int]:
+    """Return a CUDA version such as 12080 as (12, 8)."""
+    return number // 1000, number % 1000 // 10
 
 
 def _describe(driver: Any, index: int) -> Gpu:

@@ -26,6 +26,9 @@ OPENVINO = BackendStatus("openvino", True, "", "2026.4", ("fp32", "fp16", "bf16"
 OLD = replace(OPENVINO, precisions=("fp32", "fp16", "int8"), detail="an old processor")
 
 
+RTX = replace(TENSORRT, name="tensorrt-rtx", version="1.7", untried="it names compute capabilities 8.9, 12.0, not 9.0")
+
+
 def absent(status: BackendStatus) -> BackendStatus:
     return BackendStatus(status.name, False, "not installed (No module named 'x')", device=status.device)
 
@@ -70,6 +73,8 @@ def chosen(name: str, precision: str, manifest: Manifest, **options: Any) -> Opt
         (ONE, (ORT, OPENVINO), ("openvino", "cpu")),
         (ONE, (ORT,), ("onnxruntime", "cpu")),
         (NO_DRIVER, (OPENVINO, ORT), ("openvino", "cpu")),
+        (ONE, (RTX, ORT_GPU, OPENVINO), ("onnxruntime", "cuda")),
+        (ONE, (RTX, OPENVINO), ("openvino", "cpu")),
     ],
 )
 def test_auto_takes_the_first_that_can_run(
@@ -89,6 +94,18 @@ def test_auto_takes_the_first_that_can_run(
 
 def test_nothing_is_preferred_where_nothing_runs() -> None:
     assert preferred([hindered(OPENVINO, "it has no CPU device")]) is None
+
+
+def test_what_nobody_has_tried_is_for_those_who_name_it(
+    monkeypatch: pytest.MonkeyPatch, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(monkeypatch, ONE, RTX, OPENVINO)
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert chosen("auto", "auto", manifest).name == "openvino"
+    assert "tensorrt-rtx: it names compute capabilities 8.9, 12.0, not 9.0" in caplog.text
+    assert chosen("tensorrt-rtx", "auto", manifest).name == "tensorrt-rtx"
+    with pytest.raises(BackendError, match=r"no backend can run fp32 here: .*tensorrt-rtx: it names compute"):
+        chosen("auto", "auto", manifest, device="cuda")
 
 
 def test_auto_passes_over_what_does_not_run_the_precision(
@@ -291,6 +308,7 @@ def test_refusals(
         ({"batches": "18"}, InputTypeError, "batches is '18', expected a sequence of whole numbers"),
         ({"batches": ()}, InputError, "batches is empty, expected one whole number or more"),
         ({"batches": (1, 0)}, InputError, "batches[1] is 0, expected 1 to 4096"),
+        ({"batches": (1, 99999)}, InputError, "batches[1] is 99999, expected 1 to 4096"),
         ({"batches": (1, 2.5)}, InputTypeError, "batches[1] is 2.5, expected a whole number"),
     ],
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
+import re
 import sys
 from enum import IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import gpu_machine
 import pytest
 
 from samg_fast import gpus
@@ -159,6 +162,52 @@ def test_driver_for_a_library(driver: tuple[int, int], needed: tuple[int, int], 
 
 def test_a_driver_that_is_not_there_is_not_too_old() -> None:
     assert gpus.check_driver("this", (13, 0), Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "reason"),
+    [
+        ((13, 0), 13000, ""),
+        ((13, 0), 13020, ""),  # compiled for what it runs on: no driver of that major version is too old
+        ((13, 0), 12080, ""),
+        (
+            (12, 4),
+            13000,
+            "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0: install a newer "
+            "driver",
+        ),
+    ],
+)
+def test_kernels_and_the_driver(
+    monkeypatch: pytest.MonkeyPatch, driver: tuple[int, int], built: int, reason: str
+) -> None:
+    gpu_machine.put(monkeypatch, gpu_machine.ADA, driver=driver)
+    gpu_machine.put_kernels(monkeypatch, built)
+    assert gpus.check_kernels(gpus.find()) == reason
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("cuda.core", r"cuda-core cannot be loaded \(.+\); run: pip install 'samg-fast\[cuda\]'"),
+        (
+            "samg_fast._engine_cuda",
+            r"samg_fast\._engine_cuda cannot be loaded \(.+\): install the package where nvcc is found",
+        ),
+    ],
+)
+def test_kernels_that_are_not_there(monkeypatch: pytest.MonkeyPatch, module: str, reason: str) -> None:
+    gpu_machine.put(monkeypatch, gpu_machine.ADA)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert re.fullmatch(reason, gpus.check_kernels(gpus.find()))
+    assert gpus.check_kernels(Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("samg_fast._engine_cuda") is None, reason="this build has no CUDA module")
+def test_the_kernels_say_what_they_were_built_with() -> None:
+    """A build that does not would be found out by its first kernel."""
+    engine = importlib.import_module("samg_fast._engine_cuda")
+    assert 12000 <= engine.runtime_version < 20000
 
 
 def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:

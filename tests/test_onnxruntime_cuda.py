@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import gpu_machine
 import numpy as np
 import onnx
 import pytest
@@ -16,17 +17,17 @@ from onnx import TensorProto, helper
 
 import samg_fast
 from samg_fast import _engine, gpus
-from samg_fast.backends import GpuBackend, Options, choice
+from samg_fast.backends import GpuBackend, Options
 from samg_fast.errors import BackendError
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from fake_onnxruntime import Binding, Library  # noqa: E402
+from gpu_machine import H100  # noqa: E402
 
 from samg_fast.backends import onnxruntime as on_cpu  # noqa: E402
 from samg_fast.backends import onnxruntime_cuda as on_cuda  # noqa: E402
 
-H100 = gpus.Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
 FP32 = Options("onnxruntime", "fp32", device="cuda")
 
 
@@ -35,9 +36,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     """Put a GPU, its driver and a CUDA provider where there are none."""
     library = Library(fake_cuda.install(monkeypatch, _engine, launch=1))
     monkeypatch.setattr(on_cuda, "ort", library)
-    for module in (gpus, choice):
-        monkeypatch.setattr(module, "find", lambda: gpus.Gpus((13, 0), (H100,)))
-    monkeypatch.setattr(gpus, "free_memory", lambda index: 64 << 30)
+    gpu_machine.put(monkeypatch, H100, core=False)
     return library
 
 
@@ -86,8 +85,17 @@ class TestStatus:
         self, library: Library, monkeypatch: pytest.MonkeyPatch, found: gpus.Gpus, reason: str
     ) -> None:
         monkeypatch.setattr(gpus, "find", lambda: found)
+        gpu_machine.put_kernels(monkeypatch, 12040)
         status = on_cpu.status("onnxruntime", "cuda")
         assert (status.available, status.precisions, status.reason) == (False, (), reason)
+
+    def test_the_kernels_are_asked_first(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+        library.__dict__["cuda_version"] = "12.8"
+        monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((12, 4), (H100,)))
+        reason = on_cpu.status("onnxruntime", "cuda").reason
+        assert reason.startswith(
+            "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0"
+        )
 
     def test_a_library_is_missing(self, library: Library, capsys: pytest.CaptureFixture[str]) -> None:
         library.missing = "libcublasLt.so.13"
@@ -223,6 +231,7 @@ class TestRunning:
         self, library: Library, bundle_folder: Path, order: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         library.machine = fake_cuda.install(monkeypatch, _engine, launch=1, order=order)
+        gpu_machine.put_kernels(monkeypatch)
         frame = np.random.default_rng(8).integers(0, 256, (84, 84, 3), dtype=np.uint8)
         mask = np.zeros((84, 84), bool)
         mask[20:60, 30:70] = True

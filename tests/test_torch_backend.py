@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpu_machine
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -90,16 +91,17 @@ def test_status_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_status_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = gpus.Gpus((12, 4), (gpus.Gpu(0, "Old", (7, 5), 1 << 30),))
-    monkeypatch.setattr(gpus, "find", lambda: seen)
+    gpu_machine.put(monkeypatch, gpu_machine.TURING, driver=(12, 4))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "supports CUDA 12.4, but samg_fast._engine_cuda is made for" in status("torch", "cuda").reason
+    gpu_machine.put_kernels(monkeypatch, 12040)
     assert "supports CUDA 12.4, but PyTorch" in status("torch", "cuda").reason
     monkeypatch.setattr(torch.version, "cuda", "12.9")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert status("torch", "cuda").reason == "PyTorch finds no GPU that it can use"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = status("torch", "cuda")
-    assert (found.available, found.precisions, found.detail) == (True, ("fp32", "fp16", "int8"), "Old (7.5)")
+    assert (found.available, found.precisions, found.detail) == (True, ("fp32", "fp16", "int8"), "NVIDIA T4 (7.5)")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert status("torch-compiled", "cuda").reason == "it compiles with triton, which is not installed"
     monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))

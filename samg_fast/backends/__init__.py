@@ -4,7 +4,7 @@ A backend is chosen by name, or by ``"auto"``, which says in the log (logger ``s
 and why. A named backend that cannot run is an error: none is swapped for another in silence.
 """
 
-from samg_fast.backends.choice import choose, first_fitting, parse_device, preferred, probe
+from samg_fast.backends.choice import check_batches, choose, first_fitting, parse_device, preferred, probe
 from samg_fast.backends.contract import (
     BACKENDS,
     Backend,
@@ -23,6 +23,7 @@ __all__ = [
     "GpuBackend",
     "Network",
     "Options",
+    "check_batches",
     "choose",
     "first_fitting",
     "parse_device",

@@ -14,7 +14,7 @@ from samg_fast.bundle import PRECISIONS, Manifest
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
 from samg_fast.gpus import find
 
-__all__ = ["choose", "first_fitting", "parse_device", "preferred", "probe"]
+__all__ = ["check_batches", "choose", "first_fitting", "parse_device", "preferred", "probe"]
 
 _AUTO = (
     ("tensorrt", "cuda"),
@@ -95,13 +95,15 @@ def choose(
         raise InputError(f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}")
     threads = _check_threads(threads)
     kind, index = parse_device(device)
-    tuned = _check_batches(batches, manifest)
+    tuned = check_batches(batches)
+    if manifest.batch is not None:
+        tuned = (manifest.batch,)
     wanted = "fp32" if precision == "auto" else precision
     if wanted not in manifest.precisions and wanted != _MADE[0]:
         held = ", ".join(manifest.precisions)
         raise InputError(f"precision is {wanted!r}, but bundle {manifest.name} has files for {held} only")
     candidates, no_gpu = _candidates(name, device, kind)
-    status, refused = _first(candidates, wanted, manifest)
+    status, refused = _first(candidates, wanted, manifest, named=name != "auto")
     if status is None:
         raise _refusal(name, kind, wanted, refused)
     if status.device == "cuda":
@@ -131,8 +133,8 @@ def first_fitting(precision: str) -> Backend:
 
 
 def preferred(statuses: Sequence[BackendStatus]) -> BackendStatus | None:
-    """Return which of these ``"auto"`` takes: the first that can run; None if none can."""
-    there = {(status.name, status.device): status for status in statuses if status.available}
+    """Return which of these ``"auto"`` takes: the first that is known to run; None if none is."""
+    there = {(each.name, each.device): each for each in statuses if each.available and not each.untried}
     return next((there[each] for each in _AUTO if each in there), None)
 
 
@@ -153,13 +155,13 @@ _Refused = list[tuple[BackendStatus, str]]
 
 
 def _first(
-    candidates: Sequence[tuple[str, str]], precision: str, manifest: Manifest | None = None
+    candidates: Sequence[tuple[str, str]], precision: str, manifest: Manifest | None = None, *, named: bool = False
 ) -> tuple[BackendStatus | None, _Refused]:
     """Return the first backend that runs a precision here, if any, and why those before it do not."""
     refused: _Refused = []
     for candidate in candidates:
         status = _status(*candidate)
-        why = _obstacle(status, precision, manifest)
+        why = _obstacle(status, precision, manifest) or ("" if named else status.untried)
         if not why:
             return status, refused
         refused.append((status, why))
@@ -236,14 +238,19 @@ def _check_index(device: str, index: int) -> None:
         raise BackendError(f"device is {device!r}, but {gpus.reason or f'there is only {there}'}")
 
 
-def _check_batches(batches: object, manifest: Manifest) -> tuple[int, ...]:
-    """Return what engines are tuned for, in order; of a bundle for a fixed batch, that batch."""
+def check_batches(batches: object) -> tuple[int, ...]:
+    """Return numbers of pictures at once that engines are tuned for in order, each once.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        They are no whole numbers, not one or more, or one is out of range.
+    """
     if not isinstance(batches, Sequence) or isinstance(batches, str):
         raise InputTypeError(f"batches is {batches!r}, expected a sequence of whole numbers")
     if not batches:
         raise InputError("batches is empty, expected one whole number or more")
-    counts = {_check_count(f"batches[{index}]", each, _MOST_BATCH) for index, each in enumerate(batches)}
-    return tuple(sorted(counts)) if manifest.batch is None else (manifest.batch,)
+    return tuple(sorted({_check_count(f"batches[{index}]", each, _MOST_BATCH) for index, each in enumerate(batches)}))
 
 
 def _make(options: Options) -> Backend:

@@ -161,6 +161,8 @@ class BackendStatus:
         The device it would run on.
     device : {"cpu", "cuda"}
         The kind of device.
+    untried : str
+        Why ``"auto"`` passes over it though it may run when it is named: nobody knows yet. Empty otherwise.
     """
 
     name: str
@@ -170,6 +172,7 @@ class BackendStatus:
     precisions: tuple[str, ...] = ()
     detail: str = ""
     device: str = "cpu"
+    untried: str = ""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ def _obstacle(found: gpus.Gpus) -> str:
         )
     needs: str = ort.cuda_version
     major, minor = (int(part) for part in needs.split(".")[:2])
-    return gpus.check_driver(f"ONNX Runtime {ort.__version__}", (major, minor), found) or _load()
+    return (
+        gpus.check_kernels(found)
+        or gpus.check_driver(f"ONNX Runtime {ort.__version__}", (major, minor), found)
+        or _load()
+    )
 
 
 def _load() -> str:

@@ -49,7 +49,7 @@ def _obstacle(name: str, found: gpus.Gpus) -> str:
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     major, minor = (int(part) for part in torch.version.cuda.split(".")[:2])
-    reason = gpus.check_driver(f"PyTorch {torch.__version__}", (major, minor), found)
+    reason = gpus.check_kernels(found) or gpus.check_driver(f"PyTorch {torch.__version__}", (major, minor), found)
     if reason:
         return reason
     if not torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import platform
 import subprocess
@@ -72,6 +73,7 @@ def doctor(json: JsonOption = None) -> None:
                 "version": status.version,
                 "precisions": list(status.precisions),
                 "device": status.detail,
+                "untried": status.untried,
             }
             for status in backends
         ],
@@ -115,11 +117,22 @@ def _gpu() -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, Any]:
-    """Say which instruction set the CPU kernels use, and whether the CUDA ones were built."""
+    """Say which instruction set the CPU kernels use, and whether the CUDA ones are there, or why not."""
     import samg_fast._engine as engine
 
-    built = importlib.util.find_spec("samg_fast._engine_cuda") is not None
-    return {"instruction_set": engine.instruction_set(), "of": list(engine.instruction_sets()), "cuda": built}
+    reason = ""
+    try:
+        importlib.import_module("samg_fast._engine_cuda")
+    except ModuleNotFoundError:
+        reason = "not built for CUDA: nvcc was not found, or not wanted"
+    except ImportError as error:
+        reason = f"those built for CUDA cannot be loaded ({error})"
+    return {
+        "instruction_set": engine.instruction_set(),
+        "of": list(engine.instruction_sets()),
+        "cuda": not reason,
+        "cuda_reason": reason,
+    }
 
 
 def _bundles() -> list[dict[str, Any]]:
@@ -161,7 +174,7 @@ def _show(figures: dict[str, Any], json: Any) -> None:
         ("missing", ", ".join(name for name, version in figures["packages"].items() if not version) or "none"),
     ]
     kernels = figures["kernels"]
-    cuda = "built for CUDA too" if kernels["cuda"] else "not built for CUDA: nvcc was not found, or not wanted"
+    cuda = kernels["cuda_reason"] or "built for CUDA too"
     rows.append(("kernels", f"{kernels['instruction_set']}, of {', '.join(kernels['of'])}; {cuda}"))
     rows.append(("gpu", _gpu_words(figures["gpu"])))
     rows += [_backend_row(backend, figures) for backend in figures["backends"]]
@@ -192,7 +205,8 @@ def _backend_row(backend: dict[str, Any], figures: dict[str, Any]) -> tuple[str,
     if backend["available"]:
         chosen = (backend["name"], backend["kind"]) == (figures["auto"], figures["auto_kind"])
         runs = f"{backend['version']} on {backend['device']}: {', '.join(backend['precisions'])}"
-        return name, runs + "; auto picks it" * chosen
+        untried = f"; auto passes over it: {backend['untried']}" if backend["untried"] else ""
+        return name, runs + "; auto picks it" * chosen + untried
     # What keeps every GPU backend from running is said once, in the row above them
     reason = "no GPU" if backend["reason"] == figures["gpu"]["reason"] else backend["reason"]
     return name, f"cannot run: {reason}"
