@@ -146,14 +146,10 @@ def _batches(most: object, bundle: Bundle) -> tuple[int, ...]:
 
 def _cached_engines(bundle: Bundle, precision: str, batches: tuple[int, ...]) -> Engine:
     backend = cast("TensorRtBackend", choose("tensorrt", precision, None, bundle.manifest, batches=batches))
-    backend.prepare(bundle)
-    from samg_fast.engines import fetch
+    from samg_fast.engines import prepare
 
-    def engine(role: Role) -> bytes:
-        own = bundle.manifest.role_precision(role, precision)
-        return fetch(bundle.onnx_path(role, backend.files(own)), backend, own)
-
-    return engine
+    made = {report.role: engine for report, engine in prepare(bundle, backend)}
+    return made.__getitem__
 
 
 def _onnx_files(bundle: Bundle, precision: str) -> _Place:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import fake_tensorrt
+import gpu_machine
 import pytest
 from test_tensorrt_running import HostCuda
 
-from samg_fast import gpus
 from samg_fast.bundle import Bundle
-
-ADA = gpus.Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
-AMPERE = gpus.Gpu(1, "NVIDIA A10", (8, 6), 24 << 30)
 
 
 def fake_backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Say that there are two GPUs, and return what makes a backend of TensorRT of some version on the first."""
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((13, 0), (ADA, AMPERE)))
-    monkeypatch.setattr(gpus, "free_memory", lambda index: 1 << 30)
-    core: Any = ModuleType("cuda.core")
-    core.Device = lambda index: SimpleNamespace(set_current=lambda: None)
-    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    gpu_machine.put(monkeypatch, gpu_machine.ADA, gpu_machine.AMPERE)
 
     def backend(version: str = "10.13.2.6", name: str = "tensorrt", **changes: Any) -> Any:
         module = fake_tensorrt.install(monkeypatch, name, version)

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from gpu_machine import put_kernels
 from numpy.typing import NDArray
 
 from samg_fast.backends.tensorrt import dialect
@@ -36,7 +37,8 @@ Spans = list[tuple[int, int]]
 
 
 def install(monkeypatch: pytest.MonkeyPatch, backend: str = "tensorrt", version: str = "10.13.2.6") -> Any:
-    """Put the fake library of a backend where it is imported, and return its module."""
+    """Put the fake library of a backend where it is imported, beside kernels, and return its module."""
+    put_kernels(monkeypatch)
     module = make(dialect.MODULES[backend], version)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(dialect, "load", functools.cache(inspect.unwrap(dialect.load)))
@@ -320,7 +322,8 @@ def make(name: str = "tensorrt", version: str = "10.13.2.6") -> Any:
 
         def create_execution_context(self, how: Any = ExecutionContextAllocationStrategy.STATIC) -> IExecutionContext:
             strategy = getattr(how, "_strategy", how)
-            calls.append(("create_execution_context", strategy, getattr(how, "_specialisation", None)))
+            cache = getattr(how, "_cache", None)
+            calls.append(("create_execution_context", strategy, getattr(how, "_specialisation", None), cache))
             return IExecutionContext(self, strategy == ExecutionContextAllocationStrategy.USER_MANAGED)
 
     class Runtime:
@@ -387,6 +390,14 @@ def _add_rtx(lib: Any) -> None:
         def __init__(self) -> None:
             self._strategy: Any = None
             self._specialisation: Any = DynamicShapesKernelSpecializationStrategy.LAZY
+            self._cache: Any = None
+
+        def create_runtime_cache(self) -> Any:
+            return object()
+
+        def set_runtime_cache(self, cache: Any) -> bool:
+            self._cache = cache
+            return True
 
         def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
             self._strategy = strategy

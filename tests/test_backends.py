@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_tensorrt
+import gpu_machine
 import numpy as np
 import pytest
 
@@ -86,6 +89,23 @@ def test_auto_without_a_gpu_says_what_it_chose(
         assert choose("auto", "auto", None, manifest).name == "openvino"
     assert "backend auto: openvino " in caplog.text
     assert "on cpu at fp32 (no GPU: there is no NVIDIA driver)" in caplog.text
+
+
+def test_a_gpu_without_kernels_for_it(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver and a library, and a package that was built without nvcc: what runs the frame there is the processor."""
+    pytest.importorskip("openvino")
+    fake_tensorrt.install(monkeypatch, "tensorrt-rtx", "1.7.1.116")
+    gpu_machine.put(monkeypatch, gpu_machine.ADA)
+    assert next(each for each in probe() if each.name == "tensorrt-rtx").available
+    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", None)
+    why = r"samg_fast\._engine_cuda cannot be loaded \(.+\): install the package where nvcc is found"
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert choose("auto", "auto", None, manifest).name == "openvino"
+    assert re.search(rf"backend auto: openvino .*tensorrt-rtx: {why}", caplog.text)
+    with pytest.raises(BackendError, match=rf"the tensorrt-rtx backend cannot run here: {why}"):
+        choose("tensorrt-rtx", "auto", None, manifest)
 
 
 def test_auto_says_why_not_the_first(

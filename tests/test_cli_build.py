@@ -51,12 +51,14 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
-def put(**changes: Any) -> EngineCache:
+def put(built: str | None = None, **changes: Any) -> EngineCache:
     """Keep an engine of some network."""
     values: dict[str, Any] = {
         "onnx": "a" * 64,
         "backend": "tensorrt",
         "version": "10.13",
+        "recipe": 1,
+        "platform": "linux x86_64",
         "gpu": "NVIDIA L4",
         "capabilities": ("8.9",),
         "precision": "fp16",
@@ -64,7 +66,7 @@ def put(**changes: Any) -> EngineCache:
     }
     cache, key = EngineCache(), EngineKey(**{**values, **changes})
     with cache.lock(key):
-        cache.put(key, bytes(3 << 20), bundle="l0-vits14", role="encoder", parity="")
+        cache.put(key, bytes(3 << 20), bundle="l0-vits14", role="encoder", parity="", built=built)
     return cache
 
 
@@ -113,6 +115,12 @@ class TestBuild:
         )
         assert "name a compute capability to build ahead of time: " in result.stderr
         assert result.stderr.count("\n") == 1
+
+    def test_more_pictures_at_once_than_engines_are_for(self, folder: Path) -> None:
+        result = invoke(*AHEAD, "8.9", "--batch", "1,99999")
+        assert result.exit_code == 1
+        assert result.stderr == "samg-fast: batches[1] is 99999, expected 1 to 4096\n"
+        assert not folder.exists()
 
     def test_a_precision_the_bundle_has_not(self) -> None:
         result = invoke(*AHEAD, "8.9", "--precision", "fp16")
@@ -181,11 +189,16 @@ class TestCache:
         assert not folder.exists()
 
     def test_list(self, folder: Path) -> None:
-        cache = put()
+        cache = put(gpu="NVIDIA RTX PRO 6000 Blackwell Server Edition")
         put(backend="tensorrt-rtx", version="1.7.1", gpu="", capabilities=("8.9", "12.0"))
         listed = " ".join(invoke("cache", "list").stdout.split())
-        for part in ("l0-vits14 encoder tensorrt 10.13 NVIDIA L4 (8.9) fp16 1,8", "tensorrt-rtx 1.7.1 8.9, 12.0 fp16"):
+        here = (
+            "l0-vits14 encoder tensorrt 10.13, linux x86_64 NVIDIA RTX PRO 6000 Blackwell Server Edition (8.9) fp16 1,8"
+        )
+        for part in (here, "tensorrt-rtx 1.7.1, linux x86_64 8.9, 12.0 fp16"):
             assert part in listed
+        for entry in cache.entries():
+            assert f" {entry.path.name[:12]} " in listed, "a file's name that is broken cannot be looked for"
         assert listed.endswith(f"2 engines, 6.0 MiB, in {folder}")
 
         found = json.loads(invoke("cache", "list", "--json", "-").stdout)
@@ -196,7 +209,8 @@ class TestCache:
             "role": "encoder",
             "backend": "tensorrt",
             "version": "10.13",
-            "gpu": "NVIDIA L4",
+            "platform": "linux x86_64",
+            "gpu": "NVIDIA RTX PRO 6000 Blackwell Server Edition",
             "compute_capabilities": ["8.9"],
             "precision": "fp16",
             "batches": [1, 8],
@@ -204,7 +218,23 @@ class TestCache:
             "bytes": 3 << 20,
             "built": next(entry.built for entry in cache.entries() if entry.key.gpu),
             "path": next(str(entry.path) for entry in cache.entries() if entry.key.gpu),
+            "stale": False,
         }
+        assert "stale" not in listed
+
+    def test_stale_ones(self, folder: Path) -> None:
+        """They are marked, stay, and can be removed alone."""
+        put("2020-01-01T00:00:00+00:00")
+        put("2020-01-02T00:00:00+00:00", version="10.14")
+        put("2020-01-01T00:00:00+00:00", version="10.13", gpu="NVIDIA A10")
+        listed = invoke("cache", "list").stdout
+        assert [line.rstrip().endswith(" d, stale") for line in listed.splitlines()[1:4]].count(True) == 1
+        assert listed.endswith("1 stale; samg-fast cache clear --stale removes them\n")
+        engines = json.loads(invoke("cache", "list", "--json", "-").stdout)["engines"]
+        assert [(each["version"], each["gpu"]) for each in engines if each["stale"]] == [("10.13", "NVIDIA L4")]
+        assert invoke("cache", "clear", "--stale").stdout == f"removed 1 file, 3.0 MiB, from {folder}\n"
+        left = {(entry.key.version, entry.key.gpu) for entry in EngineCache().entries()}
+        assert left == {("10.14", "NVIDIA L4"), ("10.13", "NVIDIA A10")}
 
     def test_damaged_ones_are_said(self) -> None:
         (entry,) = put().entries()

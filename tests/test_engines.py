@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,11 @@ from engine_support import fake_backends, in_halves
 
 from samg_fast import engines, gpus
 from samg_fast.bundle import Bundle, Role, write_manifest
+from samg_fast.engines import making
 from samg_fast.engines.cache import EngineCache
 from samg_fast.engines.check import EngineParityError
 from samg_fast.engines.making import Target
-from samg_fast.errors import BackendError, BundleError, InputError, MediaError, MissingExtraError
+from samg_fast.errors import BackendError, InputError, MediaError, MissingExtraError
 from samg_fast.zoo import resolve
 
 pytest.importorskip("filelock", reason="filelock is not installed")
@@ -46,12 +48,17 @@ def fine(role: Role, precision: str, engine: bytes) -> str:
     return "agrees"
 
 
+def prepared(bundle: Bundle, backend: Any, **options: Any) -> list[engines.EngineReport]:
+    """Prepare a bundle, and return what became of its engines."""
+    return [made.report for made in engines.prepare(bundle, backend, **{"check": fine, **options})]
+
+
 def state(reports: Sequence[engines.EngineReport]) -> list[tuple[str, str, bool, str]]:
     return [(each.role, each.precision, each.cached, each.parity) for each in reports]
 
 
 class TestPrepare:
-    def test_builds_once_and_fetches(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
+    def test_builds_once(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         backend = fake()
         seen: list[tuple[str, str]] = []
 
@@ -59,61 +66,102 @@ class TestPrepare:
             seen.append((role, precision))
             return lambda phase, done, of, parent: None
 
-        first = engines.prepare(tiny, backend, cache=cache, check=fine, watch=watch)
-        again = engines.prepare(tiny, backend, cache=cache, check=fine, watch=watch)
+        first = prepared(tiny, backend, cache=cache, watch=watch)
+        made = engines.prepare(tiny, backend, cache=cache, check=fine, watch=watch)
+        again = [each.report for each in made]
         assert state(first) == [("encoder", "fp32", False, "agrees"), ("decoder", "fp32", False, "agrees")]
         assert state(again) == [("encoder", "fp32", True, "agrees"), ("decoder", "fp32", True, "agrees")]
         assert seen == [("encoder", "fp32"), ("decoder", "fp32")]
-        for report in again:
+        for report, engine in made:
             assert report.target == "NVIDIA L4 (8.9)"
-            engine = engines.fetch(tiny.onnx_path(report.role), backend, "fp32", cache=cache)
+            found = next(cache.get(entry.key) for entry in cache.entries() if entry.path == report.path)
+            assert found is not None
+            assert engine == found[1]
             assert len(engine) == report.bytes
             assert report.to_dict()["path"] == str(report.path)
 
     def test_checks_on_the_gpu(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
-        reports = engines.prepare(tiny, fake(), cache=cache)
+        reports = prepared(tiny, fake(), cache=cache, check=None)
         assert [each.parity.startswith("cosine 1.000000 with ") for each in reports] == [True, True]
 
     def test_each_network_at_its_own_precision(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
-        engines.prepare(tiny, fake(), cache=cache, check=fine)
-        reports = engines.prepare(in_halves(tiny), fake(precision="fp16"), cache=cache, check=fine)
+        prepared(tiny, fake(), cache=cache)
+        reports = prepared(in_halves(tiny), fake(precision="fp16"), cache=cache)
         assert state(reports) == [("encoder", "fp16", False, "agrees"), ("decoder", "fp32", True, "agrees")]
 
     def test_features_have_an_engine_of_their_own(
         self, bundle_folder: Path, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
-        reports = engines.prepare(Bundle.open(bundle_folder), fake(), cache=cache, check=fine)
+        reports = prepared(Bundle.open(bundle_folder), fake(), cache=cache)
         assert [report.role for report in reports] == ["encoder", "features", "decoder"]
 
     @pytest.mark.parametrize("change", [{"index": 1}, {"batches": (1,)}, {"version": "10.9"}, {"name": "tensorrt-rtx"}])
     def test_another_machines_engine_is_not_used(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], change: dict[str, Any]
     ) -> None:
-        engines.prepare(tiny, fake(**change), cache=cache, check=fine)
-        backend = fake()
-        with pytest.raises(BackendError, match=r"no engine of .*encoder\.onnx at fp32 for NVIDIA L4 \(8\.9\)"):
-            engines.fetch(tiny.onnx_path("encoder"), backend, "fp32", cache=cache)
-        assert not any(report.cached for report in engines.prepare(tiny, backend, cache=cache, check=fine))
+        prepared(tiny, fake(**change), cache=cache)
+        assert not any(report.cached for report in prepared(tiny, fake(), cache=cache))
 
-    def test_outdated_ones_are_said_and_removed(
+    @pytest.mark.parametrize(("module", "value"), [(making, 2), (platform, "aarch64")])
+    def test_another_recipe_or_processor(
+        self,
+        tiny: Bundle,
+        cache: EngineCache,
+        fake: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        module: Any,
+        value: Any,
+    ) -> None:
+        """Neither what was built with other flags, nor another processor's engine for the same GPU."""
+        caplog.set_level(logging.INFO, "samg_fast")
+        prepared(tiny, fake(), cache=cache)
+        if module is making:
+            monkeypatch.setattr(making, "RECIPE", value)
+        else:
+            monkeypatch.setattr(platform, "machine", lambda: value)
+        caplog.clear()
+        assert not any(report.cached for report in prepared(tiny, fake(), cache=cache))
+        assert len(cache.entries()) == 4
+        said = ["the one there is was built by another version of samg-fast" in each for each in caplog.messages]
+        assert any(said) == (module is making)
+
+    def test_outdated_ones_are_said_and_stay(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "samg_fast")
-        old = engines.prepare(tiny, fake("10.13.2.6"), cache=cache, check=fine)
-        new = engines.prepare(tiny, fake("11.4.0.106"), cache=cache, check=fine)
+        old = prepared(tiny, fake("10.13.2.6"), cache=cache)
+        new = prepared(tiny, fake("11.4.0.106"), cache=cache)
         assert (
-            "rebuilding the engine of tiny's encoder at fp32 for NVIDIA L4 (8.9): it was built by tensorrt 10.13.2.6, "
-            "this is 11.4.0.106"
+            "rebuilding the engine of tiny's encoder at fp32 for NVIDIA L4 (8.9): the one there is was built by "
+            "tensorrt 10.13.2.6, this is 11.4.0.106"
         ) in caplog.messages
-        assert {entry.path for entry in cache.entries()} == {report.path for report in new}
-        assert not any(report.path.exists() for report in old)
+        assert {entry.path for entry in cache.entries()} == {report.path for report in [*old, *new]}
 
-    def test_an_outdated_one_stays_while_there_is_no_new_one(
+    def test_two_versions_share_a_cache(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
+        """Each machine builds once, whichever of them comes next."""
+        cached = [
+            {report.cached for report in prepared(tiny, fake(version), cache=cache)}
+            for version in ("10.13.2.6", "10.14.1.48", "10.13.2.6", "10.14.1.48")
+        ]
+        assert cached == [{False}, {False}, {True}, {True}]
+
+    def test_two_bundles_of_one_name_share_a_cache(
+        self, tiny: Bundle, tmp_path: Path, cache: EngineCache, fake: Callable[..., Any]
+    ) -> None:
+        changed = rewritten(tiny, tmp_path / "changed")
+        cached = [
+            [report.cached for report in prepared(bundle, fake(), cache=cache)]
+            for bundle in (tiny, changed, tiny, changed)
+        ]
+        assert cached == [[False, False], [False, True], [True, True], [True, True]]
+
+    def test_an_outdated_one_stays_where_a_new_one_fails(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
-        old = engines.prepare(tiny, fake("10.13.2.6"), cache=cache, check=fine)
+        old = prepared(tiny, fake("10.13.2.6"), cache=cache)
         with pytest.raises(BackendError, match="does not agree"):
             engines.prepare(tiny, fake("11.4.0.106"), cache=cache, check=refusing)
         assert {entry.path for entry in cache.entries()} == {report.path for report in old}
@@ -127,27 +175,27 @@ class TestPrepare:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level(logging.INFO, "samg_fast")
-        engines.prepare(tiny, fake(), cache=cache, check=fine)
+        prepared(tiny, fake(), cache=cache)
         changed = rewritten(tiny, tmp_path / "changed")
-        reports = engines.prepare(changed, fake(), cache=cache, check=fine)
+        reports = prepared(changed, fake(), cache=cache)
         assert [report.cached for report in reports] == [False, True]
-        assert any(each.endswith("it was built of another ONNX file") for each in caplog.messages)
-        assert len(cache.entries()) == 2
+        assert any(each.endswith("the one there is was built of another ONNX file") for each in caplog.messages)
+        assert len(cache.entries()) == 3
 
     def test_timing_caches_go_from_build_to_build(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
         backend = fake()
-        engines.prepare(tiny, backend, cache=cache, check=fine)
+        prepared(tiny, backend, cache=cache)
         given = [call[1] for call in backend.module.calls if call[0] == "set_timing_cache"]
         assert given == [b"", b"10.13.2.6 timed"]
 
     def test_a_damaged_one_is_built_again(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        first, _ = engines.prepare(tiny, fake(), cache=cache, check=fine)
+        first, _ = prepared(tiny, fake(), cache=cache)
         first.path.write_bytes(first.path.read_bytes()[:-1])
-        reports = engines.prepare(tiny, fake(), cache=cache, check=fine)
+        reports = prepared(tiny, fake(), cache=cache)
         assert [report.cached for report in reports] == [False, True]
         assert sum("is truncated" in each for each in caplog.messages) == 1
 
@@ -157,10 +205,10 @@ class TestPrepare:
         def check(role: Role, precision: str, engine: bytes) -> str:
             raise MissingExtraError("running a bundle", "cpu")
 
-        (first, _) = engines.prepare(tiny, fake(), cache=cache, check=check)
+        (first, _) = prepared(tiny, fake(), cache=cache, check=check)
         assert first.parity.startswith("not checked: running a bundle needs packages that are not installed")
         assert "the engine of tiny's encoder is not checked: running a bundle needs" in caplog.text
-        (first, _) = engines.prepare(tiny, fake(), cache=cache, check=fine)  # it is when it can be
+        (first, _) = prepared(tiny, fake(), cache=cache)  # it is when it can be
         assert (first.cached, first.parity) == (True, "agrees")
 
 
@@ -204,11 +252,10 @@ class TestAheadOfTime:
 
         backend = fake(name="tensorrt-rtx", version="1.7.1")
         for _ in range(2):
-            used = engines.prepare(tiny, backend, cache=cache, check=check)
+            used = prepared(tiny, backend, cache=cache, check=check)
             assert [(each.target, each.cached, each.parity) for each in used] == [("8.9, 12.0", True, "agrees")] * 2
         assert seen == ["encoder", "decoder"]
         assert [entry.built for entry in cache.entries()] == [long_ago] * 2
-        assert engines.fetch(tiny.onnx_path("encoder"), backend, "fp32", cache=cache)
 
     def test_it_goes_where_it_does_not_agree(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
@@ -244,7 +291,7 @@ class TestAheadOfTime:
             raise MediaError("cannot keep it: Read-only file system")
 
         monkeypatch.setattr(cache, "put", refused)
-        reports = engines.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=fine)
+        reports = prepared(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache)
         assert [(each.cached, each.parity) for each in reports] == [(True, "agrees")] * 2
         assert "the engine holds, and will be checked again each time: cannot keep it" in caplog.text
 
@@ -262,8 +309,9 @@ class TestRefusals:
                 {"capabilities": ["9.9"]},
                 "compute_capability is '9.9', but TensorRT-RTX 1.7.1 builds ahead of time for ",
             ),
-            ({"capabilities": ["8.9"], "batches": ()}, "batches is (), expected whole numbers above 0"),
-            ({"capabilities": ["8.9"], "batches": (0, 1)}, "batches is (0, 1), expected whole numbers above 0"),
+            ({"capabilities": ["8.9"], "batches": ()}, "batches is empty, expected one whole number or more"),
+            ({"capabilities": ["8.9"], "batches": (0, 1)}, "batches[0] is 0, expected 1 to 4096"),
+            ({"capabilities": ["8.9"], "batches": (1, 99999)}, "batches[1] is 99999, expected 1 to 4096"),
         ],
     )
     def test_one_sentence(
@@ -292,14 +340,6 @@ class TestRefusals:
         fixed = Bundle(tiny.path, replace(tiny.manifest, batch=2))
         with pytest.raises(InputError, match=r"batches is \(1, 2\), but bundle tiny takes 2 at once only"):
             engines.build(fixed, backend="tensorrt-rtx", capabilities=["8.9"], batches=(1, 2), cache=cache)
-
-    def test_a_file_of_no_bundle(self, tiny: Bundle, tmp_path: Path, fake: Callable[..., Any]) -> None:
-        with pytest.raises(
-            BundleError, match=r"encoder\.onnx is in no bundle: manifest\.json beside it cannot be read"
-        ):
-            engines.fetch(tmp_path / "encoder.onnx", fake(), "fp32")
-        with pytest.raises(BundleError, match=r"other\.onnx is not a file of bundle tiny"):
-            engines.fetch(tiny.path / "other.onnx", fake(), "fp32")
 
 
 PROGRAM = """

@@ -25,6 +25,8 @@ HERE = EngineKey(
     onnx="a" * 64,
     backend="tensorrt-rtx",
     version="1.7.1",
+    recipe=1,
+    platform="linux x86_64",
     gpu="NVIDIA L4",
     capabilities=("8.9",),
     precision="fp16",
@@ -37,6 +39,8 @@ OTHERS: list[dict[str, Any]] = [
     {"data": "c" * 64},
     {"backend": "tensorrt"},
     {"version": "1.6.1"},
+    {"recipe": 2},
+    {"platform": "linux aarch64"},
     {"gpu": "NVIDIA A100"},
     {"capabilities": ("8.6",)},
     {"precision": "fp32"},
@@ -152,13 +156,32 @@ def test_one_of_another_version_of_this_package(cache: EngineCache, caplog: pyte
     assert "was written by another version of this package" in caplog.text
 
 
-def test_what_is_outdated(cache: EngineCache) -> None:
-    older, graph = replace(HERE, version="1.6.1"), replace(HERE, onnx="b" * 64)
-    for key in (HERE, older, graph, replace(HERE, gpu="NVIDIA A100"), replace(HERE, batches=(1,)), AHEAD):
-        put(cache, key)
-    put(cache, replace(HERE, version="1.5"), role="decoder")
-    assert {entry.key for entry in cache.outdated(HERE, "tiny", "encoder")} == {older, graph}
-    assert cache.outdated(HERE, "huge", "encoder") == []
+OTHER_USES: list[dict[str, Any]] = [
+    {"gpu": "NVIDIA A100"},
+    {"batches": (1,)},
+    {"platform": "linux aarch64"},
+    {"precision": "fp32"},
+    {"gpu": "", "capabilities": ("8.9", "12.0")},
+]
+
+
+def test_what_takes_the_place_of_what(cache: EngineCache) -> None:
+    """Of engines for the same use the latest counts; the earlier ones are stale, and go when that is asked for."""
+    first, second, third = replace(HERE, version="1.6.1"), replace(HERE, onnx="b" * 64), replace(HERE, recipe=2)
+    others = [replace(HERE, **change) for change in OTHER_USES]
+    days = {third: 3, first: 1, second: 2, **dict.fromkeys(others, 1)}
+    for key, day in days.items():
+        cache.put(key, ENGINE, bundle="tiny", role="encoder", parity="", built=f"2020-01-0{day}T00:00:00+00:00")
+    decoder = replace(HERE, version="1.5")
+    cache.put(decoder, ENGINE, bundle="tiny", role="decoder", parity="", built="2019-01-01T00:00:00+00:00")
+    latest = cache.replaced(HERE, "tiny", "encoder")
+    assert latest is not None
+    assert latest.key == third
+    assert cache.replaced(HERE, "huge", "encoder") is None
+    assert {entry.key for entry in cache.stale()} == {first, second}
+    assert cache.clear_stale() == (2, 2 * len(ENGINE))
+    assert {entry.key for entry in cache.entries()} == {third, decoder, *others}
+    assert cache.clear_stale() == (0, 0)
 
 
 class TestClear:
@@ -203,7 +226,13 @@ class TestTiming:
         assert cache.timing(HERE) == b""
         cache.put_timing(HERE, b"timed")
         assert cache.timing(replace(HERE, onnx="b" * 64, precision="fp32", batches=(1,))) == b"timed"
-        for change in ({"version": "2"}, {"gpu": "NVIDIA A100"}, {"backend": "tensorrt"}):
+        others: list[dict[str, Any]] = [
+            {"version": "2"},
+            {"gpu": "A100"},
+            {"backend": "x"},
+            {"platform": "linux aarch64"},
+        ]
+        for change in others:
             assert cache.timing(replace(HERE, **change)) == b""
         assert cache.entries() == []
 

@@ -6,24 +6,27 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_tensorrt
+import gpu_machine
 import numpy as np
 import onnxruntime as ort
 import pytest
+from gpu_machine import ADA, H100, TURING
 from numpy.typing import DTypeLike, NDArray
 
 from samg_fast import gpus
 from samg_fast.backends import Options
 from samg_fast.backends import tensorrt as backends
 from samg_fast.backends.tensorrt import BuiltEngine, TensorRtNetwork, build_engine, check_capabilities
+from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError, InputError
 from samg_fast.zoo import resolve
 
 TINY = resolve("tiny")
-ADA = gpus.Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
 LIBRARIES = [("tensorrt", "10.13.2.6"), ("tensorrt", "11.4.0.106"), ("tensorrt-rtx", "1.7.1.116")]
 
 
@@ -65,12 +68,7 @@ class HostCuda:
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say that there is a GPU with memory free, wherever the driver or cuda-core is asked."""
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((13, 0), (ADA,)))
-    monkeypatch.setattr(gpus, "free_memory", lambda index: 1 << 30)
-    core: Any = ModuleType("cuda.core")
-    core.Device = lambda index: SimpleNamespace(set_current=lambda: None)
-    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    gpu_machine.put(monkeypatch, ADA)
 
 
 @pytest.fixture(params=LIBRARIES, ids=" ".join)
@@ -176,9 +174,12 @@ def test_every_profile_runs_when_the_engine_is_opened(fake: tuple[str, Any]) -> 
     opened(backend, batches=(2, 8))
     assert since(module, "execute_async_v3") == [("execute_async_v3", 7, 0), ("execute_async_v3", 7, 1)]
     specialised = "EAGER" if backend == "tensorrt-rtx" else None
-    for _, strategy, specialisation in since(module, "create_execution_context"):
+    made = since(module, "create_execution_context")
+    for _, strategy, specialisation, _ in made:
         assert strategy == module.ExecutionContextAllocationStrategy.USER_MANAGED
         assert getattr(specialisation, "name", None) == specialised
+    (compiled,) = {each[3] for each in made}  # one for both
+    assert (compiled is None) == (backend == "tensorrt")
 
 
 def test_the_smallest_profile_that_covers_a_batch(fake: tuple[str, Any]) -> None:
@@ -194,23 +195,39 @@ def test_the_smallest_profile_that_covers_a_batch(fake: tuple[str, Any]) -> None
         network.scratch(9)
 
 
-def test_only_what_changed_is_set_again(fake: tuple[str, Any]) -> None:
+def test_a_context_is_never_changed_once_it_has_run_for_arrays(fake: tuple[str, Any]) -> None:
+    """What a CUDA graph does is undefined once the context that it was captured of has changed."""
     backend, module = fake
     network = opened(backend)
-    arrays, scratch = device_arrays(network, 2)
     stream: Any = SimpleNamespace(handle=5)
+    arrays, scratch = device_arrays(network, 2)
     network.enqueue(arrays, 2, stream, scratch)
+    (context,) = network._bound.values()
+    before = dict(context._addresses), context._memory, dict(context._shapes)
     module.calls.clear()
     network.enqueue(arrays, 2, stream, scratch)
     assert module.calls == [("execute_async_v3", 5, 1)]
-    arrays["features"] = HostArray((2, *network.outputs["features"]), np.float32)
-    other = HostArray((network.scratch(2),), np.uint8)
+    other_arrays, other = device_arrays(network, 2)
+    for given, space in ((other_arrays, other), ({**arrays, "features": other_arrays["features"]}, scratch)):
+        network.enqueue(given, 2, stream, space)
+        network.enqueue(given, 2, stream, space)
     network.enqueue(arrays, 2, stream, other)
-    assert module.calls[1:] == [
-        ("set_tensor_address", "features", arrays["features"].ptr),
-        ("set_device_memory", other.ptr, network.scratch(2)),
-        ("execute_async_v3", 5, 1),
-    ]
+    network(image=np.zeros((2, *network.inputs["image"]), np.float32))
+    assert (context._addresses, context._memory, context._shapes) == before
+    assert len(network._bound) == 4
+    module.calls.clear()
+    network.enqueue(arrays, 2, stream, scratch)
+    assert module.calls == [("execute_async_v3", 5, 1)]
+
+
+def test_calls_with_arrays_of_the_host_make_no_contexts(fake: tuple[str, Any]) -> None:
+    backend, module = fake
+    network = opened(backend, batches=(1, 4))
+    module.calls.clear()
+    for batch in (1, 3, 3, 1, 4, 3):
+        network(image=np.zeros((batch, *network.inputs["image"]), np.float32))
+    assert len(since(module, "create_execution_context")) == 1  # the profiles' own were there
+    assert not network._bound
 
 
 def test_a_stream_may_do_the_work_later(fake: tuple[str, Any]) -> None:
@@ -293,8 +310,8 @@ def test_status(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status.available, status.reason, status.version) == (True, "", module.__version__)
     assert status.precisions == ("fp32", "fp16", "bf16")
     assert status.detail.startswith("NVIDIA L4 (8.9), not int8: ")
-    turing = gpus.Gpu(0, "NVIDIA T4", (7, 5), 16 << 30)
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((13, 0), (turing,)))
+    assert status.untried == ""
+    gpu_machine.put(monkeypatch, TURING)
     status = backends.status(backend, "cuda")
     if backend == "tensorrt":
         assert status.precisions == ("fp32", "fp16")
@@ -306,6 +323,33 @@ def test_status(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status.available, status.reason, status.precisions) == (False, "there is no NVIDIA driver", ())
 
 
+def test_a_gpu_that_the_library_does_not_name_is_left_to_those_who_name_the_backend(
+    fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = fake
+    gpu_machine.put(monkeypatch, H100)
+    status = backends.status(backend, "cuda")
+    assert status.available
+    names = "TensorRT-RTX 1.7.1.116 names compute capabilities 8.9, 12.0, not 9.0; name it to try it"
+    assert status.untried == (names if backend == "tensorrt-rtx" else "")  # TensorRT builds for the GPU here
+
+
+def test_the_kernels_are_asked_too(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries for CUDA 12 beside kernels for CUDA 13, and no kernels at all."""
+    backend, _ = fake
+    monkeypatch.setattr("importlib.metadata.distributions", list)
+    gpu_machine.put(monkeypatch, ADA, driver=(12, 4))
+    old = (
+        "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0: install a newer driver"
+    )
+    assert backends.status(backend, "cuda").reason == old
+    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", None)
+    status = backends.status(backend, "cuda")
+    assert not status.available
+    assert status.reason.startswith("samg_fast._engine_cuda cannot be loaded (import of samg_fast._engine_cuda halted")
+    assert status.reason.endswith("): install the package where nvcc is found")
+
+
 def test_the_driver_must_know_the_cuda_of_the_wheel(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     backend, module = fake
     for wheel, reason in (
@@ -315,7 +359,8 @@ def test_the_driver_must_know_the_cuda_of_the_wheel(fake: tuple[str, Any], monke
     ):
         found = [SimpleNamespace(name="numpy"), SimpleNamespace(name=f"{module.__name__.replace('_', '-')}-{wheel}")]
         monkeypatch.setattr("importlib.metadata.distributions", lambda found=found: found)
-        monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((12, 8), (ADA,)))
+        gpu_machine.put(monkeypatch, ADA, driver=(12, 8))
+        gpu_machine.put_kernels(monkeypatch, 12040)
         status = backends.status(backend, "cuda")
         assert status.available == (not reason)
         assert re.search(reason, status.reason)
@@ -328,6 +373,48 @@ def test_the_backend(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     assert (made.name, made.version, made.precision, made.threads) == (backend, module.__version__, "fp16", None)
     assert (made.batches, made.most, made.index, made.cuda.device_id) == ((1, 4), 4, 1, 1)
     assert [made.files(precision) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_an_engine_is_held_until_it_is_opened(
+    fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another process may remove it from the cache meanwhile."""
+    backend, _ = fake
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(backends, "Cuda", lambda index: HostCuda())
+    made, bundle = backends.make(Options(backend, "fp32", device="cuda")), Bundle.open(TINY)
+    with pytest.raises(BackendError, match=r"no engine of .*encoder\.onnx at fp32: prepare its bundle first"):
+        made.open(bundle.onnx_path("encoder"))
+    made.prepare(bundle)
+    engines = [*tmp_path.rglob("*.engine")]
+    assert len(engines) == 2
+    for engine in engines:
+        engine.unlink()
+    assert set(made.open(bundle.onnx_path("encoder")).outputs) == {"embedding", "features"}
+    assert made.open(bundle.onnx_path("decoder"), "fp32").name == "decoder.onnx"
+    with pytest.raises(BackendError, match="prepare its bundle first"):
+        made.open(bundle.onnx_path("encoder"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libnvinfer.so.10: cannot open shared object file\nmore"),
+        OSError("libnvinfer.so.10: cannot open shared object file"),
+        ModuleNotFoundError("No module named 'tensorrt_bindings'", name="tensorrt_bindings"),
+    ],
+)
+def test_installed_but_not_to_be_imported(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    fake_tensorrt.install(monkeypatch)
+
+    def broken(name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    reason = str(error).split("\n")[0]
+    with pytest.raises(BackendError) as raised:
+        check_capabilities("tensorrt", ())
+    assert str(raised.value) == f"tensorrt cannot be loaded ({reason}); run: pip install 'samg-fast[tensorrt]'"
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,12 +430,11 @@ def test_every_number_of_pictures_has_a_context(fake: tuple[str, Any]) -> None:
     """A CUDA graph that was captured of one must not see the shapes of another."""
     backend, module = fake
     network = opened(backend, batches=(1, 4))
-    for batch in (2, 3, 2, 4, 1):
-        arrays, scratch = device_arrays(network, batch)
+    given = {batch: device_arrays(network, batch) for batch in (1, 2, 3, 4)}
+    for batch in (2, 3, 2, 4, 1, 3):
+        arrays, scratch = given[batch]
         network.enqueue(arrays, batch, network.cuda.stream, scratch)
-    assert sorted(network._contexts) == [1, 2, 3, 4]
-    ran = [call for call in module.calls if call[0] == "set_input_shape"]
-    assert len(ran) == 4
+    assert [call[2][0] for call in since(module, "set_input_shape")] == [1, 4, 2, 3, 4, 1]  # two when it was opened
 
 
 def test_whether_frames_can_be_captured(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

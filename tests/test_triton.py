@@ -17,7 +17,7 @@ import pytest
 from fixed_batch import fixed_batch
 from typer.testing import CliRunner
 
-from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
+from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, Role
 from samg_fast.cli import app
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError, MediaError, SamgError
 
@@ -164,20 +164,21 @@ class TestEngines:
 
         def choose(name: str, precision: str, threads: None, manifest: Manifest, *, batches: tuple[int, ...]) -> object:
             asked.append((name, precision, batches))
-            return SimpleNamespace(files=lambda precision: precision, prepare=asked.append)
+            return "the backend"
 
-        def fetch(path: Path, backend: object, precision: str) -> bytes:
-            return f"{path.name} at {precision}".encode()
+        def prepare(bundle: Bundle, backend: object) -> list[Any]:
+            asked.append((bundle, backend))
+            return [(SimpleNamespace(role=role), f"the {role} compiled".encode()) for role in ROLES]
 
         monkeypatch.setattr("samg_fast.triton.choose", choose)
-        monkeypatch.setitem(sys.modules, "samg_fast.engines", SimpleNamespace(fetch=fetch))
+        monkeypatch.setitem(sys.modules, "samg_fast.engines", SimpleNamespace(prepare=prepare))
         halved = {role: bundle.file(role) for role in ("encoder", "features")}  # the decoder keeps to float32
         manifest = replace(bundle.manifest, precisions=("fp32", "fp16"), precision_files={"fp16": halved})
         mixed = Bundle(bundle.path, manifest)
         write_repository(mixed, tmp_path / "models", precision="fp16", platform="tensorrt", most=6)
-        assert asked == [("tensorrt", "fp16", (1, 6)), mixed]
+        assert asked == [("tensorrt", "fp16", (1, 6)), (mixed, "the backend")]
         plans = [tmp_path / "models" / f"synthetic_{role}" / "1" / "model.plan" for role in ("encoder", "decoder")]
-        assert [plan.read_bytes() for plan in plans] == [b"encoder.onnx at fp16", b"decoder.onnx at fp32"]
+        assert [plan.read_bytes() for plan in plans] == [b"the encoder compiled", b"the decoder compiled"]
 
     def test_an_engine_that_cannot_be_had_leaves_nothing(self, bundle: Bundle, tmp_path: Path) -> None:
         def engine(role: Role) -> bytes:

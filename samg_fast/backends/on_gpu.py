@@ -52,6 +52,10 @@ class GpuNetwork(ABC):
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
         """Queue the graph; see `DeviceNetwork.enqueue`."""
 
+    def enqueue_once(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
+        """Queue the graph on arrays that it will not see again: no CUDA graph is captured of that."""
+        self.enqueue(arrays, batch, stream, scratch)
+
     def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Copy the inputs to the GPU, run the graph there and copy its outputs back; outputs are new arrays."""
         if inputs.keys() != self.inputs.keys():
@@ -67,5 +71,5 @@ class GpuNetwork(ABC):
                 arrays[name] = self.cuda.empty((batch, *shape), np.float32)
             needed = self.scratch(batch)
             scratch = self.cuda.empty((needed,), np.uint8) if needed else None
-            self.enqueue(arrays, batch, self.cuda.stream, scratch)
+            self.enqueue_once(arrays, batch, self.cuda.stream, scratch)
             return {name: self.cuda.download(arrays[name]) for name in self.outputs}

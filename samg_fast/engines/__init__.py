@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from samg_fast import gpus
-from samg_fast.backends import Options, choose
+from samg_fast.backends import Options, check_batches, choose
 from samg_fast.backends.tensorrt import TensorRtNetwork, check_capabilities, dialect
-from samg_fast.bundle import MANIFEST, ROLES, Bundle, FileSpec, Manifest
+from samg_fast.bundle import Bundle, Manifest
 from samg_fast.engines.cache import EngineCache
 from samg_fast.engines.check import EngineCheck
-from samg_fast.engines.making import Check, EngineReport, Engines, Target, Watch
-from samg_fast.errors import BackendError, BundleError, InputError, MissingExtraError
+from samg_fast.engines.making import Check, EngineReport, Engines, MadeEngine, Target, Watch
+from samg_fast.errors import BackendError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from samg_fast.backends.tensorrt import TensorRtBackend
 
-__all__ = ["COMPILING", "Check", "EngineReport", "Watch", "build", "fetch", "prepare"]
+__all__ = ["COMPILING", "Check", "EngineReport", "MadeEngine", "Watch", "build", "prepare"]
 
 COMPILING = tuple(dialect.MODULES)
 """The backends whose networks are compiled to engines."""
@@ -33,7 +30,7 @@ def prepare(
     cache: EngineCache | None = None,
     check: Check | None = None,
     watch: Watch | None = None,
-) -> list[EngineReport]:
+) -> list[MadeEngine]:
     """Find or build the engines of a bundle for the GPU of a backend.
 
     Each is checked against the bundle's fp32 files before it is kept, and one that was built ahead of time when it is
@@ -49,6 +46,11 @@ def prepare(
         `EngineCheck` on the GPU by default.
     watch : callable, optional
 
+    Returns
+    -------
+    list of MadeEngine
+        Each with its content, so that nobody reads it, and compares it with its hash, again.
+
     Raises
     ------
     BackendError
@@ -58,7 +60,7 @@ def prepare(
     """
     check = check or _check_on(bundle, backend)
     engines = Engines(bundle, Target.of(backend), cache or EngineCache(), check, "", watch)
-    return engines.all(backend.precision)
+    return list(engines.all(backend.precision))
 
 
 def build(
@@ -92,7 +94,7 @@ def build(
 
     Raises
     ------
-    InputError
+    InputError, InputTypeError
         An argument is none of the above, or the library does not build for that.
     BackendError
         There is no such GPU, or as for `prepare`.
@@ -111,42 +113,16 @@ def build(
     if not capabilities:
         _expect_gpu(backend)
         here = choose(backend, precision, None, manifest, device=device, batches=tuned)
-        return prepare(bundle, cast("TensorRtBackend", here), cache=cache, check=check, watch=watch)
+        made = prepare(bundle, cast("TensorRtBackend", here), cache=cache, check=check, watch=watch)
+        return [each.report for each in made]
     check_capabilities(backend, capabilities)
     named = tuple(sorted(set(capabilities), key=lambda each: [int(number) for number in each.split(".")]))
     target = Target(backend, dialect.load(backend).version, tuned, named)
     why_not = ""
     if check is None:
         check, why_not = _check_ahead(bundle, target, precision)
-    return Engines(bundle, target, cache or EngineCache(), check, why_not, watch).all(precision)
-
-
-def fetch(
-    path: str | os.PathLike[str], backend: TensorRtBackend, precision: str, *, cache: EngineCache | None = None
-) -> bytes:
-    """Return the engine of a bundle's ONNX file, which `prepare` has found or built.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The ONNX file, in the bundle's folder.
-    backend : TensorRtBackend
-    precision : str
-        What the engine works in.
-    cache : EngineCache, optional
-
-    Raises
-    ------
-    BackendError
-        There is none.
-    BundleError
-        The file is in no bundle.
-    """
-    key = Target.of(backend).key(_spec(Path(path)), precision)
-    found = (cache or EngineCache()).find(key)
-    if found is None:
-        raise BackendError(f"there is no engine of {path} at {precision} for {key.target}: prepare its bundle first")
-    return found[1]
+    engines = Engines(bundle, target, cache or EngineCache(), check, why_not, watch)
+    return [each.report for each in engines.all(precision)]
 
 
 def _check_on(bundle: Bundle, backend: TensorRtBackend) -> EngineCheck:
@@ -185,22 +161,7 @@ def _batches(batches: Sequence[int] | None, manifest: Manifest) -> tuple[int, ..
     """Return what engines are tuned for, in order."""
     if batches is None:
         return Options.batches if manifest.batch is None else (manifest.batch,)
-    asked = tuple(sorted(set(batches)))
-    if not asked or asked[0] < 1:
-        raise InputError(f"batches is {tuple(batches)}, expected whole numbers above 0")
+    asked = check_batches(batches)
     if manifest.batch is not None and asked != (manifest.batch,):
         raise InputError(f"batches is {tuple(batches)}, but bundle {manifest.name} takes {manifest.batch} at once only")
     return asked
-
-
-def _spec(path: Path) -> FileSpec:
-    """Return what the manifest beside an ONNX file says of it: it was compared with that when the bundle was opened."""
-    try:
-        manifest = Manifest.from_dict(json.loads((path.parent / MANIFEST).read_bytes()))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is in no bundle: {MANIFEST} beside it cannot be read: {error}") from error
-    specs = [manifest.file(role, precision) for role in ROLES for precision in manifest.precisions]
-    found = next((spec for spec in specs if spec.file == path.name), None)
-    if found is None:
-        raise BundleError(f"{path} is not a file of bundle {manifest.name}")
-    return found

@@ -97,10 +97,24 @@ class EngineCache:
                 found.append(entry)
         return sorted(found, key=lambda entry: (entry.bundle, entry.role, entry.key.digest))
 
-    def outdated(self, key: EngineKey, bundle: str, role: str) -> list[CachedEngine]:
-        """List a network's engines for the same use but of another graph, or built by another version."""
-        same = [entry for entry in self.entries() if (entry.bundle, entry.role) == (bundle, role)]
-        return [entry for entry in same if key.replaces(entry.key)]
+    def replaced(self, key: EngineKey, bundle: str, role: str) -> CachedEngine | None:
+        """Return the latest of a network's engines for the same use but of another graph, version or recipe."""
+        found = [each for each in self.entries() if each.network == (bundle, role) and key.replaces(each.key)]
+        return max(found, key=lambda entry: entry.built, default=None)
+
+    def stale(self) -> list[CachedEngine]:
+        """List the engines of networks for which later ones were built for the same use.
+
+        They may well be in use: by a machine with another version, or by another bundle of the same name.
+        """
+        entries = self.entries()
+        return [
+            old
+            for old in entries
+            if any(
+                new.network == old.network and new.key.replaces(old.key) and new.built > old.built for new in entries
+            )
+        ]
 
     def remove(self, entry: CachedEngine) -> None:
         """Remove an engine, if it is still there.
@@ -135,6 +149,19 @@ class EngineCache:
                     count += 1
                     _remove(path)
         return count, size
+
+    def clear_stale(self) -> tuple[int, int]:
+        """Remove every engine that is `stale`, and return how many there were, and how many bytes they had.
+
+        Raises
+        ------
+        MediaError
+            One cannot be removed.
+        """
+        stale = self.stale()
+        for entry in stale:
+            self.remove(entry)
+        return len(stale), sum(entry.size for entry in stale)
 
     @contextmanager
     def lock(self, key: EngineKey) -> Iterator[None]:
@@ -172,7 +199,7 @@ class EngineCache:
         self._write(self._timing_path(key), header, timing, f"the timing cache of {key.backend} {key.version}")
 
     def _timing_path(self, key: EngineKey) -> Path:
-        used = json.dumps([key.backend, key.version, key.target])
+        used = json.dumps([key.backend, key.version, key.platform, key.target])
         return self.folder / f"{hashlib.sha256(used.encode()).hexdigest()}.timing"
 
     def _files(self, *kinds: str, unfinished: bool = False) -> list[Path]:

@@ -23,6 +23,10 @@ class EngineKey:
         SHA-256 of the file of weights that it refers to; empty without one.
     backend, version : str
         What compiles it: ``"tensorrt-rtx"``, ``"1.7.1.116"``.
+    recipe : int
+        `samg_fast.backends.tensorrt.RECIPE` of whoever compiles it.
+    platform : str
+        Where it is compiled and runs, ``"linux x86_64"``: no other machine's processor can read it.
     gpu : str
         Name of the GPU that it is built on and for; empty if it is built ahead of time.
     capabilities : tuple of str
@@ -36,6 +40,8 @@ class EngineKey:
     data: str = ""
     backend: str
     version: str
+    recipe: int
+    platform: str
     gpu: str
     capabilities: tuple[str, ...]
     precision: str
@@ -58,8 +64,17 @@ class EngineKey:
         return not self.gpu and same_but_gpu and set(other.capabilities) <= set(self.capabilities)
 
     def replaces(self, other: EngineKey) -> bool:
-        """Say whether an engine of another key is for the same use, but of another graph or by another version."""
-        return self != other and replace(self, onnx=other.onnx, data=other.data, version=other.version) == other
+        """Say whether an engine of another key is for the same use, but of another graph, version or recipe."""
+        same = {name: getattr(other, name) for name in ("onnx", "data", "version", "recipe")}
+        return self != other and replace(self, **same) == other
+
+    def difference(self, other: EngineKey) -> str:
+        """Say why an engine of another key, which this one `replaces`, is not used."""
+        if self.version != other.version:
+            return f"the one there is was built by {other.backend} {other.version}, this is {self.version}"
+        if self.recipe != other.recipe:
+            return "the one there is was built by another version of samg-fast"
+        return "the one there is was built of another ONNX file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +102,11 @@ class CachedEngine:
     built: str
     size: int
     path: Path
+
+    @property
+    def network(self) -> tuple[str, str]:
+        """Whose network it is, by name: the bundle and the role."""
+        return self.bundle, self.role
 
     @property
     def age(self) -> float:

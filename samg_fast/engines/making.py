@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samg_fast import gpus
-from samg_fast.backends.tensorrt import BuiltEngine, Progress, build_engine
+from samg_fast.backends.tensorrt import RECIPE, BuiltEngine, Progress, build_engine
 from samg_fast.bundle import ROLES, Bundle, FileSpec, Role
 from samg_fast.engines.cache import EngineCache
 from samg_fast.engines.check import EngineParityError
@@ -20,7 +22,7 @@ from samg_fast.errors import MediaError, MissingExtraError
 if TYPE_CHECKING:
     from samg_fast.backends.tensorrt import TensorRtBackend
 
-__all__ = ["Check", "EngineReport", "Engines", "Target", "Watch"]
+__all__ = ["Check", "EngineReport", "Engines", "MadeEngine", "Target", "Watch"]
 
 Check = Callable[[Role, str, bytes], str]
 """Says in words how well a role's engine, at a precision, agrees with fp32; raises BackendError if it does not."""
@@ -68,6 +70,13 @@ class EngineReport:
         return {**asdict(self), "path": str(self.path)}
 
 
+class MadeEngine(NamedTuple):
+    """An engine, and what became of it."""
+
+    report: EngineReport
+    engine: bytes
+
+
 @dataclass(frozen=True)
 class Target:
     """What engines are built by and for.
@@ -102,6 +111,8 @@ class Target:
             data=spec.data_sha256 or "",
             backend=self.backend,
             version=self.version,
+            recipe=RECIPE,
+            platform=f"{sys.platform} {platform.machine()}",
             gpu=self.gpu.name if self.gpu else "",
             capabilities=(self.gpu.capability,) if self.gpu else self.capabilities,
             precision=precision,
@@ -146,39 +157,41 @@ class Engines:
     why_not: str
     watch: Watch | None
 
-    def all(self, precision: str) -> list[EngineReport]:
-        """Find or build the engine of every network, for a bundle that runs at a precision."""
+    def all(self, precision: str) -> Iterator[MadeEngine]:
+        """Find or build the engine of every network, one after the other, for a bundle that runs at a precision."""
         manifest = self.bundle.manifest
-        roles = [role for role in ROLES if role != "features" or not manifest.shared_graph]
-        return [self._one(role, manifest.role_precision(role, precision)) for role in roles]
+        for role in ROLES:
+            if role != "features" or not manifest.shared_graph:
+                yield self._one(role, manifest.role_precision(role, precision))
 
-    def _one(self, role: Role, precision: str) -> EngineReport:
+    def _one(self, role: Role, precision: str) -> MadeEngine:
         started = time.perf_counter()
         spec = self.bundle.file(role, precision)
         key = self.target.key(spec, precision)
 
-        def report(entry: CachedEngine, parity: str, *, cached: bool) -> EngineReport:
+        def made(entry: CachedEngine, parity: str, engine: bytes, *, cached: bool) -> MadeEngine:
             seconds, target = time.perf_counter() - started, entry.key.target
-            return EngineReport(role, precision, spec.file, target, entry.size, seconds, cached, parity, entry.path)
+            return MadeEngine(
+                EngineReport(role, precision, spec.file, target, entry.size, seconds, cached, parity, entry.path),
+                engine,
+            )
 
         found = self.cache.find(key)
         if found is None:
             with self.cache.lock(key):
                 found = self.cache.find(key)  # another process may have built it since
                 if found is None:
-                    return report(*self._build(role, key), cached=False)
-        return report(*self._confirm(role, *found), cached=True)
+                    return made(*self._build(role, key), cached=False)
+        return made(*self._confirm(role, *found), found[1], cached=True)
 
-    def _build(self, role: Role, key: EngineKey) -> tuple[CachedEngine, str]:
-        """Build, check and keep an engine, and say in words how the check ended."""
+    def _build(self, role: Role, key: EngineKey) -> tuple[CachedEngine, str, bytes]:
+        """Build, check and keep an engine; say in words how the check ended."""
         what = f"the engine of {self.bundle.name}'s {role} at {key.precision}"
-        outdated = self.cache.outdated(key, self.bundle.name, role)
-        for old in outdated:
-            other = f"it was built by {old.key.backend} {old.key.version}, this is {key.version}"
-            why = other if old.key.version != key.version else "it was built of another ONNX file"
-            _log.info("rebuilding %s for %s: %s", what, key.target, why)
-        if not outdated:
+        old = self.cache.replaced(key, self.bundle.name, role)
+        if old is None:
             _log.info("building %s for %s by %s %s", what, key.target, key.backend, key.version)
+        else:  # it stays: whoever shares the cache may have that version, or that file
+            _log.info("rebuilding %s for %s: %s", what, key.target, key.difference(old.key))
         made = self.target.build(
             self.bundle.onnx_path(role, key.precision),
             key.precision,
@@ -187,11 +200,9 @@ class Engines:
         )
         parity, why_not = self._parity(role, key.precision, made.engine)
         entry = self.cache.put(key, made.engine, bundle=self.bundle.name, role=role, parity=parity)
-        for old in outdated:
-            self.cache.remove(old)
         if made.timing_cache:
             self.cache.put_timing(key, made.timing_cache)
-        return entry, parity or why_not
+        return entry, parity or why_not, made.engine
 
     def _confirm(self, role: Role, entry: CachedEngine, engine: bytes) -> tuple[CachedEngine, str]:
         """Check an engine that was built where no GPU could run it, and say in words how that ended."""

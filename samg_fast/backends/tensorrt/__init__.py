@@ -9,13 +9,15 @@ from pathlib import Path
 from samg_fast import gpus
 from samg_fast.backends import BackendStatus, Options
 from samg_fast.backends.tensorrt import dialect
-from samg_fast.backends.tensorrt.building import BuiltEngine, build_engine, check_capabilities
+from samg_fast.backends.tensorrt.building import RECIPE, BuiltEngine, build_engine, check_capabilities
 from samg_fast.backends.tensorrt.progress import Progress
 from samg_fast.backends.tensorrt.running import TensorRtNetwork
 from samg_fast.bundle import Bundle
 from samg_fast.cuda_device import Cuda
+from samg_fast.errors import BackendError
 
 __all__ = [
+    "RECIPE",
     "BuiltEngine",
     "Progress",
     "TensorRtBackend",
@@ -37,8 +39,8 @@ def status(name: str, device: str) -> BackendStatus:
     importlib.import_module(dialect.MODULES[name])  # its ImportError says what is missing
     library = dialect.load(name)
     seen = gpus.find()
-    reason = seen.reason or (gpus.check_driver(library.title, library.cuda, seen) if library.cuda else "")
-    detail = ""
+    reason = gpus.check_kernels(seen) or (gpus.check_driver(library.title, library.cuda, seen) if library.cuda else "")
+    detail = untried = ""
     precisions: tuple[str, ...] = ()
     if seen.found:
         gpu = seen.found[0]
@@ -48,7 +50,10 @@ def status(name: str, device: str) -> BackendStatus:
         if gpu.compute_capability < library.least_capability:
             least = ".".join(map(str, library.least_capability))
             reason = reason or f"{library.title} runs on compute capability {least} or later, not {gpu.capability}"
-    return BackendStatus(name, not reason, reason, library.version, () if reason else precisions, detail, device)
+        untried = "" if reason else library.untried(gpu)
+    return BackendStatus(
+        name, not reason, reason, library.version, () if reason else precisions, detail, device, untried
+    )
 
 
 class TensorRtBackend:
@@ -69,26 +74,32 @@ class TensorRtBackend:
         self.version = dialect.load(options.name).version
         self.cuda = Cuda(options.index)
         self.most: int | None = options.batches[-1]
+        self._engines: dict[tuple[Path, str], bytes] = {}
 
     def files(self, precision: str) -> str:
         """Return the precision itself: its files are compiled as they are."""
         return precision
 
     def prepare(self, bundle: Bundle) -> None:
-        """Build the engines of a bundle that are not in the cache; see `samg_fast.engines.prepare`."""
+        """Find or build the engines of a bundle, and hold them for `open`; see `samg_fast.engines.prepare`."""
         from samg_fast import engines
 
-        engines.prepare(bundle, self)
+        self._engines = {
+            (bundle.path / report.file, report.precision): engine for report, engine in engines.prepare(bundle, self)
+        }
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TensorRtNetwork:
         """Open the engine of an ONNX file, to run at a precision; the backend's own by default.
+
+        An engine is held from `prepare` until it is opened, once: the cache may have changed meanwhile.
 
         Raises
         ------
         BackendError
             There is no engine of it, or it cannot run here.
         """
-        from samg_fast import engines
-
-        engine = engines.fetch(path, self, precision or self.precision)
+        wanted = precision or self.precision
+        engine = self._engines.pop((Path(path), wanted), None)
+        if engine is None:
+            raise BackendError(f"there is no engine of {path} at {wanted}: prepare its bundle first")
         return TensorRtNetwork(self.cuda, Path(path).name, engine, backend=self.name)

@@ -15,7 +15,13 @@ from samg_fast.backends.tensorrt import dialect
 from samg_fast.backends.tensorrt.progress import Progress, monitor
 from samg_fast.errors import BackendError, InputError, MissingExtraError
 
-__all__ = ["BuiltEngine", "build_engine", "check_capabilities"]
+__all__ = ["RECIPE", "BuiltEngine", "build_engine", "check_capabilities"]
+
+RECIPE = 1
+"""Raise it whenever the same file would become another engine: by other flags, types or profiles, here or in `dialect`.
+
+Engines of other recipes in a cache are not used.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ def check_capabilities(backend: str, capabilities: Sequence[str]) -> None:
     ------
     InputError
         The library does not know one of them, or builds only for the GPU here.
-    MissingExtraError
-        The library is not installed.
+    MissingExtraError, BackendError
+        The library is not installed, or cannot be loaded.
     """
     library = dialect.load(backend)
     known = library.capabilities
@@ -101,7 +107,7 @@ def build_engine(
     InputError
         `batches` or `capabilities` cannot be built for.
     BackendError
-        The file cannot be read or compiled, or there is no GPU to build on.
+        The file cannot be read or compiled, there is no GPU to build on, or the library cannot be loaded.
     MissingExtraError
         The library is not installed.
     """

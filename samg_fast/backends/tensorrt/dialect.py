@@ -8,10 +8,12 @@ import importlib.metadata
 import logging
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from samg_fast.backends.plain import first_line
 from samg_fast.errors import BackendError, MissingExtraError
+from samg_fast.gpus import Gpu
 
 __all__ = ["MODULES", "Dialect", "load"]
 
@@ -31,12 +33,19 @@ def load(backend: str) -> Dialect:
     Raises
     ------
     MissingExtraError
-        It is not installed, or not whole.
+        It is not installed.
+    BackendError
+        It is installed, and cannot be imported: the message holds the import's own reason.
     """
+    module = MODULES[backend]
     try:
-        library = importlib.import_module(MODULES[backend])
-    except ImportError as error:
-        raise MissingExtraError(f"the {backend} backend", backend) from error
+        library = importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            raise MissingExtraError(f"the {backend} backend", backend) from error
+        raise BackendError(
+            f"{module} cannot be loaded ({first_line(error)}); run: pip install 'samg-fast[{backend}]'"
+        ) from error
     return Dialect(backend, library)
 
 
@@ -86,12 +95,20 @@ class Dialect:
     @property
     def capabilities(self) -> dict[str, Any]:
         """The compute capabilities that engines can be built for without such a GPU: ``"8.9"`` and so on."""
-        members = getattr(self.library, "ComputeCapability", None)
-        known = {}
-        for name, member in members.__members__.items() if members is not None else ():
+        known: dict[str, Any] = {}
+        for name, member in self.library.ComputeCapability.__members__.items() if self._rtx else ():
             if named := re.fullmatch(r"SM(\d+)(\d)", name):
                 known[f"{named[1]}.{named[2]}"] = member
         return known
+
+    def untried(self, gpu: Gpu) -> str:
+        """Say that nobody knows whether it runs on a GPU, of whose kind it does not speak; nothing if it does."""
+        # NVIDIA says "and later" of the GPUs it is for, and the list goes from 8.9 to 12.0: whether that takes in what
+        # lies between, and what comes after, is for whoever has such a GPU to find out, not for "auto"
+        known = self.capabilities
+        if not known or gpu.capability in known:
+            return ""
+        return f"{self.title} names compute capabilities {', '.join(known)}, not {gpu.capability}; name it to try it"
 
     def create_network(self, builder: Any) -> Any:
         """Make an empty network whose types are those of the graph, never chosen by the library."""
@@ -122,17 +139,19 @@ class Dialect:
         """Return what a build has timed, for the next one; empty where the library times nothing."""
         return b"" if self._rtx else bytes(config.get_timing_cache().serialize())
 
-    def create_context(self, engine: Any) -> Any:
-        """Make an execution context that works in the memory it is given, and does not change once it is warm."""
+    def contexts(self, engine: Any) -> Callable[[], Any]:
+        """Return what makes execution contexts that work in the memory they are given, and do not change once warm."""
         library = self.library
         given = library.ExecutionContextAllocationStrategy.USER_MANAGED
         if not self._rtx:
-            return engine.create_execution_context(given)
+            return functools.partial(engine.create_execution_context, given)
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(given)
         # By default other kernels are compiled for a shape in the background, and a captured frame never gets them
         config.dynamic_shapes_kernel_specialization_strategy = library.DynamicShapesKernelSpecializationStrategy.EAGER
-        return engine.create_execution_context(config)
+        # What one context has compiled serves the others
+        config.set_runtime_cache(config.create_runtime_cache())
+        return functools.partial(engine.create_execution_context, config)
 
     def capturable(self, context: Any, stream: int) -> bool:
         """Say whether what a context queues on a stream can be captured as a CUDA graph; TensorRT's always can."""

@@ -26,8 +26,10 @@ class TensorRtNetwork(GpuNetwork):
     """An engine, ready to run; see `samg_fast.backends.DeviceNetwork`.
 
     Each of its optimisation profiles runs once when the engine is opened: kernels are compiled and loaded then, not in
-    the first frame. Every number of pictures has an execution context of its own, so that no CUDA graph knows a context
-    whose shapes change after it was captured; they share the memory that they are given to work in.
+    the first frame. Arrays of the GPU have an execution context of their own, for their number of pictures and the
+    places where they lie, which is never changed again: what a CUDA graph does is not defined once the context that it
+    was captured of has changed. Contexts share the memory that they are given to work in. Arrays that come but once
+    share a context for each number of pictures.
 
     Parameters
     ----------
@@ -61,12 +63,14 @@ class TensorRtNetwork(GpuNetwork):
                 raise self._library.failure(f"open the engine of {name} on {here.name} ({here.capability})")
             super().__init__(cuda, name, *_tensors(self._library, self._engine, name))
             self._profiles = [self._profile(index) for index in range(self._engine.num_optimization_profiles)]
-            self._contexts: dict[int, _Context] = {}
+            self._make_context = self._library.contexts(self._engine)
+            self._bound: dict[tuple[int, ...], Any] = {}  # by the number of pictures and all addresses
+            self._shared: dict[int, Any] = {}  # by the number of pictures
             gpus.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
             for profile in self._profiles:
                 self._warm_up(profile.most)
             handle = int(cuda.stream.handle)
-            self.capturable = all(self._library.capturable(each.context, handle) for each in self._contexts.values())
+            self.capturable = all(self._library.capturable(each, handle) for each in self._shared.values())
 
     def scratch(self, batch: int) -> int:
         """Return how many bytes the profile for so many pictures works in; see `DeviceNetwork.scratch`."""
@@ -74,40 +78,42 @@ class TensorRtNetwork(GpuNetwork):
 
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
         """Queue the engine; see `DeviceNetwork.enqueue`."""
-        context = self._contexts.get(batch) or self._open(batch)
-        for shapes in (self.inputs, self.outputs):
-            for name, shape in shapes.items():
-                array = arrays.get(name)
-                if array is None or context.addresses.get(name) != array.ptr:
-                    self._bind(context, name, (batch, *shape), array)
-        if context.memory:
-            assert scratch is not None, "scratch() says that it needs some"
-            if context.scratch != scratch.ptr:
-                context.context.set_device_memory(scratch.ptr, context.memory)
-                context.scratch = scratch.ptr
-        self._expect(context.context.execute_async_v3(int(stream.handle)))
+        given = [scratch, *(arrays.get(name) for name in (*self.inputs, *self.outputs))]
+        where = (batch, *(0 if each is None else each.ptr for each in given))
+        context = self._bound.get(where)
+        if context is None:
+            context = self._open(batch)
+            self._bind(context, arrays, batch, scratch)
+            self._bound[where] = context
+        self._expect(context.execute_async_v3(int(stream.handle)))
+
+    def enqueue_once(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
+        """Queue the engine on a context that other arrays use in turn; see `GpuNetwork.enqueue_once`."""
+        if batch not in self._shared:
+            self._shared[batch] = self._open(batch)
+        self._bind(self._shared[batch], arrays, batch, scratch)
+        self._expect(self._shared[batch].execute_async_v3(int(stream.handle)))
 
     def _profile(self, index: int) -> _Profile:
         least, _, most = self._engine.get_tensor_profile_shape(next(iter(self.inputs)), index)
         return _Profile(index, least[0], most[0], int(self._engine.get_device_memory_size_for_profile_v2(index)))
 
-    def _open(self, batch: int) -> _Context:
-        """Make the execution context for a number of pictures."""
+    def _open(self, batch: int) -> Any:
+        """Make an execution context for a number of pictures."""
         profile = self._fitting(batch)
-        context = self._library.create_context(self._engine)
+        context = self._make_context()
         self._expect(context is not None)
         self._expect(context.set_optimization_profile_async(profile.number, int(self.cuda.stream.handle)))
         self.cuda.synchronize()  # whatever stream it runs on comes after that
         for name, shape in self.inputs.items():
             self._expect(context.set_input_shape(name, (batch, *shape)))
-        opened = self._contexts[batch] = _Context(context, profile.memory)
-        return opened
+        return context
 
     def _warm_up(self, batch: int) -> None:
         shapes = {**self.inputs, **self.outputs}
         arrays = {name: self.cuda.empty((batch, *shape), np.float32) for name, shape in shapes.items()}
         needed = self.scratch(batch)
-        self.enqueue(arrays, batch, self.cuda.stream, self.cuda.empty((needed,), np.uint8) if needed else None)
+        self.enqueue_once(arrays, batch, self.cuda.stream, self.cuda.empty((needed,), np.uint8) if needed else None)
         self.cuda.synchronize()
 
     def _fitting(self, batch: int) -> _Profile:
@@ -118,12 +124,18 @@ class TensorRtNetwork(GpuNetwork):
         takes = f"{least} to {most}" if least != most else str(most)
         raise BackendError(f"the engine of {self.name} takes {takes} pictures at once, not {batch}")
 
-    def _bind(self, context: _Context, name: str, shape: tuple[int, ...], array: Array | None) -> None:
-        if array is None or tuple(array.shape) != shape or array.dtype != np.float32:
-            found = "nothing" if array is None else f"{array.dtype} of shape {tuple(array.shape)}"
-            raise BackendError(f"{self.name} takes {name} as float32 of shape {shape}, not {found}")
-        self._expect(context.context.set_tensor_address(name, array.ptr))
-        context.addresses[name] = array.ptr
+    def _bind(self, context: Any, arrays: Mapping[str, Array], batch: int, scratch: Array | None) -> None:
+        """Tell a context where arrays lie, and the memory that it works in."""
+        for name, tail in {**self.inputs, **self.outputs}.items():
+            shape, array = (batch, *tail), arrays.get(name)
+            if array is None or tuple(array.shape) != shape or array.dtype != np.float32:
+                found = "nothing" if array is None else f"{array.dtype} of shape {tuple(array.shape)}"
+                raise BackendError(f"{self.name} takes {name} as float32 of shape {shape}, not {found}")
+            self._expect(context.set_tensor_address(name, array.ptr))
+        memory = self.scratch(batch)
+        if memory:
+            assert scratch is not None, "scratch() says that it needs some"
+            context.set_device_memory(scratch.ptr, memory)
 
     def _expect(self, done: object) -> None:
         if not done:
@@ -137,15 +149,6 @@ class _Profile(NamedTuple):
     least: int
     most: int
     memory: int
-
-
-class _Context:
-    """An execution context for a number of pictures, how many bytes it works in, and what it is set to."""
-
-    def __init__(self, context: Any, memory: int) -> None:
-        self.context, self.memory = context, memory
-        self.addresses: dict[str, int] = {}
-        self.scratch = 0
 
 
 def _tensors(library: dialect.Dialect, engine: Any, name: str) -> tuple[_Shapes, _Shapes]:
