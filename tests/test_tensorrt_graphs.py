@@ -2,8 +2,8 @@
 
 The graphs are traced and put into half precision as an export does it, but for three things. Weights are random. No
 range has been measured, as that takes a run of each network: what a range changes, an operand divided or a product kept
-in float32, is compiled for two networks, as if all of their values were large. And the blocks of ViT-L and ViT-g share
-one set of weights, which keeps the test within a few GiB; every block is compiled all the same.
+in float32, is compiled for two networks, as if all of their values were large. And the blocks of ViT-L share one set of
+weights, which keeps the test small; every block is compiled all the same. ViT-g is left out: it takes minutes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def dino(name: str) -> Any:
     """Make a DINOv2 with random weights, the large ones with those of one block in all."""
     with torch.device("meta"):
         model = DinoV2(name)
-    if name.startswith(("vitl", "vitg")):
+    if name.startswith("vitl"):
         model.blocks = torch.nn.ModuleList([model.blocks[0]] * len(model.blocks))
     model.to_empty(device="cpu").eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -109,7 +109,7 @@ def compiled(path: Path, precision: str, batches: Sequence[int] = (1,), capabili
     return len(made.engine)
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *FEATURES, "decoder"])
+@pytest.mark.parametrize("name", [*ENCODERS, *(each for each in FEATURES if not each.startswith("vitg")), "decoder"])
 def test_official_graphs(name: str, tmp_path: Path) -> None:
     """Each compiles, and the engine in half precision is smaller by what float16 saves of the weights."""
     model = traced(name)
