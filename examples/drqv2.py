@@ -37,7 +37,7 @@ import samg_fast
 from samg_fast import envs, machine
 from samg_fast.cli.common import INTERRUPTED, DeviceOption, graceful_interrupt, progress
 from samg_fast.envs.dmc import reference
-from samg_fast.envs.settings import check_setting
+from samg_fast.envs.settings import check_setting, is_color, is_video
 from samg_fast.errors import BackendError, CheckpointError, InputError, MediaError, SamgError
 from samg_fast.files import replacing, write_text
 from samg_fast.wrappers.gymnasium import MaskedObservation
@@ -63,6 +63,7 @@ class Options:
     encoder: Annotated[Literal["drqv2", "pieg"], typer.Option(help="What sees the pictures.")] = "drqv2"
     resnet18: Annotated[Path | None, typer.Option(metavar="FILE", help="torchvision's weights, for pieg.")] = None
     clips: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Videos for the video settings.")] = None
+    colors: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Or a file, for the colour settings.")] = None
     device: DeviceOption = "auto"
     threads: Annotated[int | None, typer.Option(min=1, help="For the agent, and for the masks.")] = None
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 1
@@ -107,9 +108,16 @@ class Options:
         """Return the settings to evaluate in."""
         return [check_setting(name.strip()) for name in self.eval_settings.split(",")]
 
+    def looks(self, setting: str) -> dict[str, str | None]:
+        """Return what makes a setting's looks, besides its name."""
+        return {
+            "clips": str(self.clips) if self.clips and is_video(setting) else None,
+            "colors": str(self.colors) if self.colors and is_color(setting) else None,
+        }
+
     def lasting(self) -> dict[str, Any]:
         """Return what cannot change when a run goes on: all but where, how long, and what is measured on the way."""
-        free = {"run", "resume", "resnet18", "clips", "device", "threads", "frames", "checkpoint_every"}
+        free = {"run", "resume", "resnet18", "clips", "colors", "device", "threads", "frames", "checkpoint_every"}
         return {name: value for name, value in asdict(self).items() if name not in free and not name.startswith("eval")}
 
 
@@ -172,8 +180,40 @@ def transition(rows: Array, t: int, count: int, nstep: int, gamma: float) -> tup
     return stacked(rows, t, count), steps["action"][0], reward, discount, stacked(rows, last, count)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An episode on the disk. Its file is not kept open: a process may have far fewer of those than episodes."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    offset: int
+    rows: int
+
+    @classmethod
+    def find(cls, path: Path) -> Stored:
+        """Look where an array file has its rows."""
+        try:
+            rows = np.load(path, mmap_mode="r")
+        except (OSError, EOFError, ValueError) as error:
+            raise CheckpointError(f"the run's episode {path} cannot be read: {error}") from error
+        return cls(path, rows.dtype, rows.offset, len(rows))
+
+    def __len__(self) -> int:
+        return self.rows - 1  # steps; the last picture is followed by none
+
+    def transition(self, t: int, count: int, nstep: int, gamma: float) -> tuple[Any, ...]:
+        """Read what `transition` returns, from the few rows that it takes."""
+        first, last = max(t - count + 1, 0), min(t + nstep, len(self))
+        offset = self.offset + first * self.dtype.itemsize
+        try:
+            rows = np.fromfile(self.path, self.dtype, last + 1 - first, offset=offset)
+        except OSError as error:
+            raise CheckpointError(f"the run's episode {self.path} cannot be read: {error}") from error
+        return transition(rows, t - first, count, nstep, gamma)
+
+
 class Replay:
-    """Whole episodes on the disk, one file each, mapped into memory; the oldest are forgotten first.
+    """Whole episodes on the disk, one file each; the oldest are forgotten first.
 
     A picture is kept once and stacked when it is drawn, and the system holds in memory what it has room for. A file
     never changes, so a checkpoint need only say which there are: `first` to `end`.
@@ -182,8 +222,8 @@ class Replay:
     def __init__(self, folder: Path, options: Options, first: int = 0, end: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self.options, self.first = folder, options, first
-        self._episodes = [self._open(number) for number in range(first, end)]
-        self._ends = np.cumsum([len(rows) - 1 for rows in self._episodes], dtype=np.int64)
+        self._episodes = [Stored.find(self._path(number)) for number in range(first, end)]
+        self._ends = np.cumsum(list(map(len, self._episodes)), dtype=np.int64)
         self.tidy()
 
     @property
@@ -196,10 +236,11 @@ class Replay:
 
     def add(self, rows: Array) -> None:
         """Remember an episode."""
-        with replacing(self._path(self.end)) as path:
-            np.save(path, rows)
-        self._episodes.append(self._open(self.end))
-        lengths = [len(each) - 1 for each in self._episodes]
+        path = self._path(self.end)
+        with replacing(path) as whole:
+            np.save(whole, rows)
+        self._episodes.append(Stored.find(path))
+        lengths = list(map(len, self._episodes))
         while sum(lengths) > self.options.buffer and len(lengths) > 1:
             del lengths[0], self._episodes[0]
             self.first += 1
@@ -212,7 +253,7 @@ class Replay:
         starts = np.concatenate(([0], self._ends))[which]
         returns = self.options.frame_stack, self.options.nstep, self.options.discount
         pairs = zip(which, drawn - starts, strict=True)
-        columns = zip(*(transition(self._episodes[n], t, *returns) for n, t in pairs), strict=True)
+        columns = zip(*(self._episodes[n].transition(t, *returns) for n, t in pairs), strict=True)
         return [torch.from_numpy(np.stack(column)) for column in columns]
 
     def tidy(self) -> None:
@@ -223,12 +264,6 @@ class Replay:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npy"
-
-    def _open(self, number: int) -> Array:
-        try:
-            return np.asarray(np.load(self._path(number), mmap_mode="r"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"the run's episode {self._path(number)} cannot be read: {error}") from error
 
 
 # --- Agent ---
@@ -488,7 +523,7 @@ class Run:
         if self._saved is not None and self._evaluation.exists():
             rows = map(json.loads, self._evaluation.read_text(encoding="utf-8").splitlines())
             # Later ones are of the time that was lost when the run was cut off
-            self._rows = [row for row in rows if row["frame"] < self.frame]
+            self._rows = [row for row in rows if row["frame"] <= self.frame]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -537,9 +572,10 @@ class Run:
             torch.save(state, path)
         replay.tidy()
 
-    def report(self, row: dict[str, Any]) -> None:
-        """Add a row to ``evaluation.jsonl``."""
-        self._rows.append(row)
+    def report(self, measured: dict[str, Any], figures: dict[str, Any]) -> None:
+        """Write a row to ``evaluation.jsonl``, in place of the one where the same was measured."""
+        others = [row for row in self._rows if any(row.get(name) != value for name, value in measured.items())]
+        self._rows = [*others, measured | figures]
         write_text(self._evaluation, "".join(json.dumps(each) + "\n" for each in self._rows))
 
     def _read(self) -> dict[str, Any]:
@@ -592,8 +628,9 @@ def derived(seed: int, *stream: int) -> int:
 @contextmanager
 def environment(options: Options, masking: Masking, setting: str, seed: int) -> Iterator[Any]:
     """Open an environment whose observations are masked pictures, (3 * frame_stack, H, W) uint8; close it after use."""
-    seen: dict[str, Any] = {"setting": setting, "size": options.size, "clips": options.clips, "frame_stack": None}
-    with closing(envs.make(options.task, action_repeat=options.action_repeat, seed=seed, **seen)) as plain:
+    seen: dict[str, Any] = {"setting": setting, "clips": options.clips, "colors": options.colors, "size": options.size}
+    repeat = options.action_repeat
+    with closing(envs.make(options.task, action_repeat=repeat, frame_stack=None, seed=seed, **seen)) as plain:
         # Every picture is masked once, and stacked then
         yield envs.stack(plain if masking is None else MaskedObservation(plain, *masking), options.frame_stack)
 
@@ -676,7 +713,8 @@ class Trainer:
                 figures["success"] = float(np.mean([succeeded for _, succeeded in played]))
             for name, figure in figures.items():
                 self.writer.add_scalar(f"evaluation/{setting}/{name}", figure, run.frame)
-            run.report({"frame": run.frame, "setting": setting, **figures, "returns": returns})
+            measured = {"frame": run.frame, "setting": setting, **options.looks(setting)}
+            run.report(measured, {**figures, "returns": returns})
             typer.echo(f"frame {run.frame}: {setting} {figures['mean']:.1f} ± {figures['std']:.1f} of {len(returns)}")
 
     def play(self, env: Any) -> tuple[float, bool | None]:

@@ -146,6 +146,11 @@ class TestRefuses:
     def test_a_folder_without_clips(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--setting", "video_easy", "--clips", tmp_path), "clips: no video file")
 
+    def test_colours_that_are_none(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        (tmp_path / "colors.json").write_text('[{"self_rgb": [0, 0, 255]}]')
+        refused(run("--setting", "color_easy", "--colors", tmp_path / "colors.json"), "entry 0", "self_rgb must be")
+        refused(run("--setting", "color_easy", "--colors", tmp_path), "cannot read the colours", "color_easy.json")
+
     def test_an_output_that_cannot_be(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--json", tmp_path / "missing" / "figures.json"), "cannot write")
 

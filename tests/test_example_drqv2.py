@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from envs_support import write_video
 from numpy.typing import NDArray
 from rendering_support import needs_rendering
 from typer.testing import CliRunner
@@ -30,6 +31,7 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 
 Array = NDArray[Any]
 
+OPEN_FILES = Path("/proc/self/fd")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "drqv2.py"
 
 # Episodes of 50 steps, and networks that learn in milliseconds
@@ -154,6 +156,20 @@ def test_what_is_drawn_is_of_one_episode_and_every_step_is_drawn(drqv2: ModuleTy
     assert (discount[of == 2] < 0.98).float().mean() == pytest.approx(6 / 8, abs=0.1)
 
 
+@pytest.mark.parametrize(("count", "nstep"), [(1, 1), (3, 3), (4, 20)])
+def test_what_is_read_of_a_file_is_what_the_whole_episode_says(
+    drqv2: ModuleType, tmp_path: Path, count: int, nstep: int
+) -> None:
+    rows = episode(drqv2, 7, terminated=True)
+    np.save(tmp_path / "a.npy", rows)
+    stored = drqv2.Stored.find(tmp_path / "a.npy")
+    assert len(stored) == 7
+    for t in range(7):
+        expected = drqv2.transition(rows, t, count, nstep, 0.9)
+        for one, other in zip(stored.transition(t, count, nstep, 0.9), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_the_oldest_episodes_are_forgotten_and_their_files_when_no_checkpoint_needs_them(
     drqv2: ModuleType, tmp_path: Path
 ) -> None:
@@ -186,6 +202,33 @@ def test_episodes_are_read_as_they_were_written(drqv2: ModuleType, tmp_path: Pat
     (folder / "00000001.npy").write_bytes(b"half")
     with pytest.raises(CheckpointError, match=r"episode .*00000001\.npy cannot be read"):
         drqv2.Replay(folder, options, first=0, end=2)
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason=f"{OPEN_FILES} is not here")
+def test_there_may_be_more_episodes_than_files_can_be_open(drqv2: ModuleType, tmp_path: Path) -> None:
+    import resource
+
+    folder, options = tmp_path / "replay", drqv2.Options("walker_walk")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(OPEN_FILES.iterdir())) + 20, limits[1]))
+    try:
+        replay = drqv2.Replay(folder, options)
+        for value in range(60):
+            replay.add(episode(drqv2, 4, value=value))
+        for each in (replay, drqv2.Replay(folder, options, first=0, end=60)):
+            observation, action, *_ = each.sample(500)
+            assert (observation.long() == action[:, :1, None, None].long()).all()
+            assert len(action.unique()) > 50
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_an_episode_that_is_gone_is_named(drqv2: ModuleType, tmp_path: Path) -> None:
+    replay = drqv2.Replay(tmp_path / "replay", drqv2.Options("walker_walk"))
+    replay.add(episode(drqv2, 4))
+    (tmp_path / "replay" / "00000000.npy").unlink()
+    with pytest.raises(CheckpointError, match=r"episode .*00000000\.npy cannot be read: .*No such file"):
+        replay.sample(1)
 
 
 # --- Agent ---
@@ -476,7 +519,7 @@ def test_a_finished_run_is_only_evaluated_again(drqv2: ModuleType, finished: Pat
     result = invoke(drqv2, f"walker_walk --run {finished} --frames 4000 --resume", SMALL, again)
     assert result.exit_code == 0, result.output
     assert same(before, saved(finished))
-    assert rows(finished) == first[1:]  # the same networks play the same episode
+    assert rows(finished) == first  # the same networks play the same episode
 
 
 @needs_rendering
@@ -502,9 +545,59 @@ def test_a_run_goes_on_where_it_was(drqv2: ModuleType, finished: Path) -> None:
     assert after["reached"] == (300, 6, 0)
     assert after["episodes"] == {"first": 0, "end": 6}
     measured = [(row["frame"], row["setting"]) for row in rows(finished)]
-    assert measured == [(4000, "color_easy"), (6000, "color_easy")]  # it goes on where 4000 was not measured yet
+    # It goes on where 4000 was measured in two settings, and in this one not yet
+    assert measured == [(4000, "original"), (4000, "video_hard"), (4000, "color_easy"), (6000, "color_easy")]
     assert [event.step for event in scalars(finished)["train/return"]] == list(range(1000, 7000, 1000))
     assert not same(before["agent"], after["agent"])
+
+
+@pytest.mark.slow
+@needs_rendering
+def test_what_was_measured_is_kept_whatever_is_measured_next(drqv2: ModuleType, tmp_path: Path) -> None:
+    def measure(frames: int, *more: str) -> list[tuple[int, str, str | None, str | None]]:
+        result = invoke(drqv2, f"pendulum_swingup --run {tmp_path / 'run'} --mask none --frames {frames}", small, *more)
+        assert result.exit_code == 0, result.output
+        return [(row["frame"], row["setting"], row["clips"], row["colors"]) for row in rows(tmp_path / "run")]
+
+    small = f"{SMALL} --action-repeat 100 --seed-frames 5000 --eval-every 1000 --eval-episodes 1"
+    plain = "--eval-settings original,video_hard"
+    pairs = [(frame, setting, None, None) for frame in (1000, 1500) for setting in ("original", "video_hard")]
+    assert measure(1500, plain) == pairs
+    # 1500 is no multiple of 1000, so that it is not measured when the run goes on
+    assert measure(1600, plain, "--resume") == pairs + [(1600, name, None, None) for name in ("original", "video_hard")]
+    before = rows(tmp_path / "run")
+
+    for name in ("video_easy", "video_hard"):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / "a.mp4", [0, 100])
+    (tmp_path / "color_easy.json").write_text('[{"self_rgb": [1, 0, 0]}]')
+    other = f"--eval-settings video_easy,video_hard,color_easy,original --clips {tmp_path} --colors {tmp_path} --resume"
+    for _ in range(2):
+        measured = measure(1600, other)
+    looks = str(tmp_path)
+    assert measured[:5] == [*pairs, (1600, "video_hard", None, None)]
+    assert measured[5:] == [
+        (1600, "video_easy", looks, None),
+        (1600, "video_hard", looks, None),
+        (1600, "color_easy", None, looks),
+        (1600, "original", None, None),  # no clip is seen there: this is what was measured before, and again
+    ]
+    assert [rows(tmp_path / "run")[index] for index in (0, 1, 2, 3, 4, 8)] == [*before[:4], before[5], before[4]]
+
+
+@needs_rendering
+def test_pieg_s_encoder_trains(drqv2: ModuleType, weights: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "resnet18.pth")
+    pieg = f"pendulum_swingup --run {tmp_path} --mask none --encoder pieg --resnet18 {tmp_path / 'resnet18.pth'}"
+    measured = "--eval-episodes 1 --eval-settings original"
+    result = invoke(drqv2, pieg, SMALL, "--size 24 --frames 1200", measured)
+    assert result.exit_code == 0, result.output
+    state = saved(tmp_path)["agent"]
+    steps = {int(each["step"]) for each in state["critic_adam"]["state"].values()}
+    assert steps == {5}  # every second step after the first 50
+    assert torch.equal(state["encoder"]["resnet.conv1.weight"], weights["conv1.weight"])
+    (row,) = rows(tmp_path)
+    assert math.isfinite(row["mean"])
 
 
 @needs_rendering

@@ -50,6 +50,9 @@ def control(
     clips: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Videos for the video settings; procedural ones without it.")
     ] = None,
+    colors: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="JSON file of colours for the colour settings; random without.")
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +91,7 @@ def control(
         raise typer.BadParameter(f"longer than a step, which takes {1e3 / hz:g} ms at {hz:g} Hz", param_hint="--wait")
     check_json(json)
     given = None if target is None else Target.load(target)
-    with LiveTask(task, setting, size, seed, clips, action_repeat=1) as live:
+    with LiveTask(task, setting, size, seed, clips, colors, action_repeat=1) as live:
         frame = live.reset()  # what cannot be rendered fails here: opening a segmenter may take minutes
         with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
             learned = given or segmenter.identify(*live.reference())
