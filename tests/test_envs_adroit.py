@@ -30,11 +30,9 @@ REPLACED = {"video_easy": (KIND_SKY,), "video_hard": (KIND_SKY, KIND_FLOOR)}
 PINK = (255, 0, 255)
 
 
-@pytest.mark.parametrize(
-    ("task", "setting"),
-    [("adroit_door", setting) for setting in SETTINGS]
-    + [(task, setting) for task in ADROIT[1:] for setting in ("color_hard", "video_hard")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("task", ADROIT)
 def test_hands_in_every_setting(task: str, setting: str) -> None:
     env = make(task, setting=setting, size=32, frame_stack=None, clips=[Flat("pink", PINK)], ground_truth=True, seed=2)
     env.reset()
@@ -49,7 +47,9 @@ def test_hands_in_every_setting(task: str, setting: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("task", "size"), [*zip(ADROIT, (84, 160, 224), strict=True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [84, 160, 224])
+@pytest.mark.parametrize("task", ADROIT)
 def test_seeds_reproduce_to_the_pixel_at_the_paper_s_sizes(task: str, size: int) -> None:
     env = make(task, setting="video_hard", size=size, ground_truth=True, seed=2)
     first, info = env.reset()

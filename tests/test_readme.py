@@ -28,8 +28,9 @@ EXAMPLES = [
 ]
 
 
-def test_the_readme_has_examples() -> None:
-    assert blocks(README)
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/control.md", "docs/vectorised.md"])
+def test_a_page_for_a_use_has_examples_that_are_run(page: str) -> None:
+    assert [each for each in EXAMPLES if each.values[0] == ROOT / page]
 
 
 @pytest.mark.parametrize(("path", "source"), EXAMPLES)
