@@ -35,15 +35,15 @@ def scores_and_boxes(
         How many frames to read.
     """
 
-    def part(name: str, dtype: type, *shape: int) -> NDArray[Any]:
-        start = offsets[name]
-        return answer[start : start + 4 * batch * math.prod(shape)].view(dtype).reshape(batch, *shape)
+    def part(name: str, dtype: type, *shape: int) -> list[Any]:
+        values: NDArray[Any] = np.frombuffer(answer, dtype, batch * math.prod(shape), offsets[name])
+        return list(values.reshape(batch, *shape).tolist())
 
-    iou, chosen = part("iou", np.float32, 4)[:, 1:], part("chosen", np.int32)
-    scores = [float(row[best]) for row, best in zip(iou, chosen, strict=True)]
+    # The first of four masks is not one to choose
+    scores = [row[1 + best] for row, best in zip(part("iou", np.float32, 4), part("chosen", np.int32), strict=True)]
     boxes = [
         (x0, y0, x1, y1) if area else None
-        for (x0, y0, x1, y1), area in zip(part("box", np.int32, 4).tolist(), part("area", np.int32), strict=True)
+        for (x0, y0, x1, y1), area in zip(part("box", np.int32, 4), part("area", np.int32), strict=True)
     ]
     return scores, boxes
 
