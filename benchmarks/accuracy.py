@@ -40,7 +40,7 @@ from benchmarks.common import (
 )
 from samg_fast.demo import iou
 from samg_fast.drawing import Row, contact_sheet
-from samg_fast.envs.settings import SETTINGS, check_setting, is_color, load_colors
+from samg_fast.envs.settings import SETTINGS, check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.errors import InputError
 from samg_fast.media import PICTURE_SUFFIXES, write_image
@@ -129,7 +129,7 @@ def main(
         modes = [check_setting(name) for name in dict.fromkeys(names(settings))]
         if not modes:
             raise InputError(f"settings is empty: there are {', '.join(SETTINGS)}")
-        palettes = {mode: load_colors(colors / f"{mode}.json") for mode in modes if colors and is_color(mode)}
+        palettes = {mode: open_colors(colors, mode) for mode in modes if colors and is_color(mode)}
         plan = Plan(episodes, frames, stride, seed, reference_seed, references, palettes=palettes)
         check_seeds(plan, views)
         if clips is not None:

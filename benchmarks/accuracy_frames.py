@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from samg_fast.envs.settings import SETTINGS, is_video
+from samg_fast.envs.settings import SETTINGS, clip_folder, is_video
 from samg_fast.envs.tasks import ADROIT, EIGHT, TASKS, UNSEEN, find_task, nearest
 from samg_fast.errors import InputError
 
@@ -193,8 +193,7 @@ def load_backgrounds(
 
     backgrounds: dict[tuple[int, str], Sequence[Clip]] = {}
     for setting in filter(is_video, settings):
-        own = folder / setting
-        place = own if own.is_dir() else folder
+        place = clip_folder(folder, setting)
         others = set(SETTINGS) - {setting}
         chosen = [name.removeprefix(f"{setting}/") for name in names if name.partition("/")[0] not in others]
         if names and not chosen:
