@@ -19,13 +19,17 @@ lives = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pa
 @given(
     st.lists(st.tuples(st.integers(0, 5000), lives), max_size=12),
     st.lists(st.integers(0, 5000), max_size=4),
+    st.integers(0, 12),
 )
-def test_nothing_overlaps_that_is_alive_together(shared: list[tuple[int, tuple[int, int]]], kept: list[int]) -> None:
+def test_nothing_overlaps_that_is_alive_together(
+    shared: list[tuple[int, tuple[int, int]]], kept: list[int], varying: int
+) -> None:
     specs = {f"kept {index}": spec(size) for index, size in enumerate(kept)}
     pinned = list(specs)
     specs |= {f"shared {index}": spec(size) for index, (size, _) in enumerate(shared)}
     spans = {f"shared {index}": life for index, (_, life) in enumerate(shared)}
-    layout = lay_out(specs, spans, pinned)
+    behind = [*spans][:varying]
+    layout = lay_out(specs, spans, pinned, behind)
     assert layout.offsets.keys() == specs.keys()
     always = (0, 9)
     for name, offset in layout.offsets.items():
@@ -37,6 +41,13 @@ def test_nothing_overlaps_that_is_alive_together(shared: list[tuple[int, tuple[i
             if other != name and begin <= last and first <= end:
                 assert offset + specs[name].bytes <= start or start + specs[other].bytes <= offset
     assert [layout.offsets[name] for name in pinned] == sorted(layout.offsets[name] for name in pinned)
+    larger = specs | {name: spec(2 * specs[name].bytes + 1) for name in behind}
+    moved = {
+        name
+        for name, offset in lay_out(larger, spans, pinned, behind).offsets.items()
+        if offset != layout.offsets[name]
+    }
+    assert moved <= {*behind}
 
 
 def test_what_is_never_needed_together_shares() -> None:

@@ -16,19 +16,34 @@ from samg_fast.gpu.memory import Layout, Spec
 if TYPE_CHECKING:
     from cuda.core import Buffer
 
-__all__ = ["ANSWER", "DECODES", "RESULT", "FrameArrays", "FrameShape", "frame_specs", "pinned_names", "target_layout"]
+__all__ = [
+    "ANSWER",
+    "DECODES",
+    "RESULT",
+    "VARYING",
+    "FrameArrays",
+    "FrameShape",
+    "frame_specs",
+    "pinned_names",
+    "target_layout",
+]
 
 DECODES = 3
 
 _FLOAT, _INT, _BYTE, _BOOL = (np.dtype(each) for each in (np.float32, np.int32, np.uint8, np.bool_))
 
-_GIVEN = ("frames", "targets")  # copied in before the launch
+ANSWER = ("iou", "box", "area", "chosen", "mask")
+"""What the host reads, in one copy. The mask, whose size is the frames', comes last: `VARYING` says why."""
 
-ANSWER = ("mask", "iou", "box", "area", "chosen")
-"""What the host reads, in one copy."""
-
-RESULT = ("masked", *ANSWER)
+RESULT = (*ANSWER, "masked")
 """What stays on the GPU."""
+
+VARYING = ("similarity", "points")
+"""What depends on the frames' size or the targets' parts, besides what is pinned.
+
+Networks read and write none of it. Where they do, then, depends on the number of frames alone: TensorRT has a context
+for each place, and these are few.
+"""
 
 
 class FrameShape(NamedTuple):
@@ -50,7 +65,7 @@ class FrameShape(NamedTuple):
 
 def pinned_names() -> tuple[str, ...]:
     """Return the arrays that share their memory with no other, in the order in which they lie there."""
-    return (*_GIVEN, *RESULT)
+    return (*RESULT, "frames", "targets")
 
 
 def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int, Spec]]:

@@ -13,7 +13,7 @@ from samg_fast.bundle import Manifest
 from samg_fast.cuda_device import CaptureError, Cuda
 from samg_fast.geometry import Letterbox
 from samg_fast.gpu.arena import Arena
-from samg_fast.gpu.arrays import DECODES, FrameArrays, FrameShape, frame_specs, pinned_names
+from samg_fast.gpu.arrays import DECODES, VARYING, FrameArrays, FrameShape, frame_specs, pinned_names
 from samg_fast.gpu.memory import lay_out
 from samg_fast.reference import ResizedLogits
 
@@ -77,7 +77,7 @@ class FrameProgram:
         self._stages = self._make_stages()
         specs, lives = frame_specs(manifest, shape, self._scratch), _lives(self._stages)
         self._specs = {name: specs[name] for name in (*pinned_names(), *lives)}
-        self._layout = lay_out(self._specs, lives, pinned_names())
+        self._layout = lay_out(self._specs, lives, pinned_names(), VARYING)
         self._capturable = all(network.capturable for network in networks if network is not None)
         self._graph: Graph | None = None
         self._tables: Mapping[int, object] = {}  # that the graph reads

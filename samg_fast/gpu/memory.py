@@ -50,7 +50,12 @@ class Layout:
     size: int
 
 
-def lay_out(specs: Mapping[str, Spec], lives: Mapping[str, tuple[int, int]], pinned: Sequence[str] = ()) -> Layout:
+def lay_out(
+    specs: Mapping[str, Spec],
+    lives: Mapping[str, tuple[int, int]],
+    pinned: Sequence[str] = (),
+    varying: Sequence[str] = (),
+) -> Layout:
     """Find a place for every array, so that two lie in the same bytes only if they are never alive together.
 
     Parameters
@@ -59,19 +64,27 @@ def lay_out(specs: Mapping[str, Spec], lives: Mapping[str, tuple[int, int]], pin
     lives : mapping of str to (int, int)
         The first and the last stage in which an array is needed, for those that are not pinned.
     pinned : sequence of str
-        Arrays that are always alive; they come first, one after the other in this order.
+        Arrays that are always alive; they lie one after the other in this order.
+    varying : sequence of str
+        Arrays, not pinned, behind all others, whose places therefore do not depend on how large these are.
 
     Returns
     -------
     Layout
-        The largest array that is not pinned is placed first, each at the lowest offset that is free for its life.
+        Arrays that are neither pinned nor varying, those that are pinned, those that vary.
     """
-    offsets: dict[str, int] = {}
-    size = 0
+    steady = {name: life for name, life in lives.items() if name not in varying}
+    offsets, size = _share(specs, steady, 0)
     for name in pinned:
         offsets[name] = size
         size += _aligned(specs[name].bytes)
-    start = size
+    others, size = _share(specs, {name: lives[name] for name in varying}, size)
+    return Layout({**offsets, **others}, size)
+
+
+def _share(specs: Mapping[str, Spec], lives: Mapping[str, tuple[int, int]], start: int) -> tuple[dict[str, int], int]:
+    """Place arrays, the largest first, each at the lowest offset that is free for its life; and say where they end."""
+    offsets: dict[str, int] = {}
     placed: list[tuple[int, int, str]] = []  # from, to, name
     for name in sorted(lives, key=lambda each: (-specs[each].bytes, each)):
         length = _aligned(specs[name].bytes)
@@ -83,8 +96,7 @@ def lay_out(specs: Mapping[str, Spec], lives: Mapping[str, tuple[int, int]], pin
                 at = end
         offsets[name] = at
         placed.append((at, at + length, name))
-        size = max(size, at + length)
-    return Layout(offsets, size)
+    return offsets, max((end for _, end, _ in placed), default=start)
 
 
 def _aligned(size: int) -> int:

@@ -139,11 +139,9 @@ class GpuSegmentations:
 
     @cached_property
     def _read(self) -> tuple[list[float], list[Box | None]]:
-        start = self._offsets["iou"]  # the numbers come after the pictures
-        offsets = {name: offset - start for name, offset in self._offsets.items()}
         with self._cuda.use():
-            numbers = self._cuda.place(self._memory, start, (self._memory.size - start,), np.uint8)
-            return scores_and_boxes(self._cuda.download(numbers), offsets, len(self))
+            numbers = self._cuda.place(self._memory, 0, (self._offsets["mask"],), np.uint8)  # all that is before it
+            return scores_and_boxes(self._cuda.download(numbers), self._offsets, len(self))
 
     def __len__(self) -> int:
         return self._size[0]
