@@ -387,6 +387,8 @@ class Queues(Protocol):
 class Kernels:
     """The functions of an engine, queued instead of run."""
 
+    runtime_version = 13000
+
     def __init__(self, machine: Queues, engine: ModuleType, launch: int) -> None:
         self._machine, self._engine, self._launch = machine, engine, launch
         self._needed: dict[str, int] = {}
