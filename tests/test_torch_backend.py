@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -291,6 +292,38 @@ def test_gpu_network_on_the_host(batch: int, on_host: Any) -> None:
     for name, wanted in opened(path)(**inputs).items():
         np.testing.assert_array_equal(network(**inputs)[name], wanted)
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_memory_is_freed_while_other_threads_are_kept_away(on_host: Any, tmp_path: Path) -> None:
+    """Or it might be freed on the stream while another thread captures what the stream gets."""
+    freed = []
+
+    class Watched(Host):
+        inside = False
+
+        @contextlib.contextmanager
+        def use(self) -> Iterator[None]:
+            self.inside = True
+            yield
+            self.inside = False
+
+        def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+            array = super().empty(shape, dtype)
+            weakref.finalize(array, lambda: freed.append(self.inside))
+            return array
+
+        def upload(self, array: NDArray[Any]) -> NDArray[Any]:
+            made = self.empty(array.shape, array.dtype)
+            made[...] = array
+            return made
+
+        def download(self, array: NDArray[Any]) -> NDArray[Any]:
+            return array.copy()
+
+    path = small(tmp_path / "small.onnx")
+    network = torch_cuda.TorchGpuNetwork(Watched(), path.name, read(path), backend="torch")
+    network(x=np.zeros((2, 4), np.float32))
+    assert freed == [True, True]
 
 
 def test_gpu_network_refuses(on_host: Any, tmp_path: Path) -> None:

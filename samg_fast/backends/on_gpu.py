@@ -66,10 +66,15 @@ class GpuNetwork(ABC):
                 wanted = (batch, *self.inputs[name])
                 raise BackendError(f"{self.name} takes {name} of shape {wanted}, not {array.shape}")
         with self.cuda.use():
-            arrays = {name: self.cuda.upload(np.ascontiguousarray(x, np.float32)) for name, x in inputs.items()}
-            for name, shape in self.outputs.items():
-                arrays[name] = self.cuda.empty((batch, *shape), np.float32)
-            needed = self.scratch(batch)
-            scratch = self.cuda.empty((needed,), np.uint8) if needed else None
-            self.enqueue_once(arrays, batch, self.cuda.stream, scratch)
-            return {name: self.cuda.download(arrays[name]) for name in self.outputs}
+            return self._there_and_back(inputs, batch)
+
+    def _there_and_back(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> dict[str, NDArray[Any]]:
+        # The arrays of the GPU end with this call, so while other threads are kept away: memory that is freed on the
+        # stream while one of them captures would spoil its graph
+        arrays = {name: self.cuda.upload(np.ascontiguousarray(x, np.float32)) for name, x in inputs.items()}
+        for name, shape in self.outputs.items():
+            arrays[name] = self.cuda.empty((batch, *shape), np.float32)
+        needed = self.scratch(batch)
+        scratch = self.cuda.empty((needed,), np.uint8) if needed else None
+        self.enqueue_once(arrays, batch, self.cuda.stream, scratch)
+        return {name: self.cuda.download(arrays[name]) for name in self.outputs}
