@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -209,3 +210,26 @@ def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifes
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+ENDED = """
+import gc, signal
+import samg_fast
+one, other = (samg_fast.load("tiny", backend="openvino", threads=1) for _ in range(2))
+for _ in range(2):
+    one.close()
+    one, other = other, None
+    gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_is_heard_when_segmenters_have_ended() -> None:
+    """In the order they were opened, which OpenVINO's own cores would not survive."""
+    pytest.importorskip("openvino", reason="it is OpenVINO that is tested")
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

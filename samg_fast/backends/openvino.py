@@ -24,6 +24,14 @@ __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
 _Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
+_CORE = ov.Core()
+"""OpenVINO's core: one for the whole process, to its end.
+
+The CPU plugin that comes with a core gives its thread another stack for signals, and puts the one before back when the
+core ends. Of two cores of which the first ends first, that is memory which is gone, and the next signal, Ctrl-C for
+one, ends the process.
+"""
+
 
 def make(options: Options) -> OpenVinoBackend:
     """Open the backend."""
@@ -34,9 +42,8 @@ def status(name: str, device: str) -> BackendStatus:  # noqa: ARG001 (it has one
     """Say whether OpenVINO can run here."""
     version = ov.__version__.split("-")[0]
     try:
-        core = ov.Core()
-        device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        device = str(_CORE.get_property("CPU", "FULL_DEVICE_NAME"))
+        bf16 = "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except RuntimeError as error:
         return BackendStatus("openvino", False, f"it has no CPU device ({_line(error)})", version)
     precisions = ("fp32", "fp16", "bf16", "int8") if bf16 else ("fp32", "fp16", "int8")
@@ -63,7 +70,6 @@ class OpenVinoBackend:
         self.version: str = ov.__version__.split("-")[0]
         self.precision = precision
         self.threads = threads
-        self._core = ov.Core()
         self._config: dict[str, Any] = {
             # A thread bound to a core waits for whatever else runs there: the simulator, the learner, another worker.
             "ENABLE_CPU_PINNING": False,
@@ -87,11 +93,11 @@ class OpenVinoBackend:
             OpenVINO cannot read it.
         """
         try:
-            model = self._core.read_model(str(path))
+            model = _CORE.read_model(str(path))
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
         config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision or self.precision]}
-        return OpenVinoNetwork(self._core, model, config, self.threads or available_threads(), Path(path).name)
+        return OpenVinoNetwork(model, config, self.threads or available_threads(), Path(path).name)
 
 
 class OpenVinoNetwork:
@@ -102,7 +108,7 @@ class OpenVinoNetwork:
 
     Parameters
     ----------
-    core, model : openvino.Core, openvino.Model
+    model : openvino.Model
     config : dict
         Properties for compiling.
     threads : int
@@ -111,8 +117,8 @@ class OpenVinoNetwork:
         What errors call it.
     """
 
-    def __init__(self, core: Any, model: Any, config: dict[str, Any], threads: int, name: str) -> None:
-        self._core, self._model, self._config, self._threads, self._name = core, model, config, threads, name
+    def __init__(self, model: Any, config: dict[str, Any], threads: int, name: str) -> None:
+        self._model, self._config, self._threads, self._name = model, config, threads, name
         self._inputs = {port.get_any_name() for port in model.inputs}
         self._divisible = all(port.get_partial_shape()[0].is_dynamic for port in model.inputs)
         self._compiled: dict[tuple[_Shapes, int], Any] = {}
@@ -153,7 +159,7 @@ class OpenVinoNetwork:
                 model = self._model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes})
                 hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
-                self._compiled[shapes, streams] = self._core.compile_model(model, "CPU", {**self._config, **hint})
+                self._compiled[shapes, streams] = _CORE.compile_model(model, "CPU", {**self._config, **hint})
             return self._compiled[shapes, streams]
 
 
