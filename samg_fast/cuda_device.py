@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from samg_fast.device import Array
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError, SamgError
-from samg_fast.gpus import check_memory
+from samg_fast.gpus import check_memory, load_kernels
 
 if TYPE_CHECKING:
     from cuda.core import Buffer, Stream
@@ -103,13 +103,7 @@ class Cuda:
             from cuda.core.utils import StridedMemoryView
         except ImportError as error:
             raise MissingExtraError("a GPU", "cuda") from error
-        try:
-            import samg_fast._engine_cuda as engine
-        except ImportError as error:
-            raise BackendError(
-                f"samg_fast._engine_cuda cannot be loaded ({error}): install the package where nvcc is found"
-            ) from error
-        self._core, self._view, self._engine = cuda_core, StridedMemoryView, engine
+        self._core, self._view, self._engine = cuda_core, StridedMemoryView, load_kernels()
         self._lock = threading.RLock()
         self._constants: _Tables = {}
         self._keeping: _Tables | None = None

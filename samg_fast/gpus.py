@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from samg_fast.errors import BackendError
 
-__all__ = ["Gpu", "Gpus", "check_driver", "check_kernels", "check_memory", "find", "free_memory"]
+__all__ = ["Gpu", "Gpus", "check_driver", "check_kernels", "check_memory", "find", "free_memory", "load_kernels"]
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _NO_GPU = "the NVIDIA driver sees no GPU"
@@ -125,10 +126,26 @@ def check_kernels(gpus: Gpus) -> str:
     except ImportError as error:
         return f"cuda-core cannot be loaded ({error}); run: pip install 'samg-fast[cuda]'"
     try:
-        engine = importlib.import_module("samg_fast._engine_cuda")
-    except ImportError as error:
-        return f"samg_fast._engine_cuda cannot be loaded ({error}): install the package where nvcc is found"
+        engine = load_kernels()
+    except BackendError as error:
+        return str(error)
     return check_driver("samg_fast._engine_cuda", _version(engine.runtime_version), gpus)
+
+
+def load_kernels() -> ModuleType:
+    """Import the module of this package's CUDA kernels.
+
+    Raises
+    ------
+    BackendError
+        It was not built, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module("samg_fast._engine_cuda")
+    except ImportError as error:
+        raise BackendError(
+            f"samg_fast._engine_cuda cannot be loaded ({error}): install the package where nvcc is found"
+        ) from error
 
 
 def check_memory(what: str, needed: int, index: int) -> None:
