@@ -38,12 +38,12 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from samg_fast.demo import iou
-from samg_fast.drawing import Row, contact_sheet
+from samg_fast.demo.run import iou
 from samg_fast.envs.settings import SETTINGS, check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.errors import InputError
 from samg_fast.media import PICTURE_SUFFIXES, write_image
+from samg_fast.media.drawing import Row, contact_sheet
 
 if TYPE_CHECKING:
     from benchmarks.accuracy_frames import TaskFrames, View

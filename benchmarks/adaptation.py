@@ -29,14 +29,14 @@ from benchmarks.common import (
 )
 from benchmarks.contenders import SegmenterContender, painted
 from benchmarks.latency import Shown, choose
-from samg_fast.envs.clip_pack import load_pack
 from samg_fast.errors import InputError, MissingExtraError
+from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samg_fast import Segmenter, Target
-    from samg_fast.arrays import Mask
+    from samg_fast.checks import Mask
 
 __all__ = ["DIFFERENCE", "SECONDS", "SHIPPED_SECONDS", "app", "human_points", "markdown", "measure"]
 

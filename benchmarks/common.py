@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import samg_fast
-from samg_fast import machine
+from samg_fast.devices import machine
 from samg_fast.errors import SamgError
 from samg_fast.files import write_text
 

@@ -36,15 +36,15 @@ from benchmarks.common import (
     save_json,
 )
 from benchmarks.latency import Shown, choose
-from samg_fast.envs.clip_pack import load_pack
 from samg_fast.errors import InputError, MissingExtraError, SamgError
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
+from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.eager import EagerFrame
     from benchmarks.official import Official
-    from samg_fast.arrays import Floats
+    from samg_fast.checks import Floats
 
 __all__ = ["KINDS", "Result", "agreement", "app", "bars", "compare", "cosine", "markdown", "measure", "refused", "row"]
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import Configuration, progress_bar
-from samg_fast.demo import iou
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.demo.run import iou
 from samg_fast.errors import SamgError
+from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from samg_fast import Segmenter
-    from samg_fast.arrays import Mask
-    from samg_fast.envs.clip_pack import PackTask
+    from samg_fast.checks import Mask
+    from samg_fast.samples import PackTask
 
 __all__ = ["ACCURACY_LOST", "MASK_IOU", "compare_tiny", "markdown_tiny"]
 

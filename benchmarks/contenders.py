@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from samg_fast.networks import Maps
-from samg_fast.prompts import Prompt
-from samg_fast.stopwatch import Stopwatch
+from samg_fast.pipeline.networks import Maps
+from samg_fast.pipeline.prompts import Prompt
+from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from benchmarks.eager import EagerSamg, EagerTarget
     from benchmarks.eager_predictor import EagerPrompt
     from samg_fast import Segmenter, Target
-    from samg_fast.arrays import Floats, Frame, Mask
+    from samg_fast.checks import Floats, Frame, Mask
 
 __all__ = ["Contender", "EagerContender", "Seen", "SegmenterContender", "painted"]
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from benchmarks.eager_adapt import STEPS, fit, jitter
 from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor, check_square
 from benchmarks.weights import filled
-from samg_fast.arrays import Frame, Mask
-from samg_fast.stopwatch import Stopwatch
+from samg_fast.checks import Frame, Mask
+from samg_fast.pipeline.stopwatch import Stopwatch
 
 __all__ = ["EagerFrame", "EagerSamg", "EagerTarget", "best", "box_of", "least", "most"]
 
@@ -72,7 +72,7 @@ class EagerFrame:
     embedding : (1, 256, 64, 64) float32 tensor
     tokens : (1, C, 32, 32) float32 tensor
     timings : dict of str to float
-        Milliseconds of each of `samg_fast.stopwatch.STAGES` and the ``"total"``.
+        Milliseconds of each of `samg_fast.pipeline.stopwatch.STAGES` and the ``"total"``.
     """
 
     mask: Mask

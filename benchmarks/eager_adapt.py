@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from samg_fast.arrays import Floats, Mask
+from samg_fast.checks import Floats, Mask
 
 __all__ = ["STEPS", "dice_loss", "fit", "focal_loss", "jitter", "mask_weights"]
 

@@ -22,9 +22,9 @@ from samg_fast.export.dinov2 import PATCH, DinoV2
 from samg_fast.export.sam import GRID, PROMPT_SIDE, EfficientViTSam
 from torch import Tensor
 
-from samg_fast.arrays import Floats, Frame, Mask
+from samg_fast.checks import Floats, Frame, Mask
 from samg_fast.errors import InputError
-from samg_fast.stopwatch import Stopwatch
+from samg_fast.pipeline.stopwatch import Stopwatch
 
 __all__ = ["DinoFeatures", "EagerPrompt", "Prediction", "SamPredictor", "check_square"]
 

@@ -28,11 +28,11 @@ from benchmarks.contenders import Contender, SegmenterContender
 from benchmarks.gpu_measure import identify, likeness, masks, measure, place, resized
 from benchmarks.gpu_report import BATCH, EAGER, bars, figures, markdown
 from benchmarks.latency import Shown, choose
-from samg_fast import gpus
 from samg_fast.backends import parse_device, probe
-from samg_fast.cuda_device import Cuda
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.devices import driver
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError, InputError, MissingExtraError, SamgError
+from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from benchmarks.eager import EagerSamg
@@ -202,12 +202,12 @@ def main(
             save_json(json_file, {**about, "scope": scope, "batch": batch, "results": results, "refused": refused})
 
 
-def _gpu(device: str) -> gpus.Gpu:
+def _gpu(device: str) -> driver.Gpu:
     """Return the GPU that is asked for, or say why there is none."""
     kind, index = parse_device(device)
     if kind != "cuda":
         raise InputError(f"device is {device!r}, expected cuda, or cuda:1 for the second GPU and so on")
-    seen = gpus.find()
+    seen = driver.find()
     if seen.reason:
         raise BackendError(f"this benchmark needs a GPU: {seen.reason}")
     if index >= len(seen.found):
@@ -276,13 +276,13 @@ def _open(
     return opened, refused
 
 
-def _described(gpu: gpus.Gpu) -> str:
+def _described(gpu: driver.Gpu) -> str:
     return f"{gpu.name} ({gpu.capability}), {gpu.memory / (1 << 30):.0f} GiB"
 
 
 def _driver() -> str:
     """Return which CUDA the driver supports, and its own version where Linux says it."""
-    supported = f"driver for CUDA {'.'.join(map(str, gpus.find().driver))}"
+    supported = f"driver for CUDA {'.'.join(map(str, driver.find().driver))}"
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -14,7 +14,7 @@ from benchmarks.contenders import EagerContender
 from benchmarks.eager import EagerFrame, EagerSamg
 from benchmarks.latency import Shown
 from benchmarks.official import Official
-from samg_fast import machine
+from samg_fast.devices import machine
 from samg_fast.errors import BackendError
 
 if TYPE_CHECKING:

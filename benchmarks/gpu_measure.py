@@ -13,15 +13,15 @@ from PIL import Image
 
 from benchmarks.contenders import SegmenterContender
 from benchmarks.latency import Shown
-from samg_fast.demo import iou
+from samg_fast.demo.run import iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.contenders import Contender
-    from samg_fast.arrays import Mask
-    from samg_fast.cuda_device import Cuda
-    from samg_fast.device import Array
+    from samg_fast.checks import Mask
+    from samg_fast.devices.base import Array
+    from samg_fast.devices.cuda import Cuda
 
 __all__ = ["Placed", "Times", "identify", "likeness", "masks", "measure", "place", "resized"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from samg_fast.drawing import INK, PAPER, heat_map
 from samg_fast.errors import InputError
+from samg_fast.media.drawing import INK, PAPER, heat_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -23,8 +23,8 @@ from benchmarks import eager, eager_predictor
 from benchmarks.eager import EagerSamg, best, box_of, least, most
 from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor
 from samg_fast import ops
-from samg_fast.arrays import Frame
-from samg_fast.stopwatch import Stopwatch
+from samg_fast.checks import Frame
+from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from benchmarks.kernel_places import Place

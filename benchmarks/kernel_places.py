@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from samg_fast.device import Array, Cpu, Device
+from samg_fast.devices.base import Array, Device
+from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import BackendError
 
 __all__ = ["Place", "bandwidth", "open_cpu", "open_cuda"]
@@ -76,7 +77,7 @@ def open_cuda(threads: int) -> Place:
     """
     if not torch.cuda.is_available():
         raise BackendError("device cuda cannot be measured: PyTorch finds no GPU here")
-    from samg_fast.cuda_device import Cuda
+    from samg_fast.devices.cuda import Cuda
 
     torch.set_num_threads(threads)
     stream = torch.cuda.Stream()

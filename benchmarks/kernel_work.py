@@ -21,11 +21,11 @@ from samg_fast.export.models import dino_variant, sam_variant
 from samg_fast.export.sam import PROMPT_SIDE
 
 from benchmarks.kernel_contenders import Eager, Ours, Results, official_code
-from samg_fast.arrays import Floats, Frame, Mask
 from samg_fast.bundle import Bundle, NetworkSpec
-from samg_fast.geometry import chain_taps, pillow_taps
-from samg_fast.reference import unit
-from samg_fast.zoo import resolve
+from samg_fast.bundle.zoo import resolve
+from samg_fast.checks import Floats, Frame, Mask
+from samg_fast.ops.geometry import chain_taps, pillow_taps
+from samg_fast.ops.reference import unit
 
 if TYPE_CHECKING:
     from benchmarks.kernel_places import Place

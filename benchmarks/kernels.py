@@ -24,7 +24,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.common import names, one_line_errors, progress_bar, provenance, save_json
-from samg_fast.device import available_threads
+from samg_fast.devices.cpu import available_threads
 from samg_fast.errors import InputError, MissingExtraError, SamgError
 
 if TYPE_CHECKING:

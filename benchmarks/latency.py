@@ -29,10 +29,10 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from samg_fast.demo import iou
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.demo.run import iou
 from samg_fast.errors import InputError
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
+from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samg_fast import Segmenter
-    from samg_fast.envs.clip_pack import Pack
+    from samg_fast.samples import Pack
 
 __all__ = ["Shown", "Times", "app", "choose", "markdown", "measure", "summary"]
 

@@ -19,7 +19,7 @@ from samg_fast.bundle import MANIFEST, Bundle, sha256_of
 from samg_fast.errors import BackendError, BundleError, InputError, SamgError
 
 if TYPE_CHECKING:
-    from samg_fast.arrays import Frame, Mask
+    from samg_fast.checks import Frame, Mask
 
 __all__ = ["PRECISIONS", "Official"]
 

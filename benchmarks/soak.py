@@ -24,8 +24,8 @@ from gymnasium.wrappers import TimeLimit
 from benchmarks.common import Configuration, labels, names, one_line_errors, progress_bar, provenance, save_json
 from benchmarks.latency import choose
 from benchmarks.wrappers import Replay
-from samg_fast.envs.clip_pack import load_pack
 from samg_fast.errors import InputError
+from samg_fast.samples import load_pack
 from samg_fast.wrappers.dm_env import MaskedPixels
 from samg_fast.wrappers.gymnasium import MaskedObservation
 from samg_fast.wrappers.vector import MaskedObservation as MaskedVector

@@ -31,9 +31,9 @@ from benchmarks.common import (
     save_json,
 )
 from benchmarks.latency import Shown, choose
-from samg_fast.demo import iou
-from samg_fast.envs.clip_pack import load_pack
-from samg_fast.stopwatch import STAGES
+from samg_fast.demo.run import iou
+from samg_fast.pipeline.stopwatch import STAGES
+from samg_fast.samples import load_pack
 from samg_fast.wrappers.gymnasium import MaskedObservation
 from samg_fast.wrappers.masking import CHANNELS
 

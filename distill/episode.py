@@ -1,8 +1,8 @@
 """The SAM-G frame as training lives it: in batches, with gradients through every decode.
 
-The steps are those of the runtime (`samg_fast.frames`). Prompts of other kinds are mixed in (points and boxes drawn
-from the truth, corrected by clicks, as Segment Anything was trained), so that the decoder understands prompts and not
-one procedure.
+The steps are those of the runtime (`samg_fast.pipeline.host`). Prompts of other kinds are mixed in (points and boxes
+drawn from the truth, corrected by clicks, as Segment Anything was trained), so that the decoder understands prompts and
+not one procedure.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 import samg_fast
-from samg_fast import envs, machine
+from samg_fast import envs
 from samg_fast.cli.common import INTERRUPTED, DeviceOption, graceful_interrupt, progress
+from samg_fast.devices import machine
 from samg_fast.envs.dmc import reference
 from samg_fast.envs.settings import check_setting, is_color, is_video
 from samg_fast.errors import BackendError, CheckpointError, InputError, MediaError, SamgError

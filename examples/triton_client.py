@@ -23,10 +23,10 @@ from tritonclient.utils import InferenceServerException
 
 import samg_fast
 from samg_fast.bundle import ROLES, Bundle
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import BackendError
-from samg_fast.triton_config import FINGERPRINT, PRECISION, model_name
-from samg_fast.zoo import resolve
+from samg_fast.samples import load_pack
+from samg_fast.serving.config import FINGERPRINT, PRECISION, model_name
 
 
 class Connection(threading.local):

@@ -14,9 +14,9 @@ from onnx import TensorProto, numpy_helper
 
 from samg_fast.backends.onnxruntime import OnnxRuntimeBackend
 from samg_fast.bundle import ROLES, Bundle
+from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import InputError
 from samg_fast.parity import record, sample_frames
-from samg_fast.zoo import resolve
 
 from .graph import prepare_folder
 from .variants import ExportReport, Findings, Say, Variants, precisions

@@ -21,7 +21,7 @@ FRAMES = 32
 
 def calibration_frames(count: int = FRAMES) -> NDArray[np.uint8]:
     """Pick rendered frames from all tasks and settings of the shipped clips, (count, H, W, 3) uint8."""
-    from samg_fast.envs.clip_pack import load_pack
+    from samg_fast.samples import load_pack
 
     clips = [frames for task in load_pack().tasks.values() for frames, _ in task.settings.values()]
     every = np.concatenate(clips)

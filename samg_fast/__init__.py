@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from samg_fast.bundle.zoo import BundleInfo, bundles
 from samg_fast.errors import (
     BackendError,
     BundleError,
@@ -24,7 +25,6 @@ from samg_fast.errors import (
 from samg_fast.results import Decode, Segmentation, Trace
 from samg_fast.segmenter import Segmenter, load
 from samg_fast.target import Target
-from samg_fast.zoo import BundleInfo, bundles
 
 __all__ = [
     "BackendError",

@@ -1,16 +1,26 @@
-"""Files that appear whole or not at all: written beside, flushed to the disk, renamed."""
+"""Files that appear whole or not at all, and proof that results can be written before the work starts."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samg_fast.errors import MediaError
 
-__all__ = ["cache_folder", "flush", "flush_folder", "replacing", "write_bytes", "write_text"]
+__all__ = [
+    "cache_folder",
+    "check_writable",
+    "flush",
+    "flush_folder",
+    "output_folder",
+    "replacing",
+    "write_bytes",
+    "write_text",
+]
 
 
 def cache_folder() -> Path:
@@ -98,3 +108,48 @@ def flush_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def output_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder, with its parents, and prove that files can be written into it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder; may exist.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    MediaError
+        It cannot be made, is a file, or cannot be written into.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MediaError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Prove, before the work starts, that a file can be written at `path`; what stands there is not touched.
+
+    Raises
+    ------
+    MediaError
+        `path` is a folder, or its folder is missing or cannot be written into.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MediaError(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.arrays import Floats, Frame, Mask
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
+from samg_fast.checks import Floats, Frame, Mask
 from samg_fast.recording import FixedBackend, Recorder, Run
 from samg_fast.results import Segmentation, Trace
 from samg_fast.segmenter import Segmenter
@@ -144,7 +144,7 @@ class Sample:
 
 def sample_frames(tasks: int = 2, per_setting: int = 1) -> list[Sample]:
     """Take some tasks of the shipped clips: clean frames and such in moving backgrounds."""
-    from samg_fast.envs.clip_pack import load_pack
+    from samg_fast.samples import load_pack
 
     pack = load_pack()
     samples = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samg_fast import ops
-from samg_fast.arrays import Box, Floats, Frame, Mask
+from samg_fast.checks import Box, Floats, Frame, Mask
 
 __all__ = ["Decode", "Segmentation", "Trace"]
 
@@ -71,9 +71,9 @@ class Segmentation:
     box : tuple or None
         (x_min, y_min, x_max, y_max), corners inclusive; None if the mask is empty.
     timings : dict of str to float
-        Milliseconds of each of `samg_fast.stopwatch.STAGES` and of the ``"total"``; in a batch, of the batch divided by
-        its frames. ``"features"`` is 0 where the features come from the encoder's graph. On a GPU a frame is one
-        launch, and the ``"total"`` is all there is.
+        Milliseconds of each of `samg_fast.pipeline.stopwatch.STAGES` and of the ``"total"``; in a batch, of the batch
+        divided by its frames. ``"features"`` is 0 where the features come from the encoder's graph. On a GPU a frame is
+        one launch, and the ``"total"`` is all there is.
     trace : Trace or None
         What each step saw, if asked for.
     """

@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from samg_fast import ops
-from samg_fast.adaptation import fit_mask_weights, jittered
-from samg_fast.arrays import Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
 from samg_fast.backends import Backend, DeviceNetwork, GpuBackend, Options, choose
 from samg_fast.bundle import Bundle
+from samg_fast.bundle.zoo import resolve
+from samg_fast.checks import Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
 from samg_fast.errors import BundleError, InputError, InputTypeError
-from samg_fast.frames import first_logits, segment_frames
-from samg_fast.gpu.frame import GpuNetworks
-from samg_fast.gpu.results import GpuSegmentation, GpuSegmentations
-from samg_fast.gpu.segment import GpuFrames, is_on_gpu
-from samg_fast.identification import identify
-from samg_fast.networks import Networks
-from samg_fast.reference_pictures import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
+from samg_fast.pipeline.adapt import fit_mask_weights, jittered
+from samg_fast.pipeline.gpu.program import GpuNetworks
+from samg_fast.pipeline.gpu.results import GpuSegmentation, GpuSegmentations
+from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
+from samg_fast.pipeline.host import first_logits, segment_frames
+from samg_fast.pipeline.identify import identify
+from samg_fast.pipeline.networks import Networks
+from samg_fast.pipeline.references import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
+from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Segmentation
-from samg_fast.stopwatch import Stopwatch
 from samg_fast.target import Target
-from samg_fast.zoo import resolve
 
 __all__ = ["Segmenter", "load"]
 
@@ -254,7 +254,7 @@ class Segmenter:
         Returns
         -------
         Segmentation
-            Or `samg_fast.gpu.results.GpuSegmentation`, of a frame on a GPU.
+            Or `samg_fast.pipeline.gpu.results.GpuSegmentation`, of a frame on a GPU.
 
         Raises
         ------
@@ -301,7 +301,7 @@ class Segmenter:
         -------
         list of B Segmentation
             What `segment` gives, to float32 rounding in the networks. Of frames on a GPU,
-            `samg_fast.gpu.results.GpuSegmentations`.
+            `samg_fast.pipeline.gpu.results.GpuSegmentations`.
 
         Raises
         ------

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from samg_fast.arrays import Floats, Mask, check_floats, describe
+from samg_fast.checks import Floats, Mask, check_floats, describe
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.files import write_bytes
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import samg_fast
 from samg_fast.errors import BackendError
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
 
 Masks = NDArray[np.bool_]
 

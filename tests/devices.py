@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from samg_fast import _engine
-from samg_fast.device import Array, Cpu, Device
+from samg_fast.devices.base import Array, Device
+from samg_fast.devices.cpu import Cpu
 
 try:
     from samg_fast import _engine_simt

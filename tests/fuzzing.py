@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 from synthetic_bundle import SAM_SPEC
 
-from samg_fast.device import Cpu, Device
+from samg_fast.devices.base import Device
+from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import InputError
-from samg_fast.geometry import Letterbox
+from samg_fast.ops.geometry import Letterbox
 
 DEVICES = [*CPU_NAMES, "simt-shuffled"]
 on_every_device = pytest.mark.parametrize("name", DEVICES)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.cuda_device import Cuda
-from samg_fast.device import Array
+from samg_fast.devices.base import Array
+from samg_fast.devices.cuda import Cuda
 
 
 class OnGpu:

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from samg_fast import gpus
-from samg_fast.backends import choice
+from samg_fast.backends import selection
+from samg_fast.devices import driver as driver_room
 
-H100 = gpus.Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
-ADA = gpus.Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
-AMPERE = gpus.Gpu(1, "NVIDIA A10", (8, 6), 24 << 30)
-TURING = gpus.Gpu(0, "NVIDIA T4", (7, 5), 16 << 30)
+H100 = driver_room.Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
+ADA = driver_room.Gpu(0, "NVIDIA L4", (8, 9), 24 << 30)
+AMPERE = driver_room.Gpu(1, "NVIDIA A10", (8, 6), 24 << 30)
+TURING = driver_room.Gpu(0, "NVIDIA T4", (7, 5), 16 << 30)
 
 
 def put(
-    monkeypatch: pytest.MonkeyPatch, *found: gpus.Gpu, driver: tuple[int, int] = (13, 0), core: bool = True
+    monkeypatch: pytest.MonkeyPatch, *found: driver_room.Gpu, driver: tuple[int, int] = (13, 0), core: bool = True
 ) -> None:
     """Say that there are GPUs with memory free, wherever the driver, the kernels or, if wanted, cuda-core are asked."""
-    for module in (gpus, choice):
-        monkeypatch.setattr(module, "find", lambda: gpus.Gpus(driver, found))
-    monkeypatch.setattr(gpus, "free_memory", lambda index: 1 << 30)
+    for module in (driver_room, selection):
+        monkeypatch.setattr(module, "find", lambda: driver_room.Gpus(driver, found))
+    monkeypatch.setattr(driver_room, "free_memory", lambda index: 1 << 30)
     put_kernels(monkeypatch)
     if core:
         module: Any = ModuleType("cuda.core")

@@ -18,7 +18,7 @@ import samg_fast
 from samg_fast import _engine
 from samg_fast.backends import probe
 from samg_fast.bundle import Bundle
-from samg_fast.demo import iou
+from samg_fast.demo.run import iou
 from samg_fast.segmenter import Segmenter
 
 LIBRARIES = {

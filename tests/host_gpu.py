@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from fake_cuda import Queues, array_at
 
-from samg_fast.backends.on_gpu import GpuNetwork
+from samg_fast.backends.gpu_network import GpuNetwork
 from samg_fast.backends.plain import FilesAsTheyAre
-from samg_fast.cuda_device import Cuda
+from samg_fast.devices.cuda import Cuda
 
 
 class HostNetwork(GpuNetwork):

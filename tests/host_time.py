@@ -21,9 +21,9 @@ from host_gpu import HostBackend
 
 from samg_fast import _engine
 from samg_fast.bundle import Bundle
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.bundle.zoo import resolve
+from samg_fast.samples import load_pack
 from samg_fast.segmenter import Segmenter
-from samg_fast.zoo import resolve
 
 ROUNDS, TURNS = 25, 300
 

@@ -14,14 +14,15 @@ from fake_cuda import array_at
 from host_gpu import HostBackend
 
 import samg_fast
-from samg_fast import _engine, cuda_device, ops
+from samg_fast import _engine, ops
 from samg_fast.bundle import Bundle
-from samg_fast.cuda_device import Cuda
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import cuda as cuda_device
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError, InputTypeError
+from samg_fast.samples import load_pack
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
-from samg_fast.zoo import resolve
 
 pytestmark = pytest.mark.filterwarnings("error")
 

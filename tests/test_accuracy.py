@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from benchmarks import accuracy, heatmap
 from benchmarks.accuracy_frames import Plan, TaskFrames, View, load_backgrounds, plan_views, render
 from benchmarks.accuracy_report import Results, Scores, common_grid, heat_map, markdown, picture, summary
-from samg_fast.drawing import heat_map as colours_of
 from samg_fast.envs import make
 from samg_fast.envs.dmc import LiveTask
 from samg_fast.envs.tasks import ADROIT, EIGHT
 from samg_fast.errors import InputError
+from samg_fast.media.drawing import heat_map as colours_of
 
 WALKER = View("walker_walk", 84)
 

@@ -9,9 +9,9 @@ import pytest
 from synthetic_bundle import picture
 
 from samg_fast import Segmenter
-from samg_fast.adaptation import JITTERS, fit_mask_weights, jittered, mask_loss
-from samg_fast.networks import Networks
-from samg_fast.stopwatch import Stopwatch
+from samg_fast.pipeline.adapt import JITTERS, fit_mask_weights, jittered, mask_loss
+from samg_fast.pipeline.networks import Networks
+from samg_fast.pipeline.stopwatch import Stopwatch
 
 
 def logits_and_mask(seed: int, scale: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,9 @@ from devices import Place
 from numpy.typing import NDArray
 from synthetic_bundle import picture
 
-from samg_fast import ops, reference
+from samg_fast import ops
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 
 def run(place: Place, *arrays: NDArray[Any]) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from samg_fast.backends import BackendStatus, Options, choice, choose, preferred
+from samg_fast.backends import BackendStatus, Options, choose, preferred, selection
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
+from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError, SamgError
-from samg_fast.gpus import Gpu, Gpus
 
 H100 = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
 ONE, TWO = Gpus((13, 0), (H100,)), Gpus((13, 0), (H100, Gpu(1, "NVIDIA L4", (8, 9), 24 << 30)))
@@ -44,9 +44,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, *statuses: BackendStatu
     def status(name: str, device: str) -> BackendStatus:
         return there.get((name, device), absent(BackendStatus(name, False, device=device)))
 
-    monkeypatch.setattr(choice, "_status", status)
-    monkeypatch.setattr(choice, "find", lambda: gpus)
-    monkeypatch.setattr(choice, "_make", lambda options: options)
+    monkeypatch.setattr(selection, "_status", status)
+    monkeypatch.setattr(selection, "find", lambda: gpus)
+    monkeypatch.setattr(selection, "_make", lambda options: options)
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from samg_fast import backends
-from samg_fast.backends import BACKENDS, choice, choose, probe
+from samg_fast.backends import BACKENDS, choose, probe, selection
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
+from samg_fast.devices.driver import Gpus
 from samg_fast.errors import BackendError, MissingExtraError
-from samg_fast.gpus import Gpus
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_library_that_is_there_but_cannot_be_loaded(monkeypatch: pytest.Monkey
     def broken(name: str) -> Any:
         raise ImportError("libopenvino.so.2600: cannot open shared object file")
 
-    monkeypatch.setattr(choice, "_module", broken)
+    monkeypatch.setattr(selection, "_module", broken)
     status = probe()[0]
     assert not status.available
     assert status.reason.startswith("it cannot be loaded (libopenvino.so.2600: cannot open shared object file); run: ")
@@ -85,7 +85,7 @@ def test_auto_without_a_gpu_says_what_it_chose(
     manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(choice, "find", lambda: Gpus(reason="there is no NVIDIA driver"))
+    monkeypatch.setattr(selection, "find", lambda: Gpus(reason="there is no NVIDIA driver"))
     with caplog.at_level(logging.INFO, "samg_fast"):
         assert choose("auto", "auto", None, manifest).name == "openvino"
     assert "backend auto: openvino " in caplog.text

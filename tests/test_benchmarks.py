@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import samg_fast
 from benchmarks import latency
 from benchmarks.common import Configuration, names, provenance
-from samg_fast.envs.clip_pack import Pack, PackTask
 from samg_fast.errors import InputError
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
+from samg_fast.samples import Pack, PackTask
 
 
 @pytest.fixture

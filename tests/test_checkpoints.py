@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, serving
 
-from samg_fast import checkpoints
-from samg_fast.checkpoints import CHECKPOINTS, Checkpoint, find, folder, path_of, pull
+from samg_fast.bundle import checkpoints
+from samg_fast.bundle.checkpoints import CHECKPOINTS, Checkpoint, find, folder, path_of, pull
 from samg_fast.errors import CheckpointError, DownloadError, InputError, MissingExtraError
 
 CONTENT = bytes(range(256)) * 40
@@ -103,7 +103,7 @@ class TestCatalogue:
 
     def test_imports_nothing_heavy(self) -> None:
         program = (
-            "import sys, samg_fast.checkpoints;"
+            "import sys, samg_fast.bundle.checkpoints;"
             "print(sorted({'torch', 'huggingface_hub', 'httpx2', 'filelock'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

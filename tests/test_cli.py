@@ -16,13 +16,14 @@ from synthetic_bundle import write_bundle
 from typer.testing import CliRunner
 
 import samg_fast
-from samg_fast import backends, gpus, zoo
+from samg_fast import backends
 from samg_fast.backends import BackendStatus
-from samg_fast.bundle import PRECISIONS
+from samg_fast.bundle import PRECISIONS, zoo
 from samg_fast.cli import app
 from samg_fast.cli.common import Backend, Precision, extra
+from samg_fast.devices import driver
+from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import MissingExtraError
-from samg_fast.gpus import Gpu, Gpus
 from samg_fast.media import write_image
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +132,7 @@ class TestDoctor:
 
     def test_a_machine_with_gpus(self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         h100, l4 = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30), Gpu(1, "NVIDIA L4", (8, 9), 24 << 30)
-        monkeypatch.setattr(gpus, "find", lambda: Gpus((13, 0), (h100, l4)))
+        monkeypatch.setattr(driver, "find", lambda: Gpus((13, 0), (h100, l4)))
         statuses = [
             BackendStatus("tensorrt", False, "not installed", device="cuda"),
             BackendStatus("openvino", True, "", "2026.4", ("fp32", "bf16"), "a processor"),
@@ -163,7 +164,7 @@ class TestDoctor:
         self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reason = "there is no NVIDIA driver"
-        monkeypatch.setattr(gpus, "find", lambda: Gpus(reason=reason))
+        monkeypatch.setattr(driver, "find", lambda: Gpus(reason=reason))
         statuses = [
             BackendStatus("tensorrt", False, reason, "11.2", device="cuda"),
             BackendStatus("tensorrt-rtx", False, reason, "1.7", device="cuda"),

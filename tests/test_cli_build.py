@@ -16,13 +16,13 @@ import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
-from samg_fast import gpus
+from samg_fast.bundle.zoo import resolve
 from samg_fast.cli import app
 from samg_fast.cli.build import _Phases
 from samg_fast.cli.cache import _age
-from samg_fast.engines.cache import EngineCache
-from samg_fast.engines.key import EngineKey
-from samg_fast.zoo import resolve
+from samg_fast.devices import driver
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.engine_cache.key import EngineKey
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 
@@ -33,7 +33,7 @@ AHEAD = ["build", "tiny", "--backend", "tensorrt-rtx", "--compute-capability"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a cache of its own, on a machine without a GPU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))
+    monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
     return tmp_path / "samg-fast" / "engines"
 
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 import samg_fast
 from samg_fast.cli import app
-from samg_fast.envs.clip_pack import load_pack
 from samg_fast.envs.rendering import RenderingError
 from samg_fast.errors import BackendError
+from samg_fast.samples import load_pack
 
 TASK = "cartpole_swingup"
 

@@ -11,8 +11,8 @@ import pytest
 from file_server import FileServer, serving
 from typer.testing import CliRunner
 
-from samg_fast import checkpoints
-from samg_fast.checkpoints import Checkpoint
+from samg_fast.bundle import checkpoints
+from samg_fast.bundle.checkpoints import Checkpoint
 from samg_fast.cli import app
 
 CONTENT = bytes(range(256)) * 8000

@@ -466,7 +466,7 @@ class TestDemo:
         def interrupted(*arguments: Any, **options: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("samg_fast.demo_pictures.write_video", interrupted)
+        monkeypatch.setattr("samg_fast.demo.pictures.write_video", interrupted)
         result = run(
             "demo", "--out", tmp_path, "--task", "walker_walk", "--frames", "1", "--json", tmp_path / "figures.json",
             bundle=desk / "bundle",

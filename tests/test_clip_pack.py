@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from rendering_support import needs_rendering
 
-from samg_fast.envs.clip_pack import SHIPPED, Pack, PackTask, build_pack, load_pack, main, save_pack
+from samg_fast.envs.clip_pack import build_pack, main
 from samg_fast.envs.tasks import EIGHT
 from samg_fast.errors import MediaError
+from samg_fast.samples import SHIPPED, Pack, PackTask, load_pack, save_pack
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from benchmarks import adaptation, compare
 from benchmarks.compare_tiny import compare_tiny, markdown_tiny
 from benchmarks.contenders import Seen, painted
 from samg_fast.errors import BackendError, BundleError
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
 
 RANDOM = np.random.default_rng(0)
 EMBEDDING = RANDOM.standard_normal((4, 8, 8)).astype(np.float32)

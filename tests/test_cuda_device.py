@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from fake_cuda import Machine, OnGpu, Stream
 
-from samg_fast import cuda_device, ops, reference
-from samg_fast.cuda_device import CaptureError, Cuda
+from samg_fast import ops
+from samg_fast.devices import cuda as cuda_device
+from samg_fast.devices.cuda import CaptureError, Cuda
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
-from samg_fast.gpu.segment import is_on_gpu
+from samg_fast.ops import reference
+from samg_fast.pipeline.gpu.runner import is_on_gpu
 
 engine = pytest.importorskip("samg_fast._engine_simt", reason="this build has no _engine_simt: -DSAMG_TESTS=ON")
 

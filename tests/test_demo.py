@@ -15,11 +15,12 @@ from rendering_support import needs_rendering
 from synthetic_bundle import picture, write_bundle
 
 import samg_fast
-from samg_fast import demo, demo_pictures
-from samg_fast.envs.clip_pack import Pack, PackTask, load_pack
+from samg_fast.demo import pictures as demo_pictures
+from samg_fast.demo import run as demo
 from samg_fast.errors import InputError
 from samg_fast.media import VideoReader
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
+from samg_fast.samples import Pack, PackTask, load_pack
 
 
 class Oracle:

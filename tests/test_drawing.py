@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samg_fast.drawing import (
+from samg_fast.errors import InputError
+from samg_fast.media.drawing import (
     MASK,
     NEGATIVE,
     PAPER,
@@ -19,7 +20,6 @@ from samg_fast.drawing import (
     side_by_side,
     watchable,
 )
-from samg_fast.errors import InputError
 
 GREY = np.full((10, 12, 3), 100, np.uint8)
 

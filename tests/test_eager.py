@@ -19,8 +19,8 @@ from benchmarks import eager_adapt  # noqa: E402
 from benchmarks.eager import EagerSamg, EagerTarget, best, box_of, least, most  # noqa: E402
 from benchmarks.eager_predictor import EagerPrompt  # noqa: E402
 from benchmarks.weights import fill, filled, write_checkpoint  # noqa: E402
-from samg_fast.adaptation import fit_mask_weights, mask_loss  # noqa: E402
 from samg_fast.errors import InputError  # noqa: E402
+from samg_fast.pipeline.adapt import fit_mask_weights, mask_loss  # noqa: E402
 
 FEATURE = 1e-5
 """Of a feature's or a map's largest value: float32 sums in another order give about 1e-6."""

@@ -15,8 +15,9 @@ import pytest
 from devices import _engine_simt
 from numpy.typing import NDArray
 
-from samg_fast import _engine, reference
-from samg_fast.geometry import chain_taps
+from samg_fast import _engine
+from samg_fast.ops import reference
+from samg_fast.ops.geometry import chain_taps
 
 MODULES = [
     pytest.param(_engine, id="cpu"),

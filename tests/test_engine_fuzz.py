@@ -32,10 +32,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synthetic_bundle import DINO_SPEC, SAM_SPEC
 
-from samg_fast import ops, reference
+from samg_fast import ops
 from samg_fast.bundle import NetworkSpec
-from samg_fast.device import Device
+from samg_fast.devices.base import Device
 from samg_fast.errors import InputError
+from samg_fast.ops import reference
 
 # Those of the operations' own tests: float32 sums of up to four normalised values; float16's rounding of values from 2
 # to 4; cosines of at most 1; logits up to 40.

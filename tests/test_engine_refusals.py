@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from samg_fast import ops
-from samg_fast.device import CPU, Device
+from samg_fast.devices.base import Device
+from samg_fast.devices.cpu import CPU
 from samg_fast.errors import SamgError
 
 

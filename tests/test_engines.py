@@ -17,14 +17,15 @@ import onnx
 import pytest
 from engine_support import fake_backends, in_halves
 
-from samg_fast import engines, gpus
+from samg_fast import engine_cache
 from samg_fast.bundle import Bundle, Role, write_manifest
-from samg_fast.engines import making
-from samg_fast.engines.cache import EngineCache
-from samg_fast.engines.check import EngineParityError
-from samg_fast.engines.making import Target
+from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import driver
+from samg_fast.engine_cache import factory
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.engine_cache.check import EngineParityError
+from samg_fast.engine_cache.factory import Target
 from samg_fast.errors import BackendError, InputError, MediaError, MissingExtraError
-from samg_fast.zoo import resolve
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 
@@ -48,12 +49,12 @@ def fine(role: Role, precision: str, engine: bytes) -> str:
     return "agrees"
 
 
-def prepared(bundle: Bundle, backend: Any, **options: Any) -> list[engines.EngineReport]:
+def prepared(bundle: Bundle, backend: Any, **options: Any) -> list[engine_cache.EngineReport]:
     """Prepare a bundle, and return what became of its engines."""
-    return [made.report for made in engines.prepare(bundle, backend, **{"check": fine, **options})]
+    return [made.report for made in engine_cache.prepare(bundle, backend, **{"check": fine, **options})]
 
 
-def state(reports: Sequence[engines.EngineReport]) -> list[tuple[str, str, bool, str]]:
+def state(reports: Sequence[engine_cache.EngineReport]) -> list[tuple[str, str, bool, str]]:
     return [(each.role, each.precision, each.cached, each.parity) for each in reports]
 
 
@@ -67,7 +68,7 @@ class TestPrepare:
             return lambda phase, done, of, parent: None
 
         first = prepared(tiny, backend, cache=cache, watch=watch)
-        made = engines.prepare(tiny, backend, cache=cache, check=fine, watch=watch)
+        made = engine_cache.prepare(tiny, backend, cache=cache, check=fine, watch=watch)
         again = [each.report for each in made]
         assert state(first) == [("encoder", "fp32", False, "agrees"), ("decoder", "fp32", False, "agrees")]
         assert state(again) == [("encoder", "fp32", True, "agrees"), ("decoder", "fp32", True, "agrees")]
@@ -104,7 +105,7 @@ class TestPrepare:
         prepared(tiny, fake(**change), cache=cache)
         assert not any(report.cached for report in prepared(tiny, fake(), cache=cache))
 
-    @pytest.mark.parametrize(("module", "value"), [(making, 2), (platform, "aarch64")])
+    @pytest.mark.parametrize(("module", "value"), [(factory, 2), (platform, "aarch64")])
     def test_another_recipe_or_processor(
         self,
         tiny: Bundle,
@@ -118,15 +119,15 @@ class TestPrepare:
         """Neither what was built with other flags, nor another processor's engine for the same GPU."""
         caplog.set_level(logging.INFO, "samg_fast")
         prepared(tiny, fake(), cache=cache)
-        if module is making:
-            monkeypatch.setattr(making, "RECIPE", value)
+        if module is factory:
+            monkeypatch.setattr(factory, "RECIPE", value)
         else:
             monkeypatch.setattr(platform, "machine", lambda: value)
         caplog.clear()
         assert not any(report.cached for report in prepared(tiny, fake(), cache=cache))
         assert len(cache.entries()) == 4
         said = ["the one there is was built by another version of samg-fast" in each for each in caplog.messages]
-        assert any(said) == (module is making)
+        assert any(said) == (module is factory)
 
     def test_outdated_ones_are_said_and_stay(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
@@ -163,7 +164,7 @@ class TestPrepare:
     ) -> None:
         old = prepared(tiny, fake("10.13.2.6"), cache=cache)
         with pytest.raises(BackendError, match="does not agree"):
-            engines.prepare(tiny, fake("11.4.0.106"), cache=cache, check=refusing)
+            engine_cache.prepare(tiny, fake("11.4.0.106"), cache=cache, check=refusing)
         assert {entry.path for entry in cache.entries()} == {report.path for report in old}
 
     def test_one_of_another_file(
@@ -236,7 +237,7 @@ class TestAheadOfTime:
     ) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
         options: dict[str, Any] = {"backend": "tensorrt-rtx", "capabilities": ["12.0", "8.9", "8.9"], "cache": cache}
-        built = engines.build(tiny, **options)
+        built = engine_cache.build(tiny, **options)
         assert [(each.target, each.cached) for each in built] == [("8.9, 12.0", False)] * 2
         assert all(each.parity.startswith("not checked: ") for each in built)  # there is no cuda-core to run it by
         long_ago = "2020-01-01T00:00:00+00:00"
@@ -259,9 +260,9 @@ class TestAheadOfTime:
 
     def test_it_goes_where_it_does_not_agree(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
-        engines.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
+        engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
         with pytest.raises(EngineParityError):
-            engines.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=refusing)
+            engine_cache.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=refusing)
         assert [entry.role for entry in cache.entries()] == ["decoder"]
 
     def test_it_stays_where_it_merely_cannot_run(
@@ -271,9 +272,9 @@ class TestAheadOfTime:
             raise BackendError("needs 3 MiB of GPU 0's memory")
 
         fake(name="tensorrt-rtx", version="1.7.1")
-        engines.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
+        engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
         with pytest.raises(BackendError, match="needs 3 MiB"):
-            engines.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=full)
+            engine_cache.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=full)
         assert len(cache.entries()) == 2
 
     def test_a_cache_that_is_only_read(
@@ -285,7 +286,7 @@ class TestAheadOfTime:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
-        engines.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
+        engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
 
         def refused(*_: object, **__: object) -> None:
             raise MediaError("cannot keep it: Read-only file system")
@@ -319,27 +320,27 @@ class TestRefusals:
     ) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
         with pytest.raises(InputError) as raised:
-            engines.build(tiny, **{"backend": "tensorrt-rtx", "cache": cache, **options})
+            engine_cache.build(tiny, **{"backend": "tensorrt-rtx", "cache": cache, **options})
         assert sentence in str(raised.value)
 
     def test_without_a_gpu(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
-        monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))
+        monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
         wanted = (
             "tensorrt-rtx cannot build for the GPU here: there is no NVIDIA driver; name a compute capability to build "
             "ahead of time: 8.9, 12.0"
         )
         with pytest.raises(BackendError) as raised:
-            engines.build(tiny, backend="tensorrt-rtx", cache=cache)
+            engine_cache.build(tiny, backend="tensorrt-rtx", cache=cache)
         assert str(raised.value) == wanted
 
     def test_a_fixed_number_of_pictures(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
         fixed = Bundle(tiny.path, replace(tiny.manifest, batch=2))
         with pytest.raises(InputError, match=r"batches is \(1, 2\), but bundle tiny takes 2 at once only"):
-            engines.build(fixed, backend="tensorrt-rtx", capabilities=["8.9"], batches=(1, 2), cache=cache)
+            engine_cache.build(fixed, backend="tensorrt-rtx", capabilities=["8.9"], batches=(1, 2), cache=cache)
 
 
 PROGRAM = """
@@ -354,7 +355,7 @@ def watch(role, precision):
         {}
     return progress
 cache, tiny = EngineCache(sys.argv[1]), Bundle.open(resolve("tiny"))
-reports = engines.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache, watch=watch)
+reports = engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache, watch=watch)
 print([report.cached for report in reports])
 """
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from samg_fast.engines.cache import EngineCache
-from samg_fast.engines.key import EngineKey
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.engine_cache.key import EngineKey
+from samg_fast.engine_cache.sealed_file import write_sealed
 from samg_fast.errors import MediaError, MissingExtraError
-from samg_fast.sealed_file import write_sealed
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 

@@ -14,13 +14,13 @@ import onnxruntime
 import pytest
 from engine_support import fake_backends, in_halves
 
-from samg_fast import engines
+from samg_fast import engine_cache
 from samg_fast.backends import Network, first_fitting
 from samg_fast.bundle import Bundle
-from samg_fast.engines.cache import EngineCache
-from samg_fast.engines.check import EngineCheck, EngineParityError, find_layers
+from samg_fast.bundle.zoo import resolve
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.engine_cache.check import EngineCheck, EngineParityError, find_layers
 from samg_fast.errors import BackendError, MissingExtraError
-from samg_fast.zoo import resolve
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 
@@ -84,7 +84,7 @@ class TestCheck:
 
         bundle = in_halves(tiny)
         with pytest.raises(EngineParityError) as raised:
-            engines.prepare(bundle, fake(precision="fp16"), cache=cache, check=self.check(bundle, find))
+            engine_cache.prepare(bundle, fake(precision="fp16"), cache=cache, check=self.check(bundle, find))
         assert str(raised.value).startswith("the engine of tiny's encoder at fp16 does not agree with ")
         assert str(raised.value).endswith(
             "it is not kept; it holds where these layers stay in fp32: /blocks.3/Mul, /norm/Pow"

@@ -269,7 +269,7 @@ def test_more_precisions_for_the_shipped_bundle(tmp_path: Path, backend: str) ->
     report = add_precisions("tiny", tmp_path / "tiny", precision="int8,fp16")
     bundle = Bundle.open(report.path)
     assert bundle.manifest.precisions == ("fp32", "fp16", "int8")
-    assert bundle.fingerprint == Bundle.open(samg_fast.zoo.resolve("tiny")).fingerprint
+    assert bundle.fingerprint == Bundle.open(samg_fast.bundle.zoo.resolve("tiny")).fingerprint
     assert bundle.file("features", "int8") == bundle.file("encoder", "int8")
     assert {each.output for each in report.outputs if each.precision == "int8"} == {"embedding", "features"}
     image, mask = picture(84, 84)

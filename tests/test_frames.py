@@ -8,7 +8,7 @@ from slow_walk import SlowWalk
 from synthetic_bundle import picture
 
 from samg_fast import Segmenter, Target
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
 
 # Networks round differently on different backends; the logits here are of order 1 to 10.
 TOLERANCE = 2e-4

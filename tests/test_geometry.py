@@ -10,7 +10,7 @@ from PIL import Image
 from slow_walk import bilinear, to_frame
 
 from samg_fast.errors import InputError
-from samg_fast.geometry import (
+from samg_fast.ops.geometry import (
     PILLOW_BITS,
     Letterbox,
     Taps,

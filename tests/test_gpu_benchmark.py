@@ -22,11 +22,12 @@ from benchmarks import gpu, gpu_measure, gpu_report
 from benchmarks.contenders import SegmenterContender
 from benchmarks.gpu_measure import Times
 from benchmarks.latency import Shown, choose
-from samg_fast import _engine, gpus
+from samg_fast import _engine
 from samg_fast.bundle import Bundle
-from samg_fast.cuda_device import Cuda
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.devices import driver
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError
+from samg_fast.samples import load_pack
 from samg_fast.segmenter import Segmenter
 
 ONCE = ("--tasks", "walker_walk", "--frames", "2", "--rounds", "2", "--warm-up", "1")
@@ -246,7 +247,7 @@ def test_the_table(row: dict[str, Any]) -> None:
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((13, 0), reason="the NVIDIA driver sees no GPU"))
+    monkeypatch.setattr(driver, "find", lambda: driver.Gpus((13, 0), reason="the NVIDIA driver sees no GPU"))
     result = run()
     assert result.exit_code == 1
     assert result.stderr == "error: this benchmark needs a GPU: the NVIDIA driver sees no GPU\n"

@@ -15,8 +15,9 @@ from host_gpu import HostBackend, noise
 from synthetic_bundle import picture
 
 import samg_fast
-from samg_fast import _engine, cuda_device
+from samg_fast import _engine
 from samg_fast.bundle import Bundle
+from samg_fast.devices import cuda as cuda_device
 from samg_fast.errors import BackendError, InputError, InputTypeError
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samg_fast.gpu.memory import ALIGNMENT, Spec, lay_out
+from samg_fast.pipeline.gpu.memory import ALIGNMENT, Spec, lay_out
 
 
 def spec(size: int) -> Spec:

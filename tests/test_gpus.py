@@ -13,9 +13,9 @@ from typing import Any
 import gpu_machine
 import pytest
 
-from samg_fast import gpus
+from samg_fast.devices import driver
+from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import BackendError
-from samg_fast.gpus import Gpu, Gpus
 
 
 class Status(IntEnum):
@@ -85,7 +85,7 @@ def test_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         Driver((b"NVIDIA H100 80GB HBM3", (9, 0), 80 << 30), (b"NVIDIA L4", (8, 9), 24 << 30), version=12080),
     )
     h100, l4 = Gpu(0, "NVIDIA H100 80GB HBM3", (9, 0), 80 << 30), Gpu(1, "NVIDIA L4", (8, 9), 24 << 30)
-    assert gpus.find() == Gpus((12, 8), (h100, l4), "")
+    assert driver.find() == Gpus((12, 8), (h100, l4), "")
     assert (h100.capability, l4.capability) == ("9.0", "8.9")
 
 
@@ -102,7 +102,7 @@ def test_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, driver: Driver, reason: str) -> None:
     install(monkeypatch, driver)
-    assert gpus.find() == Gpus((13, 0), (), reason)
+    assert driver.find() == Gpus((13, 0), (), reason)
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,14 +110,14 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("cuda can only be found via system search")
 
     install(monkeypatch, SimpleNamespace(cuDriverGetVersion=missing, cuMemGetInfo=missing))
-    assert gpus.find() == Gpus(reason="there is no NVIDIA driver (libcuda.so.1 cannot be loaded)")
+    assert driver.find() == Gpus(reason="there is no NVIDIA driver (libcuda.so.1 cannot be loaded)")
     with pytest.raises(BackendError, match=r"the memory of GPU 0 cannot be told: the NVIDIA driver reports cuda can"):
-        gpus.free_memory(0)
+        driver.free_memory(0)
 
 
 def test_no_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    assert gpus.find().reason == "cuda-bindings is not installed; run: pip install 'samg-fast[cuda]'"
+    assert driver.find().reason == "cuda-bindings is not installed; run: pip install 'samg-fast[cuda]'"
 
 
 def test_bindings_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,12 +129,12 @@ def test_bindings_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None
         return genuine(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    assert gpus.find() == Gpus(reason="cuda-bindings cannot be loaded (undefined symbol)")
+    assert driver.find() == Gpus(reason="cuda-bindings cannot be loaded (undefined symbol)")
 
 
 def test_what_is_here() -> None:
     pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
-    found = gpus.find()
+    found = driver.find()
     assert bool(found.reason) != bool(found.found)
     for index, gpu in enumerate(found.found):
         assert gpu.index == index
@@ -157,11 +157,11 @@ def test_what_is_here() -> None:
     ],
 )
 def test_driver_for_a_library(driver: tuple[int, int], needed: tuple[int, int], problem: str) -> None:
-    assert gpus.check_driver("this", needed, Gpus(driver, (Gpu(0, "a GPU", (9, 0), 1),))) == problem
+    assert driver.check_driver("this", needed, Gpus(driver, (Gpu(0, "a GPU", (9, 0), 1),))) == problem
 
 
 def test_a_driver_that_is_not_there_is_not_too_old() -> None:
-    assert gpus.check_driver("this", (13, 0), Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
+    assert driver.check_driver("this", (13, 0), Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_kernels_and_the_driver(
 ) -> None:
     gpu_machine.put(monkeypatch, gpu_machine.ADA, driver=driver)
     gpu_machine.put_kernels(monkeypatch, built)
-    assert gpus.check_kernels(gpus.find()) == reason
+    assert driver.check_kernels(driver.find()) == reason
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_kernels_and_the_driver(
 def test_kernels_that_are_not_there(monkeypatch: pytest.MonkeyPatch, module: str, reason: str) -> None:
     gpu_machine.put(monkeypatch, gpu_machine.ADA)
     monkeypatch.setitem(sys.modules, module, None)
-    assert re.fullmatch(reason, gpus.check_kernels(gpus.find()))
-    assert gpus.check_kernels(Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
+    assert re.fullmatch(reason, driver.check_kernels(driver.find()))
+    assert driver.check_kernels(Gpus(reason="there is no NVIDIA driver")) == "there is no NVIDIA driver"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("samg_fast._engine_cuda") is None, reason="this build has no CUDA module")
@@ -212,11 +212,11 @@ def test_the_kernels_say_what_they_were_built_with() -> None:
 
 def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Driver())
-    assert gpus.free_memory(0) == 300 << 20
-    gpus.check_memory("the engine", 300 << 20, 0)
+    assert driver.free_memory(0) == 300 << 20
+    driver.check_memory("the engine", 300 << 20, 0)
     words = r"the engine needs 301 MiB of GPU 2's memory, and 300 MiB are free"
     with pytest.raises(BackendError, match=words):
-        gpus.check_memory("the engine", (300 << 20) + 1, 2)
+        driver.check_memory("the engine", (300 << 20) + 1, 2)
 
 
 def test_memory_that_the_driver_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_memory_that_the_driver_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(
         BackendError, match="GPU 0 cannot be told: the NVIDIA driver reports CUDA_ERROR_INVALID_CONTEXT"
     ):
-        gpus.check_memory("the engine", 1, 0)
+        driver.check_memory("the engine", 1, 0)
 
 
 def test_the_fake_is_called_as_the_real_one() -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from slow_walk import SlowWalk
 from synthetic_bundle import picture
 
-from samg_fast import Segmenter, Target, ops, reference
+from samg_fast import Segmenter, Target, ops
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 SHOTS = [picture(84, 84, seed) for seed in range(3)]
 FRAMES, MASKS = [frame for frame, _ in SHOTS], [mask for _, mask in SHOTS]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from synthetic_bundle import picture
 
-from samg_fast import ops, reference
+from samg_fast import ops
 from samg_fast.bundle import Bundle
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 
 def test_mask_box() -> None:

@@ -10,16 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samg_fast.errors import InputError, InputTypeError, MediaError
-from samg_fast.media import (
-    VideoReader,
-    VideoWriter,
-    check_writable,
-    frames_in,
-    output_folder,
-    read_image,
-    read_mask,
-    write_image,
-)
+from samg_fast.files import check_writable, output_folder
+from samg_fast.media import VideoReader, VideoWriter, frames_in, read_image, read_mask, write_image
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -20,8 +20,8 @@ from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 
 from benchmarks.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
-from samg_fast.geometry import Letterbox  # noqa: E402
-from samg_fast.prompts import NEGATIVE, POSITIVE, Prompt  # noqa: E402
+from samg_fast.ops.geometry import Letterbox  # noqa: E402
+from samg_fast.pipeline.prompts import NEGATIVE, POSITIVE, Prompt  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden" / "official"
 

@@ -22,9 +22,9 @@ from gpu_rigs import BATCHES, LIBRARIES, RIGS, Rig, need, open_rig
 
 import samg_fast
 from samg_fast.backends import probe
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.bundle.zoo import resolve
+from samg_fast.samples import load_pack
 from samg_fast.target import Target
-from samg_fast.zoo import resolve
 
 TESTS = Path(__file__).parent
 TINY = resolve("tiny")

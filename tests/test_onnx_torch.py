@@ -20,7 +20,7 @@ from samg_fast.backends.onnx_layout import LAYOUT  # noqa: E402
 from samg_fast.backends.onnx_operators import NATIVE, OPERATORS  # noqa: E402
 from samg_fast.backends.onnx_torch import UnsupportedError, read  # noqa: E402
 
-TINY = Path(__file__).parents[1] / "samg_fast" / "bundles" / "tiny"
+TINY = Path(__file__).parents[1] / "samg_fast" / "bundle" / "tiny"
 RANDOM = np.random.default_rng(0)
 
 Values = NDArray[Any]

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import samg_fast
-from samg_fast import _engine, gpus
+from samg_fast import _engine
 from samg_fast.backends import GpuBackend, Options
+from samg_fast.devices import driver
 from samg_fast.errors import BackendError
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -26,7 +27,7 @@ from fake_onnxruntime import Binding, Library  # noqa: E402
 from gpu_machine import H100  # noqa: E402
 
 from samg_fast.backends import onnxruntime as on_cpu  # noqa: E402
-from samg_fast.backends import onnxruntime_cuda as on_cuda  # noqa: E402
+from samg_fast.backends.onnxruntime import cuda as onnxruntime_cuda  # noqa: E402
 
 FP32 = Options("onnxruntime", "fp32", device="cuda")
 
@@ -35,7 +36,7 @@ FP32 = Options("onnxruntime", "fp32", device="cuda")
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     """Put a GPU, its driver and a CUDA provider where there are none."""
     library = Library(fake_cuda.install(monkeypatch, _engine, launch=1))
-    monkeypatch.setattr(on_cuda, "ort", library)
+    monkeypatch.setattr(onnxruntime_cuda, "ort", library)
     gpu_machine.put(monkeypatch, H100, core=False)
     return library
 
@@ -52,7 +53,7 @@ class TestStatus:
         assert status.precisions == ("fp32", "fp16")
 
     def test_without_the_provider(self) -> None:
-        if on_cuda._PROVIDER in ort.get_available_providers():
+        if onnxruntime_cuda._PROVIDER in ort.get_available_providers():
             pytest.skip("this ONNX Runtime has the CUDA provider")
         status = on_cpu.status("onnxruntime", "cuda")
         assert not status.available
@@ -60,9 +61,9 @@ class TestStatus:
         assert status.reason == f"this ONNX Runtime has no CUDAExecutionProvider; {cure}"
 
     def test_the_real_library_without_a_gpu_cannot_be_loaded(self) -> None:
-        if on_cuda._PROVIDER in ort.get_available_providers():
+        if onnxruntime_cuda._PROVIDER in ort.get_available_providers():
             pytest.skip("this ONNX Runtime has the CUDA provider")
-        assert re.match(r"its CUDAExecutionProvider cannot be loaded \(.+\); run: pip", on_cuda._load())
+        assert re.match(r"its CUDAExecutionProvider cannot be loaded \(.+\); run: pip", onnxruntime_cuda._load())
 
     def test_an_old_one_that_does_not_say_where_nodes_run(self, library: Library) -> None:
         library.__dict__["InferenceSession"] = object
@@ -73,25 +74,25 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("found", "reason"),
         [
-            (gpus.Gpus(reason="the NVIDIA driver sees no GPU"), "the NVIDIA driver sees no GPU"),
+            (driver.Gpus(reason="the NVIDIA driver sees no GPU"), "the NVIDIA driver sees no GPU"),
             (
-                gpus.Gpus((12, 4), (H100,)),
+                driver.Gpus((12, 4), (H100,)),
                 "the NVIDIA driver supports CUDA 12.4, but ONNX Runtime 1.31.1 is made for CUDA 13.0: install a newer "
                 "driver",
             ),
         ],
     )
     def test_no_gpu_for_it(
-        self, library: Library, monkeypatch: pytest.MonkeyPatch, found: gpus.Gpus, reason: str
+        self, library: Library, monkeypatch: pytest.MonkeyPatch, found: driver.Gpus, reason: str
     ) -> None:
-        monkeypatch.setattr(gpus, "find", lambda: found)
+        monkeypatch.setattr(driver, "find", lambda: found)
         gpu_machine.put_kernels(monkeypatch, 12040)
         status = on_cpu.status("onnxruntime", "cuda")
         assert (status.available, status.precisions, status.reason) == (False, (), reason)
 
     def test_the_kernels_are_asked_first(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
         library.__dict__["cuda_version"] = "12.8"
-        monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus((12, 4), (H100,)))
+        monkeypatch.setattr(driver, "find", lambda: driver.Gpus((12, 4), (H100,)))
         reason = on_cpu.status("onnxruntime", "cuda").reason
         assert reason.startswith(
             "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0"

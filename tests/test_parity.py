@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import samg_fast
 from samg_fast.backends import Network
-from samg_fast.backends.choice import first_fitting
+from samg_fast.backends.selection import first_fitting
 from samg_fast.bundle import Bundle
 from samg_fast.errors import BackendError
 from samg_fast.parity import compare_frames, compare_outputs, record, sample_frames, trace_frames
@@ -106,7 +106,7 @@ def test_a_fixed_backend_has_its_networks_alone(tmp_path: Path) -> None:
 
 def test_recorded_frames_of_the_shipped_bundle() -> None:
     """What went through each network gives the same again, and so do whole frames."""
-    bundle = Bundle.open(samg_fast.zoo.resolve("tiny"))
+    bundle = Bundle.open(samg_fast.bundle.zoo.resolve("tiny"))
     backend = first_fitting("fp32")
     networks: dict[Any, Network] = {role: backend.open(bundle.onnx_path(role)) for role in ("encoder", "decoder")}
     samples = sample_frames(tasks=1)

@@ -16,10 +16,11 @@ from synthetic_bundle import DINO_SPEC as DINO
 from synthetic_bundle import SAM_SPEC as SAM
 from synthetic_bundle import picture
 
-from samg_fast import ops, reference
+from samg_fast import ops
 from samg_fast.bundle import NetworkSpec
-from samg_fast.device import Cpu
+from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
 

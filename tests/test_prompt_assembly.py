@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from devices import Place
 
-from samg_fast import ops, reference
-from samg_fast.device import CPU
+from samg_fast import ops
+from samg_fast.devices.cpu import CPU
 from samg_fast.errors import InputError, InputTypeError
-from samg_fast.geometry import Letterbox
-from samg_fast.prompts import Prompt, fill_slots
+from samg_fast.ops import reference
+from samg_fast.ops.geometry import Letterbox
+from samg_fast.pipeline.prompts import Prompt, fill_slots
 
 
 def test_without_a_box() -> None:

@@ -10,10 +10,11 @@ from devices import Place
 from numpy.typing import NDArray
 from slow_walk import to_frame
 
-from samg_fast import ops, reference
-from samg_fast.device import Cpu
+from samg_fast import ops
+from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import InputError, InputTypeError
-from samg_fast.reference import ResizedLogits
+from samg_fast.ops import reference
+from samg_fast.ops.reference import ResizedLogits
 
 # Logits up to 40, float32.
 TOLERANCE = 2e-5

@@ -10,9 +10,10 @@ import pytest
 from devices import Place
 from numpy.typing import NDArray
 
-from samg_fast import ops, reference
-from samg_fast.device import Cpu
+from samg_fast import ops
+from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 # Cosines are at most 1 and float32 sums over up to 40 channels are good to a few 1e-7.
 TOLERANCE = 2e-6

@@ -15,10 +15,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from samg_fast import gpus
 from samg_fast.backends.tensorrt import build_engine, check_capabilities, dialect
+from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import driver
 from samg_fast.errors import BackendError, InputError
-from samg_fast.zoo import resolve
 
 library = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx, which the tensorrt-rtx extra brings")
 
@@ -184,7 +184,7 @@ def test_batches_rise(graph: Path, batches: tuple[int, ...]) -> None:
 
 
 def test_without_a_gpu_a_capability_must_be_named(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))
+    monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
     with pytest.raises(BackendError, match=r"for the GPU here: there is no NVIDIA driver; name a compute capability"):
         build(graph, capabilities=())
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from samg_fast import gpus
 from samg_fast.backends.tensorrt import TensorRtNetwork, build_engine, dialect
-from samg_fast.cuda_device import Cuda
-from samg_fast.zoo import resolve
+from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import driver
+from samg_fast.devices.cuda import Cuda
 
 pytestmark = pytest.mark.gpu
 
@@ -19,7 +19,7 @@ ENCODER = resolve("tiny") / "encoder.onnx"
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_the_numbers_are_those_of_the_graph(backend: str) -> None:
     pytest.importorskip(dialect.MODULES[backend], reason=f"needs what the {backend} extra brings")
-    if gpus.find().found[0].compute_capability < dialect.load(backend).least_capability:
+    if driver.find().found[0].compute_capability < dialect.load(backend).least_capability:
         pytest.skip(f"the GPU is too old for {backend}")
     cuda = Cuda()
     engine = build_engine(ENCODER, backend=backend, precision="fp32", batches=(1, 4)).engine

@@ -31,9 +31,8 @@ from samg_fast.export.precision import to_half, watched  # noqa: E402
 from samg_fast.export.sam import CHANNELS, GRID, EfficientViTSam, PromptDecoder  # noqa: E402
 from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 
-from samg_fast import zoo  # noqa: E402
 from samg_fast.backends.tensorrt import build_engine  # noqa: E402
-from samg_fast.bundle import Bundle  # noqa: E402
+from samg_fast.bundle import Bundle, zoo  # noqa: E402
 
 BATCHES = (1, 8)
 """Numbers of pictures that engines of open graphs are tuned for."""

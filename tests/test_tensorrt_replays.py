@@ -18,8 +18,8 @@ from test_gpu_stack import backend  # noqa: F401 (a fixture: TensorRT in every d
 
 import samg_fast
 from samg_fast.backends.tensorrt import dialect
-from samg_fast.demo import iou
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.demo.run import iou
+from samg_fast.samples import load_pack
 
 Frames = list[NDArray[np.uint8]]
 

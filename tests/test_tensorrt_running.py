@@ -18,13 +18,13 @@ import pytest
 from gpu_machine import ADA, H100, TURING
 from numpy.typing import DTypeLike, NDArray
 
-from samg_fast import gpus
 from samg_fast.backends import Options
 from samg_fast.backends import tensorrt as backends
 from samg_fast.backends.tensorrt import BuiltEngine, TensorRtNetwork, build_engine, check_capabilities
 from samg_fast.bundle import Bundle
+from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import driver
 from samg_fast.errors import BackendError, InputError
-from samg_fast.zoo import resolve
 
 TINY = resolve("tiny")
 LIBRARIES = [("tensorrt", "10.13.2.6"), ("tensorrt", "11.4.0.106"), ("tensorrt-rtx", "1.7.1.116")]
@@ -299,7 +299,7 @@ def test_memory_is_checked_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -
     cuda: Any = HostCuda()
     engine = built("tensorrt", batches=(4096,)).engine
     for free, what in ((1 << 20, r"the engine of e\.onnx needs 5"), (8 << 20, r"running e\.onnx needs 16")):
-        monkeypatch.setattr(gpus, "free_memory", lambda index, free=free: free)
+        monkeypatch.setattr(driver, "free_memory", lambda index, free=free: free)
         with pytest.raises(BackendError, match=rf"{what} MiB of GPU 0's memory, and {free >> 20} MiB are free"):
             TensorRtNetwork(cuda, "e.onnx", engine, backend="tensorrt")
 
@@ -318,7 +318,7 @@ def test_status(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         assert not status.available
         assert status.reason == "TensorRT-RTX 1.7.1.116 runs on compute capability 8.0 or later, not 7.5"
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))
+    monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
     status = backends.status(backend, "cuda")
     assert (status.available, status.reason, status.precisions) == (False, "there is no NVIDIA driver", ())
 

@@ -11,9 +11,10 @@ import pytest
 from devices import NAMES, Place, opened
 from numpy.typing import NDArray
 
-from samg_fast import ops, reference
-from samg_fast.device import CPU, Cpu
+from samg_fast import ops
+from samg_fast.devices.cpu import CPU, Cpu
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops import reference
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "points.npz")
 FRAMES = sorted({".".join(key.split(".")[:2]) for key in GOLDEN.files})

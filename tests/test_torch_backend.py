@@ -23,13 +23,13 @@ torch = pytest.importorskip("torch", reason="the torch backend needs PyTorch")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import samg_fast  # noqa: E402
-from samg_fast import gpus  # noqa: E402
 from samg_fast.backends import Options, torch_cuda  # noqa: E402
 from samg_fast.backends.onnx_torch import read  # noqa: E402
 from samg_fast.backends.torch import TorchNetwork, make, status  # noqa: E402
+from samg_fast.devices import driver  # noqa: E402
 from samg_fast.errors import BackendError  # noqa: E402
 
-TINY = Path(samg_fast.__file__).parent / "bundles" / "tiny"
+TINY = Path(samg_fast.__file__).parent / "bundle" / "tiny"
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_status_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.available, found.precisions, found.detail) == (True, ("fp32", "fp16", "int8"), "NVIDIA T4 (7.5)")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert status("torch-compiled", "cuda").reason == "it compiles with triton, which is not installed"
-    monkeypatch.setattr(gpus, "find", lambda: gpus.Gpus(reason="there is no NVIDIA driver"))
+    monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
     assert status("torch", "cuda").reason == "there is no NVIDIA driver"
 
 

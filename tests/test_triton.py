@@ -26,7 +26,7 @@ pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not insta
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, ModelConfig, ModelInstanceGroup
 
-from samg_fast.triton import write_repository
+from samg_fast.serving.repository import write_repository
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ class TestEngines:
             asked.append((bundle, backend))
             return [(SimpleNamespace(role=role), f"the {role} compiled".encode()) for role in ROLES]
 
-        monkeypatch.setattr("samg_fast.triton.choose", choose)
-        monkeypatch.setitem(sys.modules, "samg_fast.engines", SimpleNamespace(prepare=prepare))
+        monkeypatch.setattr("samg_fast.serving.repository.choose", choose)
+        monkeypatch.setitem(sys.modules, "samg_fast.engine_cache", SimpleNamespace(prepare=prepare))
         halved = {role: bundle.file(role) for role in ("encoder", "features")}  # the decoder keeps to float32
         manifest = replace(bundle.manifest, precisions=("fp32", "fp16"), precision_files={"fp16": halved})
         mixed = Bundle(bundle.path, manifest)
@@ -253,7 +253,7 @@ class TestFolder:
         program = (
             "import sys\n"
             "from samg_fast.bundle import Bundle\n"
-            "from samg_fast.triton import write_repository\n"
+            "from samg_fast.serving.repository import write_repository\n"
             "write_repository(Bundle.open(sys.argv[1]), sys.argv[2])\n"
         )
 
@@ -371,7 +371,9 @@ class TestCommand:
         self, cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "tritonclient", None)
-        for name in [name for name in sys.modules if name.startswith(("samg_fast.triton", "tritonclient."))]:
+        for name in [
+            name for name in sys.modules if name.startswith(("samg_fast.serving.repository", "tritonclient."))
+        ]:
             monkeypatch.delitem(sys.modules, name)
         result = cli.invoke(app, ["export", "--triton", str(tmp_path / "models"), "--bundle", "tiny"])
         assert result.exit_code == 1

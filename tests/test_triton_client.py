@@ -18,15 +18,15 @@ from synthetic_bundle import picture
 
 import samg_fast
 from samg_fast.bundle import Bundle
+from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import BackendError
-from samg_fast.zoo import resolve
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime, which the server runs, is not installed")
 
 from triton_server import serving
 
-from samg_fast.triton import write_repository
+from samg_fast.serving.repository import write_repository
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from benchmarks import wrappers
-from samg_fast.stopwatch import STAGES
+from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.wrappers.masking import CHANNELS
 
 

@@ -23,9 +23,9 @@ from rendering_support import needs_rendering
 
 import samg_fast
 from samg_fast.envs import stack
-from samg_fast.envs.clip_pack import load_pack
 from samg_fast.errors import BundleError, InputError, InputTypeError, MediaError
 from samg_fast.media import write_image
+from samg_fast.samples import load_pack
 from samg_fast.wrappers.dm_env import FrameStackWithSAMG, MaskedPixels
 
 ACTION = np.zeros(1, np.float32)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from samg_fast import bundles, zoo
+from samg_fast import bundles
+from samg_fast.bundle import zoo
 from samg_fast.errors import BundleError
 
 

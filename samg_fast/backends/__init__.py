@@ -4,16 +4,8 @@ A backend is chosen by name, or by ``"auto"``, which says in the log (logger ``s
 and why. A named backend that cannot run is an error: none is swapped for another in silence.
 """
 
-from samg_fast.backends.choice import check_batches, choose, first_fitting, parse_device, preferred, probe
-from samg_fast.backends.contract import (
-    BACKENDS,
-    Backend,
-    BackendStatus,
-    DeviceNetwork,
-    GpuBackend,
-    Network,
-    Options,
-)
+from samg_fast.backends.protocols import BACKENDS, Backend, BackendStatus, DeviceNetwork, GpuBackend, Network, Options
+from samg_fast.backends.selection import check_batches, choose, first_fitting, parse_device, preferred, probe
 
 __all__ = [
     "BACKENDS",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from samg_fast.backends import BackendStatus, Options
 from samg_fast.bundle import Bundle
-from samg_fast.device import available_threads
+from samg_fast.devices.cpu import available_threads
 from samg_fast.errors import BackendError
 
 __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]

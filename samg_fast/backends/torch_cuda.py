@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from samg_fast import gpus
 from samg_fast.backends import BackendStatus
-from samg_fast.backends.on_gpu import GpuNetwork
+from samg_fast.backends.gpu_network import GpuNetwork
 from samg_fast.backends.onnx_torch import OnnxGraph
 from samg_fast.backends.plain import FilesAsTheyAre, first_line
 from samg_fast.backends.torch import Compiled, as_written, misfit, open_graph
-from samg_fast.cuda_device import Cuda
-from samg_fast.device import Array
+from samg_fast.devices import driver
+from samg_fast.devices.base import Array
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _SETTING = threading.Lock()
 
 def status(name: str) -> BackendStatus:
     """Say whether PyTorch can run on a GPU here."""
-    found = gpus.find()
+    found = driver.find()
     reason = _obstacle(name, found)
     if reason:
         return BackendStatus(name, False, reason, torch.__version__, device="cuda")
@@ -45,11 +45,11 @@ def status(name: str) -> BackendStatus:
     return BackendStatus(name, True, "", torch.__version__, precisions, f"{gpu.name} ({gpu.capability})", "cuda")
 
 
-def _obstacle(name: str, found: gpus.Gpus) -> str:
+def _obstacle(name: str, found: driver.Gpus) -> str:
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     major, minor = (int(part) for part in torch.version.cuda.split(".")[:2])
-    reason = gpus.check_kernels(found) or gpus.check_driver(f"PyTorch {torch.__version__}", (major, minor), found)
+    reason = driver.check_kernels(found) or driver.check_driver(f"PyTorch {torch.__version__}", (major, minor), found)
     if reason:
         return reason
     if not torch.cuda.is_available():

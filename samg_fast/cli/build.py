@@ -19,7 +19,7 @@ from samg_fast.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from samg_fast.engines import EngineReport
+    from samg_fast.engine_cache import EngineReport
 
 _HERE = "cuda"
 
@@ -47,7 +47,7 @@ def build(
     The engines are kept in the engine cache, where loading the bundle finds them; what is there is not built again.
     Where a GPU can run them, they must agree with the bundle's fp32 files to be kept.
     """
-    from samg_fast.engines import COMPILING
+    from samg_fast.engine_cache import COMPILING
 
     if backend.value not in COMPILING:
         raise typer.BadParameter(
@@ -59,15 +59,15 @@ def build(
     precisions = _precisions(precision)
     batches = None if batch is None else _batches(batch)
     check_json(json)
-    from samg_fast import engines
+    from samg_fast import engine_cache
     from samg_fast.bundle import Bundle
-    from samg_fast.zoo import resolve
+    from samg_fast.bundle.zoo import resolve
 
     opened = Bundle.open(resolve(bundle))
     reports: list[EngineReport] = []
     with progress_bar(MofNCompleteColumn()) as bar:
         for each in precisions:
-            reports += engines.build(
+            reports += engine_cache.build(
                 opened,
                 backend=backend.value,
                 precision=each,

@@ -20,7 +20,7 @@ def list_engines(json: JsonOption = None) -> None:
     One is stale when a later one was built for the same use, of another file or by another version. It is kept, as
     another machine may share the cache.
     """
-    from samg_fast.engines.cache import EngineCache
+    from samg_fast.engine_cache.cache import EngineCache
 
     check_json(json)
     cache = EngineCache()
@@ -74,7 +74,7 @@ def clear(
     json: JsonOption = None,
 ) -> None:
     """Remove engines from the cache, all of them by default; they are built again when they are needed."""
-    from samg_fast.engines.cache import EngineCache
+    from samg_fast.engine_cache.cache import EngineCache
 
     check_json(json)
     cache = EngineCache()

@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 
 from samg_fast.errors import InputError, MissingExtraError
-from samg_fast.files import write_text
-from samg_fast.outputs import check_writable
+from samg_fast.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter

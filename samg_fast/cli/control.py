@@ -82,8 +82,8 @@ def control(
     picture. Prints the achieved rate, the age of the mask when it is used, missed deadlines, what became of the frames
     and the processor's use. If the run is interrupted, what was measured until then is printed.
     """
-    from samg_fast import machine
     from samg_fast.control import Controller
+    from samg_fast.devices import machine
     from samg_fast.envs.dmc import LiveTask
     from samg_fast.target import Target
 
@@ -135,7 +135,7 @@ def _run(controller: Controller, seconds: float, advance: Callable[[], None], st
 
 
 def _show(report: Report, what: str, json: Path | None) -> None:
-    from samg_fast import machine
+    from samg_fast.devices import machine
 
     say(f"{what}\n", json_to=json)
     frames = report.frames

@@ -29,7 +29,7 @@ from samg_fast.cli.common import (
 from samg_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from samg_fast.demo import Report, Shot
+    from samg_fast.demo.run import Report, Shot
 
 _LIVE_FRAMES = 200
 
@@ -64,9 +64,10 @@ def demo(
     Every target is learned from one clean picture. The frames and their ground truth ship with the package, so that
     neither a display nor OpenGL is needed.
     """
-    from samg_fast import demo as demonstration
-    from samg_fast import demo_pictures
-    from samg_fast.media import output_folder, write_image
+    from samg_fast.demo import pictures as demo_pictures
+    from samg_fast.demo import run as demonstration
+    from samg_fast.files import output_folder
+    from samg_fast.media import write_image
 
     if live is not None and tasks:
         raise typer.BadParameter("--live names its task itself", param_hint="--tasks")
@@ -74,7 +75,7 @@ def demo(
     check_json(json)
     with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if live is None:
-            from samg_fast.envs.clip_pack import load_pack
+            from samg_fast.samples import load_pack
 
             episodes = demonstration.pack_episodes(load_pack(), _names(tasks), _names(settings), frames)
         else:
@@ -109,7 +110,7 @@ def _names(values: list[str] | None) -> list[str]:
 
 def _show(report: Report, json: Path | None) -> None:
     """Print accuracy and times per task and setting, then the split over the stages."""
-    from samg_fast import demo as demonstration
+    from samg_fast.demo import run as demonstration
 
     say(f"{report.bundle} on {report.backend} {report.precision}, {report.device}\n", json_to=json)
 

@@ -39,7 +39,7 @@ def distill(
         from samg_fast.distill.pool import build_pool, read_pool
         from samg_fast.distill.train import Settings, load_checkpoint, train
     from samg_fast.envs.backgrounds import find_clips
-    from samg_fast.media import output_folder
+    from samg_fast.files import output_folder
 
     folder = output_folder(out / "bundle")
     if threads:

@@ -50,8 +50,9 @@ def doctor(json: JsonOption = None) -> None:
 
     Exit status 1 if no backend can run, or a shipped bundle is damaged.
     """
-    from samg_fast import __version__, machine
+    from samg_fast import __version__
     from samg_fast.backends import preferred, probe
+    from samg_fast.devices import machine
 
     check_json(json)
     backends = probe()
@@ -103,7 +104,7 @@ def _version(names: Sequence[str]) -> str | None:
 
 def _gpu() -> dict[str, Any]:
     """Say what the NVIDIA driver says."""
-    from samg_fast.gpus import find
+    from samg_fast.devices.driver import find
 
     gpus = find()
     return {
@@ -138,7 +139,7 @@ def _kernels() -> dict[str, Any]:
 def _bundles() -> list[dict[str, Any]]:
     """Compare every file of every shipped bundle with its SHA-256."""
     from samg_fast.bundle import Bundle
-    from samg_fast.zoo import bundles
+    from samg_fast.bundle.zoo import bundles
 
     found = []
     for info in bundles():

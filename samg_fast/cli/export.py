@@ -72,7 +72,7 @@ def export(
     with extra("exporting", "export"):
         from samg_fast.export import add_precisions, export_bundle
         from samg_fast.export.models import dino_variant, sam_variant
-    from samg_fast.zoo import exported_folder
+    from samg_fast.bundle.zoo import exported_folder
 
     check_json(json)
 
@@ -145,10 +145,10 @@ def _write_repository(
     if most == 0:
         raise typer.BadParameter("is 1 or more where --triton is given", param_hint="--batch")
     with extra("writing a Triton model repository", "triton"):
-        from samg_fast.triton import write_repository
-        from samg_fast.triton_config import check_platform
+        from samg_fast.serving.config import check_platform
+        from samg_fast.serving.repository import write_repository
     from samg_fast.bundle import Bundle
-    from samg_fast.zoo import resolve
+    from samg_fast.bundle.zoo import resolve
 
     try:
         check_platform(platform)
@@ -179,7 +179,7 @@ def _write_repository(
 
 
 def _pulled(name: str, option: str) -> Path:
-    from samg_fast.checkpoints import path_of
+    from samg_fast.bundle.checkpoints import path_of
 
     path = path_of(name)
     if path is None:

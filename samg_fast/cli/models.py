@@ -7,7 +7,7 @@ from samg_fast.cli.common import JsonOption, check_json, show_table, write_json
 
 def models(json: JsonOption = None) -> None:
     """List the bundles that have a name, and where each one stands."""
-    from samg_fast.zoo import bundles
+    from samg_fast.bundle.zoo import bundles
 
     check_json(json)
     found = bundles()

@@ -24,7 +24,7 @@ def pull(
     json: JsonOption = None,
 ) -> None:
     """Fetch official model checkpoints, and check them against their SHA-256."""
-    from samg_fast import checkpoints
+    from samg_fast.bundle import checkpoints
 
     check_json(json)
     wanted = list(dict.fromkeys(checkpoints.find(name) for name in names))  # all names, before the first download

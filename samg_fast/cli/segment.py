@@ -58,7 +58,8 @@ def segment(
     cannot be read, what was done until then stays, and results.json says that it is not complete. What an earlier run
     wrote there stays until the first frame is done.
     """
-    from samg_fast.media import frames_in, output_folder
+    from samg_fast.files import output_folder
+    from samg_fast.media import frames_in
     from samg_fast.target import Target
 
     folder = output_folder(out)
@@ -145,8 +146,8 @@ def _run(
     stop: Callable[[], bool],
 ) -> None:
     """Segment frame by frame; a frame enters the results when all that belongs to it is written."""
-    from samg_fast import drawing
-    from samg_fast.media import VideoWriter, output_folder, write_image
+    from samg_fast.files import output_folder
+    from samg_fast.media import VideoWriter, drawing, write_image
 
     video: AbstractContextManager[VideoWriter | None] = nullcontext()
     if frames.fps is not None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samg_fast.arrays import Frame, describe
-from samg_fast.control.pace import Clock, Pace
+from samg_fast.checks import Frame, describe
 from samg_fast.control.perception import FrameCounts, Observation, Perception, PerceptionError, StoppedError
+from samg_fast.control.rate import Clock, Pace
 from samg_fast.control.report import Recorder, Report
 from samg_fast.errors import InputError, InputTypeError
 

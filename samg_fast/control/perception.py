@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samg_fast.arrays import Frame, check_frame
 from samg_fast.backends.plain import first_line
+from samg_fast.checks import Frame, check_frame
 from samg_fast.errors import SamgError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from samg_fast.control.pace import Clock, Pace
 from samg_fast.control.perception import FrameCounts
+from samg_fast.control.rate import Clock, Pace
 
 __all__ = ["Recorder", "Report"]
 

@@ -6,7 +6,7 @@ Nothing is rendered or simulated before they are called; the rest is imported by
 an agent), `samg_fast.envs.backgrounds`, `samg_fast.envs.rendering`.
 """
 
-from samg_fast.envs.making import make, stack
+from samg_fast.envs.factory import make, stack
 from samg_fast.envs.settings import SETTINGS
 from samg_fast.envs.tasks import ADROIT, EIGHT, TASKS, UNSEEN, Task, find_task
 

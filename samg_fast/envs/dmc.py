@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samg_fast.arrays import check_whole
+from samg_fast.checks import check_whole
 from samg_fast.envs.policy import SmoothPolicy
 from samg_fast.envs.scene import FIRST_PROCEDURAL_SEED, Scene
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samg_fast.arrays import check_whole
+from samg_fast.checks import check_whole
 from samg_fast.envs.backgrounds import open_clips, procedural_clip
 from samg_fast.envs.painting import SceneColors
 from samg_fast.envs.policy import check_action

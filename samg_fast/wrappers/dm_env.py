@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from samg_fast.arrays import check_whole
+from samg_fast.checks import check_whole
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.media import read_image
 from samg_fast.results import Segmentation

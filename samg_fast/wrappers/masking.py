@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from samg_fast import ops
-from samg_fast.arrays import Frame, Mask, describe
+from samg_fast.checks import Frame, Mask, describe
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter

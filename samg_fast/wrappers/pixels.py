@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from samg_fast.arrays import Frame, describe
+from samg_fast.checks import Frame, describe
 from samg_fast.errors import InputError, InputTypeError
 
 __all__ = ["Pixels", "find_pixels"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from samg_fast.arrays import Frame
+from samg_fast.checks import Frame
 from samg_fast.errors import InputError
 
 __all__ = ["Stack"]

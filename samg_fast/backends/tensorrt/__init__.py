@@ -6,14 +6,14 @@ import importlib
 import os
 from pathlib import Path
 
-from samg_fast import gpus
 from samg_fast.backends import BackendStatus, Options
 from samg_fast.backends.tensorrt import dialect
 from samg_fast.backends.tensorrt.building import RECIPE, BuiltEngine, build_engine, check_capabilities
 from samg_fast.backends.tensorrt.progress import Progress
 from samg_fast.backends.tensorrt.running import TensorRtNetwork
 from samg_fast.bundle import Bundle
-from samg_fast.cuda_device import Cuda
+from samg_fast.devices import driver
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError
 
 __all__ = [
@@ -38,8 +38,10 @@ def status(name: str, device: str) -> BackendStatus:
     """Say whether TensorRT or TensorRT-RTX can run here, on the first GPU."""
     importlib.import_module(dialect.MODULES[name])  # its ImportError says what is missing
     library = dialect.load(name)
-    seen = gpus.find()
-    reason = gpus.check_kernels(seen) or (gpus.check_driver(library.title, library.cuda, seen) if library.cuda else "")
+    seen = driver.find()
+    reason = driver.check_kernels(seen) or (
+        driver.check_driver(library.title, library.cuda, seen) if library.cuda else ""
+    )
     detail = untried = ""
     precisions: tuple[str, ...] = ()
     if seen.found:
@@ -81,11 +83,12 @@ class TensorRtBackend:
         return precision
 
     def prepare(self, bundle: Bundle) -> None:
-        """Find or build the engines of a bundle, and hold them for `open`; see `samg_fast.engines.prepare`."""
-        from samg_fast import engines
+        """Find or build the engines of a bundle, and hold them for `open`; see `samg_fast.engine_cache.prepare`."""
+        from samg_fast import engine_cache
 
         self._engines = {
-            (bundle.path / report.file, report.precision): engine for report, engine in engines.prepare(bundle, self)
+            (bundle.path / report.file, report.precision): engine
+            for report, engine in engine_cache.prepare(bundle, self)
         }
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TensorRtNetwork:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samg_fast import gpus
 from samg_fast.backends.tensorrt import dialect
 from samg_fast.backends.tensorrt.progress import Progress, monitor
+from samg_fast.devices import driver
 from samg_fast.errors import BackendError, InputError, MissingExtraError
 
 __all__ = ["RECIPE", "BuiltEngine", "build_engine", "check_capabilities"]
@@ -130,7 +130,7 @@ def build_engine(
 
 
 def _check_gpu(library: dialect.Dialect, index: int) -> None:
-    seen = gpus.find()
+    seen = driver.find()
     if index >= len(seen.found):
         reason = seen.reason or f"there is no GPU {index}"
         known = library.capabilities

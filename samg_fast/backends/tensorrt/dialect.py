@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from samg_fast.backends.plain import first_line
+from samg_fast.devices.driver import Gpu
 from samg_fast.errors import BackendError, MissingExtraError
-from samg_fast.gpus import Gpu
 
 __all__ = ["MODULES", "Dialect", "load"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from samg_fast import gpus
-from samg_fast.backends.on_gpu import GpuNetwork
+from samg_fast.backends.gpu_network import GpuNetwork
 from samg_fast.backends.tensorrt import dialect
-from samg_fast.cuda_device import Cuda
-from samg_fast.device import Array
+from samg_fast.devices import driver
+from samg_fast.devices.base import Array
+from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError
 
 if TYPE_CHECKING:
@@ -53,20 +53,20 @@ class TensorRtNetwork(GpuNetwork):
     def __init__(self, cuda: Cuda, name: str, engine: bytes, *, backend: str) -> None:
         self._library = dialect.load(backend)
         with cuda.use():
-            gpus.check_memory(f"the engine of {name}", len(engine), cuda.device_id)
+            driver.check_memory(f"the engine of {name}", len(engine), cuda.device_id)
             self._library.messages.clear()
             # The runtime is kept, as the engine lives on it
             self._runtime = self._library.library.Runtime(self._library.messages)
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
-                here = gpus.find().found[cuda.device_id]
+                here = driver.find().found[cuda.device_id]
                 raise self._library.failure(f"open the engine of {name} on {here.name} ({here.capability})")
             super().__init__(cuda, name, *_tensors(self._library, self._engine, name))
             self._profiles = [self._profile(index) for index in range(self._engine.num_optimization_profiles)]
             self._make_context = self._library.contexts(self._engine)
             self._bound: dict[tuple[int, ...], Any] = {}  # by the number of pictures and all addresses
             self._shared: dict[int, Any] = {}  # by the number of pictures
-            gpus.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
+            driver.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
             for profile in self._profiles:
                 self._warm_up(profile.most)
             handle = int(cuda.stream.handle)

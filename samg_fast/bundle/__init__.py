@@ -1,0 +1,33 @@
+"""Bundles: the three networks of one configuration as ONNX files, with a manifest that says all a runtime must know.
+
+A bundle is a folder. `docs/bundle.md` describes the manifest and the ONNX contract.
+"""
+
+from samg_fast.bundle.bundle import Bundle, sha256_of
+from samg_fast.bundle.manifest import (
+    FORMAT,
+    MANIFEST,
+    PRECISIONS,
+    ROLES,
+    FileSpec,
+    Manifest,
+    NetworkSpec,
+    Resize,
+    Role,
+    write_manifest,
+)
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PRECISIONS",
+    "ROLES",
+    "Bundle",
+    "FileSpec",
+    "Manifest",
+    "NetworkSpec",
+    "Resize",
+    "Role",
+    "sha256_of",
+    "write_manifest",
+]

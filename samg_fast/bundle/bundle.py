@@ -1,0 +1,110 @@
+"""A bundle on the disk: the networks of one configuration, held to the SHA-256 of its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from samg_fast.bundle.manifest import MANIFEST, ROLES, FileSpec, Manifest, Role
+from samg_fast.errors import BundleError
+
+__all__ = ["Bundle", "sha256_of"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on the disk whose files are what its manifest says.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder.
+    manifest : Manifest
+        What its manifest says.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest and compare every file with its SHA-256.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The bundle's folder.
+
+        Raises
+        ------
+        BundleError
+            The folder, its manifest or a file is missing, truncated, altered or not understood.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"bundle {folder} is not a folder")
+        try:
+            manifest = Manifest.from_dict(json.loads((folder / MANIFEST).read_bytes()))
+        except FileNotFoundError:
+            raise BundleError(f"bundle {folder} has no {MANIFEST}") from None
+        # JSON and UTF-8 errors are ValueErrors, and so is BundleError; brackets without end are a RecursionError.
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"bundle {folder}: {MANIFEST} cannot be read: {error}") from error
+        bundle = cls(folder, manifest)
+        files = {bundle.file(role, precision) for role in ROLES for precision in manifest.precisions}
+        for spec in sorted(files, key=lambda spec: spec.file):
+            _verify(folder / spec.file, spec.sha256, f"bundle {manifest.name}")
+            if spec.data is not None and spec.data_sha256 is not None:
+                _verify(folder / spec.data, spec.data_sha256, f"bundle {manifest.name}")
+        return bundle
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, as its manifest says."""
+        return self.manifest.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides what a point feature means: the default networks and how frames reach them.
+
+        Renaming a bundle or adding a precision does not change it, so a target stays good; other weights do.
+        """
+        values = self.manifest.to_dict()
+        decisive = {key: values[key] for key in ("prompt_side", *ROLES)}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def file(self, role: Role, precision: str = "fp32") -> FileSpec:
+        """Return the name and SHA-256 of a network's file at a precision."""
+        spec = self.manifest.file(role, precision)
+        return FileSpec(file=spec.file, sha256=spec.sha256, data=spec.data, data_sha256=spec.data_sha256)
+
+    def onnx_path(self, role: Role, precision: str = "fp32") -> Path:
+        """Return the path of a network's ONNX file at a precision."""
+        return self.path / self.file(role, precision).file
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(path: Path, sha256: str, whose: str) -> None:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{whose}: file {path} cannot be read: {error.strerror or error}") from error
+    if found != sha256:
+        raise BundleError(f"{whose}: file {path} is truncated or altered: its SHA-256 is {found}, expected {sha256}")

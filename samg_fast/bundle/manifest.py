@@ -1,0 +1,334 @@
+"""What a bundle's `manifest.json` says, which is all that a runtime must know; `docs/bundle.md` describes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from samg_fast.errors import BundleError
+from samg_fast.files import write_text
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PRECISIONS",
+    "ROLES",
+    "FileSpec",
+    "Manifest",
+    "NetworkSpec",
+    "Resize",
+    "Role",
+    "write_manifest",
+]
+
+FORMAT = 1
+"""The manifest format this package reads and writes."""
+
+MANIFEST = "manifest.json"
+"""The name of the manifest in a bundle's folder."""
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Every precision the package has a word for; a backend and a bundle each offer some."""
+
+Role = Literal["encoder", "features", "decoder"]
+Resize = Literal["uint8", "float"]
+ROLES: tuple[Role, ...] = ("encoder", "features", "decoder")
+
+_Spec = TypeVar("_Spec", bound="FileSpec | NetworkSpec | Manifest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSpec:
+    """One file of a bundle.
+
+    Parameters
+    ----------
+    file : str
+        Its name in the bundle's folder.
+    sha256 : str
+        SHA-256 of its content, 64 hexadecimal digits.
+    data, data_sha256 : str, optional
+        A file of weights that the ONNX file refers to, and its SHA-256; for what is too large for one file.
+    """
+
+    file: str
+    sha256: str
+    data: str | None = None
+    data_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        _expect_file("file", self.file)
+        _expect_digest("sha256", self.sha256)
+        if self.data is not None:
+            _expect_file("data", self.data)
+            _expect_digest("data_sha256", self.data_sha256)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain values that `manifest.json` holds: what is None is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(FileSpec):
+    """An image network: one input ``image`` (B, 3, side, side), one dense map (B, channels, grid, grid).
+
+    Parameters
+    ----------
+    file, sha256 : str
+        The ONNX file. `encoder` and `features` may name the same file: then they are one graph with two outputs.
+    output : str
+        Name of the output that holds the map.
+    side : int
+        Input side in pixels; frames are letterboxed to it (longest side to `side`, zeros to the right and below).
+    grid : int
+        Side of the map, in cells.
+    channels : int
+        Channels of the map.
+    mean, std : tuple of 3 floats
+        Normalisation of R, G, B in units of 0..1.
+    resize : {"uint8", "float"}
+        ``"uint8"``: Pillow's bilinear on the uint8 picture (SAM); ``"float"``: divide by 255, then bilinear without
+        antialias, align_corners False (DINOv2).
+    """
+
+    output: str
+    side: int
+    grid: int
+    channels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Resize
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
+        for name in ("side", "grid", "channels"):
+            _expect_positive(name, getattr(self, name))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+        _expect(all(value > 0 for value in self.std), "std", self.std, "three numbers above 0")
+        _expect(self.resize in ("uint8", "float"), "resize", self.resize, "'uint8' or 'float'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Parameters
+    ----------
+    name, description, license, source : str
+        The bundle's name, a line about it, the licence of its weights and where they came from.
+    opset : int
+        ONNX opset of the files.
+    precisions : tuple of str
+        What the files hold: ``"fp32"`` (the default files), and each key of `precision_files`.
+    prompt_side : int
+        P, the longest side of the frame in prompt coordinates (1024 in official SAM).
+    slots : int
+        N, the points and box corners the decoder takes; empty ones are labelled -2.
+    encoder, features : NetworkSpec
+        The SAM side and the DINO side.
+    decoder : FileSpec
+        The prompt decoder.
+    precision_files : mapping, optional
+        For a precision, the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. A network
+        that is not named works in float32 then.
+    batch : int, optional
+        How many pictures every graph takes at once; any number if not given.
+    format : int
+        Format of the manifest.
+    """
+
+    name: str
+    description: str
+    license: str
+    source: str
+    opset: int
+    precisions: tuple[str, ...]
+    prompt_side: int
+    slots: int
+    encoder: NetworkSpec
+    features: NetworkSpec
+    decoder: FileSpec
+    precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
+    batch: int | None = None
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _expect(self.format == FORMAT, "format", self.format, f"{FORMAT}, the only one this version reads")
+        for name in ("name", "description", "license", "source"):
+            _expect(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
+        _expect(self.name != "", "name", self.name, "a name")
+        for name in ("opset", "prompt_side", "slots"):
+            _expect_positive(name, getattr(self, name))
+        if self.batch is not None:
+            _expect_positive("batch", self.batch)
+        object.__setattr__(self, "precisions", _strings("precisions", self.precisions))
+        for precision in self.precisions:
+            _expect(precision in PRECISIONS, "precisions", precision, f"some of {', '.join(PRECISIONS)}")
+        named = {"fp32", *self.precision_files}
+        _expect(
+            set(self.precisions) == named, "precisions", list(self.precisions), f"{sorted(named)} by the files named"
+        )
+        self._check_shared_graph()
+
+    @property
+    def shared_graph(self) -> bool:
+        """Whether encoder and features are one graph, which then runs once per frame."""
+        return self.encoder.file == self.features.file
+
+    @property
+    def most_parts(self) -> int:
+        """The most parts a target may have: the last decode also holds four other points and a box."""
+        return self.slots - 6
+
+    def file(self, role: Role, precision: str = "fp32") -> FileSpec:
+        """Return the file of a network at a precision; the default one where that precision has no file of its own."""
+        return self.precision_files.get(precision, {}).get(role, getattr(self, role))
+
+    def role_precision(self, role: Role, precision: str) -> str:
+        """Return what a network works in when the bundle runs at a precision.
+
+        float32 where that precision has files and none of this network; else the precision itself.
+        """
+        files = self.precision_files.get(precision)
+        return "fp32" if files is not None and role not in files else precision
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as the plain values that `manifest.json` holds: what is not given is left out."""
+        values = asdict(self)
+        for role in ROLES:
+            values[role] = getattr(self, role).to_dict()
+        values["precision_files"] = {
+            precision: {role: spec.to_dict() for role, spec in files.items()}
+            for precision, files in self.precision_files.items()
+        }
+        for optional in ("precision_files", "batch"):
+            if not values[optional]:
+                del values[optional]
+        return {"format": values.pop("format"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        """Build a manifest from the plain values of `manifest.json`.
+
+        Raises
+        ------
+        BundleError
+            A key is missing, unknown, or holds something else than it should; the message names it.
+        """
+        if not isinstance(values, Mapping):
+            raise BundleError(f"a manifest must be a JSON object, not {type(values).__name__}")
+        version = values.get("format", FORMAT)
+        _expect(version == FORMAT, "format", version, f"{FORMAT}, the only one this version reads")
+        nested: dict[str, type[FileSpec]] = {"encoder": NetworkSpec, "features": NetworkSpec, "decoder": FileSpec}
+        plain = dict(values)
+        for role, spec in nested.items():
+            if role in plain:
+                plain[role] = _build(spec, plain[role], f"{role}.")
+        variants = plain.get("precision_files", {})
+        _expect(isinstance(variants, Mapping), "precision_files", variants, "an object")
+        plain["precision_files"] = {name: _variant(name, files) for name, files in variants.items()}
+        return _build(cls, plain, "", required=("format",))
+
+    def _check_shared_graph(self) -> None:
+        encoder, features = self.encoder, self.features
+        if self.shared_graph:
+            for name in ("sha256", "side", "mean", "std", "resize"):
+                mine, other = getattr(encoder, name), getattr(features, name)
+                what = f"the encoder's {name} ({mine}), as both are the graph {encoder.file}"
+                _expect(mine == other, f"features.{name}", other, what)
+            _expect(
+                encoder.output != features.output,
+                "features.output",
+                features.output,
+                "another output than the encoder's",
+            )
+        for precision in self.precision_files:
+            first, second = self.file("encoder", precision), self.file("features", precision)
+            same = (first.file == second.file) == self.shared_graph
+            what = (
+                "one file for both encoder and features"
+                if self.shared_graph
+                else "a file each for encoder and features"
+            )
+            _expect(same, f"precision_files.{precision}", f"{first.file} and {second.file}", what)
+
+
+def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
+    """Write `manifest.json` into a bundle's folder, whole or not at all, and return its path.
+
+    Raises
+    ------
+    MediaError
+        The file cannot be written there.
+    """
+    path = Path(folder) / MANIFEST
+    write_text(path, json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def _build(kind: type[_Spec], values: Any, prefix: str, required: tuple[str, ...] = ()) -> _Spec:
+    """Make a dataclass of a JSON object, naming what is missing, unknown or wrong."""
+    if not isinstance(values, Mapping):
+        raise BundleError(f"{prefix.rstrip('.')} must be an object, not {values!r}")
+    known = {item.name: item for item in fields(kind)}
+    needed = {n for n, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    missing = sorted((needed | set(required)) - set(values))
+    if missing:
+        raise BundleError(f"missing {_keys(missing, prefix)}")
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise BundleError(f"unknown {_keys(unknown, prefix)}")
+    try:
+        return kind(**values)
+    except BundleError as error:
+        raise BundleError(f"{prefix}{error}") from None
+
+
+def _variant(precision: str, files: Any) -> dict[Role, FileSpec]:
+    prefix = f"precision_files.{precision}"
+    _expect(isinstance(files, Mapping) and set(files) <= set(ROLES), prefix, files, f"an object with keys of {ROLES}")
+    _expect(precision != "fp32", prefix, "fp32", "another precision: the default files are fp32")
+    return {role: _build(FileSpec, spec, f"{prefix}.{role}.") for role, spec in files.items()}
+
+
+def _keys(names: list[str], prefix: str) -> str:
+    return f"key{'s' if len(names) > 1 else ''} {', '.join(prefix + name for name in names)}"
+
+
+def _expect(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise BundleError(f"{name} is {value!r}, expected {expected}")
+
+
+def _expect_file(name: str, value: object) -> None:
+    plain = isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\:\0")
+    _expect(plain, name, value, "a plain file name")
+
+
+def _expect_digest(name: str, value: object) -> None:
+    digits = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    _expect(digits, name, value, "64 lower-case hexadecimal digits")
+
+
+def _expect_positive(name: str, value: object) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    _expect(good, name, value, "a whole number above 0")
+
+
+def _three_numbers(name: str, values: Any) -> tuple[float, float, float]:
+    good = isinstance(values, (list, tuple)) and len(values) == 3
+    good = good and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e6 for v in values)
+    _expect(good, name, values, "three numbers")
+    return (float(values[0]), float(values[1]), float(values[2]))
+
+
+def _strings(name: str, values: Any) -> tuple[str, ...]:
+    good = isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+    _expect(good, name, values, "a list of texts")
+    return tuple(values)

@@ -1,0 +1,1 @@
+"""The demonstration: what it measures, and the images it draws."""

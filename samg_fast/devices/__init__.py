@@ -1,0 +1,1 @@
+"""Where operations run, and what this machine is: the processor, NVIDIA GPUs, their driver."""

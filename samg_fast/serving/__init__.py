@@ -1,0 +1,1 @@
+"""Bundles for NVIDIA Triton Inference Server."""
