@@ -1,6 +1,6 @@
 # Every target does its own set-up, in a virtual environment inside the checkout, and again when what it is made from changes.
 #   make demo      cut targets out of moving videos: out/demo.mp4, out/contact_sheet.png, figures on the screen
-#   make test      the tests, and what `make sanitize` runs   PYTEST="tests/test_media.py -k mask" runs some of them
+#   make test      the tests, and what `make sanitize` runs   PYTEST="tests/media/test_media.py -k mask" runs some of them
 #   make sanitize  the kernels, those for GPUs too, on the CPU under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make bench     latency on this machine
 #   make lint      format, lint, types
@@ -18,7 +18,7 @@ SETUP := pyproject.toml $(ENGINE)
 # No GPU is used by what needs this, and the CUDA module takes a minute to build.
 WITHOUT_CUDA := --config-settings=cmake.define.SAMG_CUDA=OFF
 TESTED := --config-settings=cmake.define.SAMG_TESTS=ON
-KERNEL_TESTS := $(wildcard tests/test_engine_*.py) $(patsubst %,tests/test_%.py,preprocess similarity_map topk_points \
+KERNEL_TESTS := engine/test_bindings.py $(patsubst %,ops/test_%.py,fuzz refusals preprocess similarity_map topk_points \
 	resize_logits prompt_assembly apply_mask)
 
 .PHONY: demo test sanitize bench lint clean
@@ -41,7 +41,7 @@ sanitize: $(VENV)/.sanitized
 	$(BIN)/ctest --test-dir $(VENV)/sanitized-build --output-on-failure
 	cd tests && ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(for name in asan ubsan stdc++; do $${CXX:-c++} -print-file-name=lib$$name.so; done | tr '\n' ' ')" \
-		$(abspath $(VENV))/sanitized/bin/python -m pytest -p no:cacheprovider $(notdir $(KERNEL_TESTS))
+		$(abspath $(VENV))/sanitized/bin/python -m pytest -p no:cacheprovider $(KERNEL_TESTS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.latency

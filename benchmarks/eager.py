@@ -15,14 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from samg_fast.export.dinov2 import DinoV2
-from samg_fast.export.sam import GRID, EfficientViTSam
 from torch import Tensor
 
 from benchmarks.eager_adapt import STEPS, fit, jitter
 from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor, check_square
 from benchmarks.weights import filled
 from samg_fast.checks import Frame, Mask
+from samg_fast.export.dinov2 import DinoV2
+from samg_fast.export.sam import GRID, EfficientViTSam
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 __all__ = ["EagerFrame", "EagerSamg", "EagerTarget", "best", "box_of", "least", "most"]

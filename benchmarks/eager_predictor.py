@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from samg_fast.export.dinov2 import PATCH, DinoV2
-from samg_fast.export.sam import GRID, PROMPT_SIDE, EfficientViTSam
 from torch import Tensor
 
 from samg_fast.checks import Floats, Frame, Mask
 from samg_fast.errors import InputError
+from samg_fast.export.dinov2 import PATCH, DinoV2
+from samg_fast.export.sam import GRID, PROMPT_SIDE, EfficientViTSam
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 __all__ = ["DinoFeatures", "EagerPrompt", "Prediction", "SamPredictor", "check_square"]

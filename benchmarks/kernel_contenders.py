@@ -16,7 +16,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from samg_fast.export.dinov2 import PATCH
 from torch import Tensor
 
 from benchmarks import eager, eager_predictor
@@ -24,6 +23,7 @@ from benchmarks.eager import EagerSamg, best, box_of, least, most
 from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor
 from samg_fast import ops
 from samg_fast.checks import Frame
+from samg_fast.export.dinov2 import PATCH
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:

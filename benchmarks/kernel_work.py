@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from samg_fast.export.bundle import DINO_SIDE, dino_spec, sam_spec
-from samg_fast.export.dinov2 import FEATURES
-from samg_fast.export.efficientvit import ENCODERS
-from samg_fast.export.models import dino_variant, sam_variant
-from samg_fast.export.sam import PROMPT_SIDE
 
 from benchmarks.kernel_contenders import Eager, Ours, Results, official_code
 from samg_fast.bundle import Bundle, NetworkSpec
 from samg_fast.bundle.zoo import resolve
 from samg_fast.checks import Floats, Frame, Mask
+from samg_fast.export.bundle import DINO_SIDE, dino_spec, sam_spec
+from samg_fast.export.dinov2 import FEATURES
+from samg_fast.export.efficientvit import ENCODERS
+from samg_fast.export.models import dino_variant, sam_variant
+from samg_fast.export.sam import PROMPT_SIDE
 from samg_fast.ops.geometry import chain_taps, pillow_taps
 from samg_fast.ops.reference import unit
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from samg_fast.export.models import dino_variant, sam_variant
 
 from benchmarks.common import Configuration
 from benchmarks.contenders import Contender, EagerContender, SegmenterContender
@@ -17,6 +16,7 @@ from benchmarks.eager import EagerFrame, EagerSamg
 from benchmarks.weights import write_checkpoint
 from samg_fast.bundle import MANIFEST, Bundle, sha256_of
 from samg_fast.errors import BackendError, BundleError, InputError, SamgError
+from samg_fast.export.models import dino_variant, sam_variant
 
 if TYPE_CHECKING:
     from samg_fast.checks import Frame, Mask

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
-from samg_fast.export.graph import OPSET, save_graph, trace
 from torch import Tensor, nn
 
 from samg_fast.bundle import FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
 from samg_fast.errors import BundleError
+from samg_fast.export.graph import OPSET, save_graph, trace
 
 from .model import EMPTY_SLOT, Tiny
 from .train import MEAN, STD

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import devices
 import pytest
-from synthetic_bundle import write_bundle
-from toy_models import dino_checkpoint, sam_checkpoint, toys  # noqa: F401
 
 import samg_fast
+from support import devices
+from support.synthetic_bundle import write_bundle
+from support.toy_models import dino_checkpoint, sam_checkpoint, toys  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

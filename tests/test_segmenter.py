@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_walk import SlowWalk
-from synthetic_bundle import picture
 
 import samg_fast
 from samg_fast import Segmenter, Target
 from samg_fast.bundle import MANIFEST, Bundle, sha256_of
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
+from support.slow_walk import SlowWalk
+from support.synthetic_bundle import picture
 
 FRAME, MASK = picture(84, 84)
 
@@ -359,7 +359,7 @@ def test_altered_bundle(bundle_folder: Path, tmp_path: Path) -> None:
 
 def test_int8_files_are_used(bundle_folder: Path, tmp_path: Path, backend: str) -> None:
     """A precision's own file replaces the default one; the synthetic "int8" decoder is another float one."""
-    from synthetic_bundle import write_decoder
+    from support.synthetic_bundle import write_decoder
 
     folder = shutil.copytree(bundle_folder, tmp_path / "int8")
     manifest = Bundle.open(folder).manifest

@@ -1,0 +1,234 @@
+"""Backends: choosing one, and what an opened network promises."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samg_fast import backends
+from samg_fast.backends import BACKENDS, choose, probe, selection
+from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
+from samg_fast.devices.driver import Gpus
+from samg_fast.errors import BackendError, MissingExtraError
+from support import fake_tensorrt, gpu_machine
+
+
+@pytest.fixture
+def manifest(bundle_folder: Path) -> Manifest:
+    """Read the synthetic bundle's manifest."""
+    return Bundle.open(bundle_folder).manifest
+
+
+def with_int8(manifest: Manifest) -> Manifest:
+    files: dict[Role, FileSpec] = {"decoder": FileSpec(file="decoder-int8.onnx", sha256="0" * 64)}
+    return replace(manifest, precisions=("fp32", "int8"), precision_files={"int8": files})
+
+
+def test_probe() -> None:
+    found = probe()
+    assert [(each.name, each.device) for each in found] == [
+        (name, kind) for name in BACKENDS for kind in BACKENDS[name]
+    ]
+    for status in found:
+        assert status.available == bool(status.precisions)
+        assert status.available != bool(status.reason)
+
+
+def test_probe_without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    block(monkeypatch, *LIBRARIES)
+    extras = {(status.name, status.device): status.reason for status in probe()}
+    for (name, device), reason in extras.items():
+        extra = {"openvino": "cpu", "onnxruntime": "onnxruntime-gpu" if device == "cuda" else "cpu"}
+        extra["torch-compiled"] = "torch"
+        assert f"run: pip install 'samg-fast[{extra.get(name, name)}]'" in reason
+        assert "not installed" in reason
+
+
+LIBRARIES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "torch")
+
+
+def block(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make libraries look as if they were not installed."""
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+        if name != "tensorrt":  # a package, which imports its libraries when it is asked
+            monkeypatch.delitem(sys.modules, f"samg_fast.backends.{name}", raising=False)
+            monkeypatch.delattr(backends, name, raising=False)
+
+
+def test_a_library_that_is_there_but_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise ImportError("libopenvino.so.2600: cannot open shared object file")
+
+    monkeypatch.setattr(selection, "_module", broken)
+    status = probe()[0]
+    assert not status.available
+    assert status.reason.startswith("it cannot be loaded (libopenvino.so.2600: cannot open shared object file); run: ")
+
+
+def test_named(backend: str, manifest: Manifest) -> None:
+    chosen = choose(backend, "auto", 2, manifest, device="cpu")
+    assert (chosen.name, chosen.precision, chosen.threads) == (backend, "fp32", 2)
+
+
+def test_auto_without_a_gpu_says_what_it_chose(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(selection, "find", lambda: Gpus(reason="there is no NVIDIA driver"))
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert choose("auto", "auto", None, manifest).name == "openvino"
+    assert "backend auto: openvino " in caplog.text
+    assert "on cpu at fp32 (no GPU: there is no NVIDIA driver)" in caplog.text
+
+
+def test_a_gpu_without_kernels_for_it(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver and a library, and a package that was built without nvcc: what runs the frame there is the processor."""
+    pytest.importorskip("openvino")
+    fake_tensorrt.install(monkeypatch, "tensorrt-rtx", "1.7.1.116")
+    gpu_machine.put(monkeypatch, gpu_machine.ADA)
+    assert next(each for each in probe() if each.name == "tensorrt-rtx").available
+    monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", None)
+    why = r"samg_fast\._engine_cuda cannot be loaded \(.+\): install the package where nvcc is found"
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert choose("auto", "auto", None, manifest).name == "openvino"
+    assert re.search(rf"backend auto: openvino .*tensorrt-rtx: {why}", caplog.text)
+    with pytest.raises(BackendError, match=rf"the tensorrt-rtx backend cannot run here: {why}"):
+        choose("tensorrt-rtx", "auto", None, manifest)
+
+
+def test_auto_says_why_not_the_first(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    block(monkeypatch, "openvino")
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert choose("auto", "auto", None, manifest, device="cpu").name == "onnxruntime"
+    assert "openvino: not installed" in caplog.text
+
+
+def test_nothing_installed(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    block(monkeypatch, *LIBRARIES)
+    with pytest.raises(MissingExtraError, match=r"running a bundle .*pip install 'samg-fast\[cpu\]'"):
+        choose("auto", "auto", None, manifest, device="cpu")
+    with pytest.raises(MissingExtraError, match=r"the openvino backend .*pip install 'samg-fast\[cpu\]'"):
+        choose("openvino", "auto", None, manifest)
+    with pytest.raises(
+        MissingExtraError, match=r"the onnxruntime backend .*pip install 'samg-fast\[onnxruntime-gpu\]'"
+    ):
+        choose("onnxruntime", "auto", None, manifest, device="cuda")
+    with pytest.raises(MissingExtraError, match=r"the tensorrt-rtx backend .*pip install 'samg-fast\[tensorrt-rtx\]'"):
+        choose("tensorrt-rtx", "auto", None, manifest)
+
+
+def test_no_bf16_in_onnxruntime(manifest: Manifest) -> None:
+    pytest.importorskip("onnxruntime")
+    refused = "the onnxruntime backend cannot run bf16 here: it offers fp32, fp16, int8 on CPU$"
+    with pytest.raises(BackendError, match=refused):
+        choose("onnxruntime", "bf16", None, manifest, device="cpu")
+
+
+def test_int8_where_the_bundle_has_it(backend: str, manifest: Manifest) -> None:
+    assert choose(backend, "int8", None, with_int8(manifest), device="cpu").precision == "int8"
+
+
+def test_unreadable_onnx(backend: str, manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not an ONNX file")
+    with pytest.raises(BackendError, match=rf"{backend} cannot read broken\.onnx: ") as caught:
+        choose(backend, "auto", None, manifest, device="cpu").open(tmp_path / "broken.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_inputs(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
+    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    for inputs in ({"picture": (1, 3, 64, 64)}, {"image": (1, 4, 64, 64)}, {}):
+        with pytest.raises(BackendError, match=rf"{backend} cannot run encoder\.onnx: "):
+            network(**{name: np.zeros(shape, np.float32) for name, shape in inputs.items()})
+
+
+def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
+    """An array that is written to and passed again gives new outputs, and so do strided and other dtypes' arrays."""
+    network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    random = np.random.default_rng(0)
+    first, second = random.standard_normal((2, 1, 3, 64, 64)).astype(np.float32)
+
+    def run(array: Any) -> Any:
+        return network(image=array)["embedding"].copy()
+
+    wanted = run(first), run(second)
+    assert (wanted[0] != wanted[1]).any()
+    buffer = first.copy()
+    assert (run(buffer) == wanted[0]).all()
+    buffer[:] = second
+    assert (run(buffer) == wanted[1]).all()
+    assert (run(np.asfortranarray(first)) == wanted[0]).all()
+    assert (run(first.astype(np.float64)) == wanted[0]).all()
+    assert (run(buffer) == wanted[1]).all()
+    np.testing.assert_allclose(run(np.concatenate([first, second])), np.concatenate(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_batch_has_all_threads(backend: str, bundle_folder: Path, manifest: Manifest, threads: int) -> None:
+    """However many pictures each thread gets, if any, it is the same as one by one, also from an array used again."""
+    network = choose(backend, "auto", threads, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    images = np.random.default_rng(0).standard_normal((7, 3, 64, 64)).astype(np.float32)
+    wanted = np.concatenate([network(image=image[None])["embedding"].copy() for image in images])
+    for count in (7, 4, 2, 7):
+        batch = images[:count].copy()
+        np.testing.assert_allclose(network(image=batch)["embedding"], wanted[:count], atol=1e-6)
+        batch[:] = images[-count:]
+        np.testing.assert_allclose(network(image=batch)["embedding"], wanted[-count:], atol=1e-6)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest, pictures: int) -> None:
+    network = choose(backend, "auto", pictures, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    images = np.random.default_rng(0).standard_normal((4, pictures, 3, 64, 64)).astype(np.float32)
+    wanted = [network(image=image)["embedding"].copy() for image in images]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(30):
+            if (network(image=images[index])["embedding"] != wanted[index]).any():
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+ENDED = """
+import gc, signal
+import samg_fast
+one, other = (samg_fast.load("tiny", backend="openvino", threads=1) for _ in range(2))
+for _ in range(2):
+    one.close()
+    one, other = other, None
+    gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_is_heard_when_segmenters_have_ended() -> None:
+    """In the order they were opened, which OpenVINO's own cores would not survive."""
+    pytest.importorskip("openvino", reason="it is OpenVINO that is tested")
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

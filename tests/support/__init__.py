@@ -1,0 +1,1 @@
+"""What tests share: fakes, stubs, synthetic bundles and the places of files."""
