@@ -186,7 +186,7 @@ def load_backgrounds(
     ------
     InputError
         A folder has no clip, or not the one named.
-    MediaError
+    FileError
         A clip cannot be decoded.
     """
     from samg_fast.envs.backgrounds import load_clips

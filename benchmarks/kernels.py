@@ -40,7 +40,7 @@ MODELS = ("l0-vits14", "tiny")
 
 _BLOCK = 2e-4  # seconds that a time should be the mean of
 _PAUSE = 5e-3  # seconds before a time is taken: PyTorch's threads stay awake for a while after they have worked
-_MOST_CALLS = 50
+_MAX_CALLS = 50
 _QUEUED_CALLS = 20  # a GPU queues about a thousand launches
 
 
@@ -103,7 +103,7 @@ def measure(
 def _calls(call: Callable[[], object], place: Place) -> int:
     """Warm a call up, and say how many of it in a row are long enough to be timed."""
     once = min(place.seconds(call, 1) for _ in range(3))
-    return min(max(ceil(_BLOCK / once), 1), _MOST_CALLS)
+    return min(max(ceil(_BLOCK / once), 1), _MAX_CALLS)
 
 
 def moved(step: Step, place: Place) -> int:

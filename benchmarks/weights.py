@@ -78,7 +78,7 @@ def write_checkpoint(model: torch.nn.Module, path: str | PathLike[str], nested: 
 
     Raises
     ------
-    MediaError
+    FileError
         It cannot be written there.
     """
     weights = model.state_dict()

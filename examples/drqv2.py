@@ -39,7 +39,7 @@ from samg_fast.cli.common import INTERRUPTED, DeviceOption, graceful_interrupt, 
 from samg_fast.devices import machine
 from samg_fast.envs.dmc import reference
 from samg_fast.envs.settings import check_setting, is_color, is_video
-from samg_fast.errors import BackendError, CheckpointError, InputError, MediaError, SamgError
+from samg_fast.errors import BackendError, CheckpointError, FileError, InputError, SamgError
 from samg_fast.files import replacing, write_text
 from samg_fast.wrappers.gymnasium import MaskedObservation
 
@@ -528,7 +528,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MediaError(f"run: cannot write {self.folder}: {error.strerror or error}") from error
+            raise FileError(f"run: cannot write {self.folder}: {error.strerror or error}") from error
 
     @property
     def frame(self) -> int:

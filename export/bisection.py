@@ -17,9 +17,9 @@ from .emulate import measure_ranges
 from .precision import PRODUCTS, to_half, watched
 from .variants import Say
 
-__all__ = ["MOST_LAYERS", "failing_layers"]
+__all__ = ["MAX_LAYERS", "failing_layers"]
 
-MOST_LAYERS = 8
+MAX_LAYERS = 8
 """Where more layers than these would have to stay in float32, no layer is to blame, and the search ends."""
 
 
@@ -84,7 +84,7 @@ def failing_layers(
     found: list[str] = []
     end = len(order)  # with those found and all before here in float32 it holds
     while end and not holds_with(found):
-        if len(found) == MOST_LAYERS:
+        if len(found) == MAX_LAYERS:
             raise BackendError(
                 f"{name} fails at {precision} even with {', '.join(layers[each] for each in found)} in fp32"
             )

@@ -101,7 +101,7 @@ def export_bundle(
     BundleError
         A network does not agree with PyTorch within `samg_fast.parity.THRESHOLDS`; no manifest is written then,
         so that nothing can be loaded from `out`.
-    MediaError
+    FileError
         The folder cannot be written.
 
     Notes

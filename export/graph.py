@@ -29,7 +29,7 @@ SHAPE_ARITHMETIC = frozenset(
 )
 """Nodes that make, or depend on, shapes known only when the graph runs. None may be left."""
 
-_MOST_BYTES = 1 << 30  # a file above it keeps its weights beside it: protobuf ends at 2 GiB
+_MAX_BYTES = 1 << 30  # a file above it keeps its weights beside it: protobuf ends at 2 GiB
 
 
 def trace(
@@ -127,10 +127,10 @@ def save_graph(model: onnx.ModelProto, path: Path) -> str | None:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
-    if model.ByteSize() < _MOST_BYTES:
+    if model.ByteSize() < _MAX_BYTES:
         with replacing(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
         return None

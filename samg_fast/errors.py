@@ -1,7 +1,7 @@
-"""Every exception the package raises on purpose.
+"""Every exception that the package raises on purpose.
 
-One base class, so that a program can catch what samg-fast says about its input, its files and the machine without
-catching bugs. Each message is one sentence that names the thing, what came and what was expected.
+All have one base class, so that a program can catch what samg-fast says about its input, its files and the machine
+without catching bugs. Each message is one sentence that names the thing, what came and what was expected.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "BundleError",
+    "CaptureError",
     "CheckpointError",
+    "DamagedFileError",
     "DownloadError",
+    "EngineParityError",
+    "FileError",
     "InputError",
     "InputTypeError",
-    "MediaError",
     "MissingExtraError",
+    "PerceptionError",
+    "RenderingError",
     "SamgError",
+    "StoppedError",
 ]
 
 
@@ -63,5 +69,29 @@ class MissingExtraError(SamgError, ImportError):
         self.extra = extra
 
 
-class MediaError(SamgError, OSError):
-    """A picture or video cannot be read, or an output cannot be written."""
+class FileError(SamgError, OSError):
+    """A file cannot be read as what it should be, or cannot be written."""
+
+
+class DamagedFileError(SamgError):
+    """A file of the engine cache is not as it was written; the message is the reason, to follow "it"."""
+
+
+class EngineParityError(BackendError):
+    """An engine does not give what its bundle's fp32 files give."""
+
+
+class CaptureError(BackendError):
+    """What was to be captured as a CUDA graph cannot be; launched step by step it may still run."""
+
+
+class RenderingError(SamgError, RuntimeError):
+    """Off-screen rendering cannot start on this machine."""
+
+
+class PerceptionError(SamgError, RuntimeError):
+    """Segmenting a frame failed on the thread of perception; ``__cause__`` is what was raised there."""
+
+
+class StoppedError(SamgError, RuntimeError):
+    """Perception does not run: it was not started yet, or was stopped."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from samg_fast.errors import MediaError
+from samg_fast.errors import FileError
 
 __all__ = [
     "cache_folder",
@@ -50,12 +50,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
     final = Path(path)
     if not final.name or "\0" in final.name:
-        raise MediaError(f"cannot write {str(path)!r}: it is not the name of a file")
+        raise FileError(f"cannot write {str(path)!r}: it is not the name of a file")
     temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
     try:
         yield temporary
@@ -63,10 +63,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
         if os.name == "posix":  # a rename is only safe once its folder is on the disk
             flush_folder(final.parent)
-    except MediaError:
+    except FileError:
         raise
     except OSError as error:
-        raise MediaError(f"cannot write {final}: {error.strerror or error}") from error
+        raise FileError(f"cannot write {final}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
     with replacing(path) as temporary:
@@ -89,7 +89,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
     write_bytes(path, text.encode("utf-8"))
@@ -124,7 +124,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    MediaError
+    FileError
         It cannot be made, is a file, or cannot be written into.
     """
     folder = Path(path)
@@ -133,7 +133,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise MediaError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+        raise FileError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -142,14 +142,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    MediaError
+    FileError
         `path` is a folder, or its folder is missing or cannot be written into.
     """
     path = Path(path)
     if path.is_dir():
-        raise MediaError(f"cannot write {path}: it is a folder")
+        raise FileError(f"cannot write {path}: it is a folder")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error

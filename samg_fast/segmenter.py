@@ -388,8 +388,8 @@ class Segmenter:
             raise BundleError(
                 f"{name} was made with {which}, this segmenter runs {self.bundle.name}: identify it again"
             )
-        if target.parts > self.bundle.manifest.most_parts:
-            most = self.bundle.manifest.most_parts
+        if target.parts > self.bundle.manifest.max_parts:
+            most = self.bundle.manifest.max_parts
             raise InputError(
                 f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
             )

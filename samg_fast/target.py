@@ -103,7 +103,7 @@ class Target:
 
         Raises
         ------
-        MediaError
+        FileError
             The file cannot be written there.
         """
         tensors = {name: getattr(self, name) for name in _TENSORS}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from samg_fast.errors import MediaError
+from samg_fast.errors import FileError
 from samg_fast.files import replacing, write_bytes, write_text
 
 
@@ -41,18 +41,18 @@ def test_interrupted_leaves_the_old_file(tmp_path: Path, error: type[BaseExcepti
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"cannot write .*nowhere.*a\.txt: No such file or directory"):
+    with pytest.raises(FileError, match=r"cannot write .*nowhere.*a\.txt: No such file or directory"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
 
 
 def test_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(MediaError, match=r"cannot write .*a\.txt"):
+    with pytest.raises(FileError, match=r"cannot write .*a\.txt"):
         write_text(tmp_path / "a.txt", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "a\0b"])
 def test_no_name_of_a_file(name: str) -> None:
-    with pytest.raises(MediaError, match=r"cannot write .*: it is not the name of a file"):
+    with pytest.raises(FileError, match=r"cannot write .*: it is not the name of a file"):
         write_text(name, "x")

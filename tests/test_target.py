@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from samg_fast import Target
-from samg_fast.errors import BundleError, InputError, InputTypeError, MediaError
+from samg_fast.errors import BundleError, FileError, InputError, InputTypeError
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_unwritable(target: Target, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         target.save(tmp_path / "nowhere" / "t.safetensors")
 
 

@@ -41,8 +41,8 @@ _EXTRAS = {
     ("torch-compiled", "cpu"): "torch",
 }
 
-_MOST_THREADS = 1024
-_MOST_BATCH = 4096
+_MAX_THREADS = 1024
+_MAX_BATCH = 4096
 
 _log = logging.getLogger("samg_fast")
 
@@ -202,7 +202,7 @@ def _called(status: BackendStatus) -> str:
 def _check_threads(threads: object) -> int | None:
     if threads is None:
         return None
-    return _check_count("threads", threads, _MOST_THREADS, ", or None to leave it to the backend")
+    return _check_count("threads", threads, _MAX_THREADS, ", or None to leave it to the backend")
 
 
 def _check_count(name: str, value: object, most: int, otherwise: str = "") -> int:
@@ -250,7 +250,7 @@ def check_batches(batches: object) -> tuple[int, ...]:
         raise InputTypeError(f"batches is {batches!r}, expected a sequence of whole numbers")
     if not batches:
         raise InputError("batches is empty, expected one whole number or more")
-    return tuple(sorted({_check_count(f"batches[{index}]", each, _MOST_BATCH) for index, each in enumerate(batches)}))
+    return tuple(sorted({_check_count(f"batches[{index}]", each, _MAX_BATCH) for index, each in enumerate(batches)}))
 
 
 def _make(options: Options) -> Backend:

@@ -201,7 +201,7 @@ def pull(name: str, *, sha256: str | None = None, progress: Progress | None = No
         The file, fetched or put there, has another SHA-256 than expected.
     DownloadError
         It cannot be fetched: no network, no such page, no room on the disk, a folder that cannot be written.
-    MediaError
+    FileError
         It was fetched, but cannot be given its name.
     MissingExtraError
         The packages that download are not installed.

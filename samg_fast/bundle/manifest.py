@@ -182,7 +182,7 @@ class Manifest:
         return self.encoder.file == self.features.file
 
     @property
-    def most_parts(self) -> int:
+    def max_parts(self) -> int:
         """The most parts a target may have: the last decode also holds four other points and a box."""
         return self.slots - 6
 
@@ -264,7 +264,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
     path = Path(folder) / MANIFEST

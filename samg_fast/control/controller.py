@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samg_fast.checks import Frame, describe
-from samg_fast.control.perception import FrameCounts, Observation, Perception, PerceptionError, StoppedError
+from samg_fast.control.perception import FrameCounts, Observation, Perception
 from samg_fast.control.rate import Clock, Pace
 from samg_fast.control.report import Recorder, Report
-from samg_fast.errors import InputError, InputTypeError
+from samg_fast.errors import InputError, InputTypeError, PerceptionError, StoppedError
 
 if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter

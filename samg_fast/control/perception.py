@@ -11,22 +11,14 @@ import numpy as np
 
 from samg_fast.backends.plain import first_line
 from samg_fast.checks import Frame, check_frame
-from samg_fast.errors import SamgError
+from samg_fast.errors import PerceptionError, StoppedError
 
 if TYPE_CHECKING:
     from samg_fast.results import Segmentation
     from samg_fast.segmenter import Segmenter
     from samg_fast.target import Target
 
-__all__ = ["FrameCounts", "Observation", "Perception", "PerceptionError", "StoppedError"]
-
-
-class PerceptionError(SamgError, RuntimeError):
-    """Segmenting a frame failed, on the thread of perception; ``__cause__`` is what was raised there."""
-
-
-class StoppedError(SamgError, RuntimeError):
-    """Perception does not run: it was not started yet, or was stopped."""
+__all__ = ["FrameCounts", "Observation", "Perception"]
 
 
 @dataclass(frozen=True)

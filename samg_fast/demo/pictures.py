@@ -38,7 +38,7 @@ def write_video(report: Report, path: str | os.PathLike[str], *, advance: Callab
 
     Raises
     ------
-    MediaError
+    FileError
         The video cannot be written.
     """
     height, width = (max(shot.frame.shape[axis] for shot in report.shots) for axis in (0, 1))

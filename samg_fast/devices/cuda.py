@@ -18,15 +18,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from samg_fast.devices.base import Array
 from samg_fast.devices.driver import check_memory, load_kernels
-from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError, SamgError
+from samg_fast.errors import BackendError, CaptureError, InputError, InputTypeError, MissingExtraError, SamgError
 
 if TYPE_CHECKING:
     from cuda.core import Buffer, Stream
     from cuda.core.graph import Graph
 
-__all__ = ["CaptureError", "Cuda", "Pinned", "dlpack_device", "nbytes"]
+__all__ = ["Cuda", "Pinned", "dlpack_device", "nbytes"]
 
-_MOST_CONSTANTS = 1024
+_MAX_CONSTANTS = 1024
 """Tables kept on a GPU: all that frames of a few dozen sizes need, and an end to boxes that are never the same."""
 
 _REACHED = (2, 3, 13)
@@ -37,10 +37,6 @@ _STAGING = 1 << 16
 
 _Tables = dict[int, tuple[NDArray[Any], Array]]
 """NumPy arrays and what they are on the GPU, by the id of the former, which is kept: its id would be given away."""
-
-
-class CaptureError(BackendError):
-    """What was to be captured as a CUDA graph cannot be; run as it is, it may well do."""
 
 
 def dlpack_device(value: Any) -> tuple[int, int] | None:
@@ -388,7 +384,7 @@ class Cuda:
         """Return a read-only NumPy array as one of this GPU's: copied the first time, and kept for a good while."""
         key = id(array)
         kept = self._constants.pop(key, None) or (self._keeping or {}).get(key) or (array, self.upload(array))
-        if len(self._constants) >= _MOST_CONSTANTS:
+        if len(self._constants) >= _MAX_CONSTANTS:
             del self._constants[next(iter(self._constants))]  # what has not been used for longest
         self._constants[key] = kept
         if self._keeping is not None:

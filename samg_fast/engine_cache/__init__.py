@@ -55,7 +55,7 @@ def prepare(
     ------
     BackendError
         An engine cannot be built, or does not agree.
-    MediaError
+    FileError
         It cannot be kept.
     """
     check = check or _check_on(bundle, backend)
@@ -98,7 +98,7 @@ def build(
         An argument is none of the above, or the library does not build for that.
     BackendError
         There is no such GPU, or as for `prepare`.
-    MediaError
+    FileError
         An engine cannot be kept.
     MissingExtraError
         The library is not installed.

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from samg_fast.engine_cache.key import CachedEngine, EngineKey
-from samg_fast.engine_cache.sealed_file import DamagedFileError, is_sealed, read_header, read_sealed, write_sealed
-from samg_fast.errors import MediaError, MissingExtraError
+from samg_fast.engine_cache.sealed_file import is_sealed, read_header, read_sealed, write_sealed
+from samg_fast.errors import DamagedFileError, FileError, MissingExtraError
 from samg_fast.files import cache_folder
 
 __all__ = ["EngineCache"]
@@ -72,7 +72,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             It cannot be written.
         """
         built = built or datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -121,7 +121,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             It cannot be removed.
         """
         _remove(entry.path)
@@ -136,7 +136,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             One cannot be removed.
         """
         count = size = 0
@@ -155,7 +155,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             One cannot be removed.
         """
         stale = self.stale()
@@ -169,7 +169,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             The folder cannot be written into.
         MissingExtraError
             filelock is not installed.
@@ -192,7 +192,7 @@ class EngineCache:
 
         Raises
         ------
-        MediaError
+        FileError
             It cannot be written.
         """
         header = {"backend": key.backend, "version": key.version, "gpu": key.target}
@@ -209,7 +209,7 @@ class EngineCache:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise MediaError(f"cannot read the engine cache {self.folder}: {error.strerror or error}") from error
+            raise FileError(f"cannot read the engine cache {self.folder}: {error.strerror or error}") from error
         suffix = rf"\.({'|'.join(kinds)})"
         ours = re.compile(rf"{_DIGEST}{suffix}" + rf"|\.{_DIGEST}\.[0-9a-f]{{8}}\.part{suffix}" * unfinished)
         return [self.folder / name for name in names if ours.fullmatch(name)]
@@ -244,11 +244,11 @@ class EngineCache:
             raise self._unwritable(error) from error
         try:
             write_sealed(path, header, content)
-        except MediaError as error:
+        except FileError as error:
             cause = error.__cause__
             why = (cause.strerror if isinstance(cause, OSError) else None) or error
             free = shutil.disk_usage(self.folder).free
-            raise MediaError(
+            raise FileError(
                 f"cannot keep {what} in {self.folder}: {why}; it needs {len(content)} bytes, and {free} are free"
             ) from error
 
@@ -273,8 +273,8 @@ class EngineCache:
         finally:
             lock.release()
 
-    def _unwritable(self, error: OSError) -> MediaError:
-        return MediaError(f"cannot write into the engine cache {self.folder}: {error.strerror or error}")
+    def _unwritable(self, error: OSError) -> FileError:
+        return FileError(f"cannot write into the engine cache {self.folder}: {error.strerror or error}")
 
     def _warn(self, path: Path, why: object) -> None:
         reason = f"cannot be read: {why.strerror or why}" if isinstance(why, OSError) else why
@@ -290,11 +290,11 @@ def _is_ours(path: Path) -> bool:
     except FileNotFoundError:  # removed since
         return False
     except OSError as error:
-        raise MediaError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise MediaError(f"cannot remove {path}: {error.strerror or error}") from error
+        raise FileError(f"cannot remove {path}: {error.strerror or error}") from error

@@ -13,11 +13,11 @@ import numpy as np
 
 from samg_fast.backends import Network, first_fitting
 from samg_fast.bundle import ROLES, Bundle, Role
-from samg_fast.errors import BackendError, MissingExtraError
+from samg_fast.errors import BackendError, EngineParityError, MissingExtraError
 from samg_fast.parity import OutputParity, compare_outputs, record, sample_frames
 from samg_fast.recording import Run
 
-__all__ = ["EngineCheck", "EngineParityError", "FindLayers", "find_layers"]
+__all__ = ["EngineCheck", "FindLayers", "find_layers"]
 
 _Holds = Callable[[Any], bool]
 _Arrays = dict[str, Any]
@@ -26,10 +26,6 @@ FindLayers = Callable[[Path, str, _Holds, Sequence[_Arrays], Callable[[str], Non
 """`find_layers`, or what stands for it."""
 
 _log = logging.getLogger("samg_fast")
-
-
-class EngineParityError(BackendError):
-    """An engine does not give what its bundle's fp32 files give."""
 
 
 def find_layers(

@@ -15,9 +15,8 @@ from samg_fast.backends.tensorrt import RECIPE, BuiltEngine, Progress, build_eng
 from samg_fast.bundle import ROLES, Bundle, FileSpec, Role
 from samg_fast.devices import driver
 from samg_fast.engine_cache.cache import EngineCache
-from samg_fast.engine_cache.check import EngineParityError
 from samg_fast.engine_cache.key import CachedEngine, EngineKey
-from samg_fast.errors import MediaError, MissingExtraError
+from samg_fast.errors import EngineParityError, FileError, MissingExtraError
 
 if TYPE_CHECKING:
     from samg_fast.backends.tensorrt import TensorRtBackend
@@ -220,7 +219,7 @@ class Engines:
                 kept = self.cache.put(
                     entry.key, engine, bundle=entry.bundle, role=entry.role, parity=parity, built=entry.built
                 )
-        except MediaError as error:  # a cache that is only read, in an image for one
+        except FileError as error:  # a cache that is only read, in an image for one
             _log.warning("the engine holds, and will be checked again each time: %s", error)
             return entry, parity
         return kept, parity

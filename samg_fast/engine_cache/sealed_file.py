@@ -9,18 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from samg_fast.errors import DamagedFileError
 from samg_fast.files import replacing
 
-__all__ = ["DamagedFileError", "is_sealed", "read_header", "read_sealed", "write_sealed"]
+__all__ = ["is_sealed", "read_header", "read_sealed", "write_sealed"]
 
 # The first line: this, then the SHA-256 of the second, which is the JSON. The content follows.
 _MAGIC = b"samg-fast sealed 1 "
 _FIRST_LINE = len(_MAGIC) + 64 + 1
-_MOST_HEADER = 1 << 20
-
-
-class DamagedFileError(Exception):
-    """A file is not as it was written; the message is the reason, to follow "it"."""
+_MAX_HEADER = 1 << 20
 
 
 def write_sealed(path: str | os.PathLike[str], header: Mapping[str, Any], content: bytes) -> None:
@@ -35,7 +32,7 @@ def write_sealed(path: str | os.PathLike[str], header: Mapping[str, Any], conten
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written there.
     """
     seal = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "header": dict(header)}
@@ -89,7 +86,7 @@ def _read_seal(file: BinaryIO) -> dict[str, Any]:
     first = file.read(_FIRST_LINE)
     if not first.startswith(_MAGIC):
         raise DamagedFileError("does not begin as it should" if first else "is empty")
-    line = file.readline(_MOST_HEADER)
+    line = file.readline(_MAX_HEADER)
     if hashlib.sha256(line).hexdigest().encode() + b"\n" != first[len(_MAGIC) :]:
         raise DamagedFileError("has a header that is truncated or altered")
     seal: dict[str, Any] = json.loads(line)

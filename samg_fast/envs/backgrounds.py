@@ -18,7 +18,7 @@ from PIL import Image
 
 from samg_fast.envs.procedural import ProceduralClip, procedural_clip
 from samg_fast.envs.settings import clip_folder
-from samg_fast.errors import InputError, InputTypeError, MediaError
+from samg_fast.errors import FileError, InputError, InputTypeError
 
 __all__ = ["Clip", "ClipFolder", "FileClip", "ProceduralClip", "VideoClip", "find_clips", "load_clips"]
 __all__ += ["open_clips", "procedural_clip"]
@@ -90,7 +90,7 @@ def load_clips(
     ------
     InputError
         The folder has no video, or not the one named.
-    MediaError
+    FileError
         A file cannot be decoded.
     """
     folder = Path(folder)
@@ -123,13 +123,13 @@ class FileClip:
         self._rest: Iterator[NDArray[np.uint8]] | None = _pictures(path, size)
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8; `MediaError` where it cannot be decoded."""
+        """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8; `FileError` where it cannot be decoded."""
         while self._rest is not None and t >= len(self._frames):
             if self._broken:  # what came before is no whole clip to loop over
-                raise MediaError(self._broken)
+                raise FileError(self._broken)
             try:
                 picture = next(self._rest, None)
-            except MediaError as error:
+            except FileError as error:
                 self._broken = str(error)
                 raise
             if picture is None:
@@ -251,6 +251,6 @@ def _pictures(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iter
                     picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
                 yield np.asarray(picture)
     except (av.error.FFmpegError, OSError, IndexError) as error:
-        raise MediaError(f"clips: {path} cannot be decoded ({error})") from error
+        raise FileError(f"clips: {path} cannot be decoded ({error})") from error
     if index < 0:
-        raise MediaError(f"clips: {path} has no picture in it")
+        raise FileError(f"clips: {path} has no picture in it")

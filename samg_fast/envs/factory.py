@@ -86,7 +86,7 @@ def make(
         repeat, a folder without clips, no colours.
     InputTypeError
         A number is no whole number, clips or colours are of another kind.
-    MediaError
+    FileError
         A file of colours cannot be read; from `reset` and `step`, a clip.
     MissingExtraError
         The task's simulation, or gymnasium, is not installed.

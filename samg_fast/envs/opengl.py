@@ -10,13 +10,12 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from samg_fast.errors import MissingExtraError, SamgError
+from samg_fast.errors import MissingExtraError, RenderingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "RenderingError",
     "cannot_start",
     "check_process",
     "context_class",
@@ -27,10 +26,6 @@ __all__ = [
 
 _DEBIAN_PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
 _PROBE = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
-
-
-class RenderingError(SamgError, RuntimeError):
-    """Off-screen rendering cannot start on this machine."""
 
 
 def cannot_start(error: Exception) -> RenderingError:

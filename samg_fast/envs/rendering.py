@@ -16,27 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.envs.opengl import (
-    RenderingError,
-    cannot_start,
-    check_process,
-    context_class,
-    ensure_gl,
-    own_context_kept,
-    renders_here,
-)
+from samg_fast.envs.opengl import cannot_start, check_process, context_class, ensure_gl, own_context_kept, renders_here
+from samg_fast.errors import RenderingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import mujoco
 
-__all__ = ["KIND_FLOOR", "KIND_MOVING", "KIND_SKY", "KIND_STATIC", "Rendered", "RenderingError", "SceneRenderer"]
+__all__ = ["KIND_FLOOR", "KIND_MOVING", "KIND_SKY", "KIND_STATIC", "Rendered", "SceneRenderer"]
 __all__ += ["ensure_gl", "moving_bodies"]
 
 KIND_SKY, KIND_FLOOR, KIND_STATIC, KIND_MOVING = 0, 1, 2, 3
 
-_MOST_GEOMS = 10_000  # that a scene has room for
+_MAX_GEOMS = 10_000  # that a scene has room for
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ class SceneRenderer:
             raise cannot_start(error) from error
         finally:
             visual.offheight, visual.offwidth = own
-        self._scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         self._option = mujoco.MjvOption()
         self._seen = _seen(model, floor, target)
         _close_at_exit(self)

@@ -77,7 +77,7 @@ class Scene:
         or colours in what was given.
     InputTypeError
         A size, seed, action repeat or camera that is no whole number; clips or colours of another kind.
-    MediaError
+    FileError
         A file of colours cannot be read; from `look`, a clip.
     MissingExtraError
         The task's simulation is not installed.

@@ -23,7 +23,7 @@ from PIL import Image
 
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.tasks import nearest
-from samg_fast.errors import InputError, InputTypeError, MediaError
+from samg_fast.errors import FileError, InputError, InputTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,18 +211,18 @@ def load_colors(path: str | PathLike[str]) -> tuple[Colors, ...]:
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be read, or is not such a list; the message says where.
     """
     path = Path(path)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MediaError(f"cannot read the colours {path}: {error.strerror or error}") from error
+        raise FileError(f"cannot read the colours {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise MediaError(f"the colours {path} are not JSON: {error}") from error
+        raise FileError(f"the colours {path} are not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
-        raise MediaError(f"the colours {path} are not a JSON list with at least one colour set")
+        raise FileError(f"the colours {path} are not a JSON list with at least one colour set")
     return tuple(_colors(entry, f"entry {index} of {path}") for index, entry in enumerate(entries))
 
 
@@ -230,13 +230,13 @@ def _colors(entry: Any, where: str) -> Colors:
     """Check one colour set that came from a file."""
     names = [field.name for field in fields(Colors)]
     if not isinstance(entry, dict):
-        raise MediaError(f"{where} is not an object with the keys {', '.join(names)}")
+        raise FileError(f"{where} is not an object with the keys {', '.join(names)}")
     if unknown := sorted(set(entry) - set(names)):
-        raise MediaError(f"{where} has the unknown key {unknown[0]!r}: {nearest(unknown[0], names)}")
+        raise FileError(f"{where} has the unknown key {unknown[0]!r}: {nearest(unknown[0], names)}")
     for key, value in entry.items():
         numbers = isinstance(value, list) and all(type(each) in (int, float) for each in value)
         if not numbers or len(value) != 3 or not all(0 <= each <= 1 for each in value):
-            raise MediaError(f"{where}: {key} must be three numbers between 0 and 1, it is {value!r}")
+            raise FileError(f"{where}: {key} must be three numbers between 0 and 1, it is {value!r}")
     return Colors(**{key: (float(value[0]), float(value[1]), float(value[2])) for key, value in entry.items()})
 
 
@@ -260,7 +260,7 @@ def open_colors(colors: str | PathLike[str] | Palette, setting: str) -> Palette:
         There is no colour set in what was given.
     InputTypeError
         It is neither a path nor a sequence of colour sets.
-    MediaError
+    FileError
         The file cannot be read, or is no list of colour sets.
     """
     if isinstance(colors, (str, PathLike)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from samg_fast.errors import MediaError
+from samg_fast.errors import FileError
 from samg_fast.files import replacing
 from samg_fast.media.video import VideoReader
 
@@ -44,12 +44,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Raises
     ------
-    MediaError
+    FileError
         The file is missing, is no picture, is cut short, is grey, or holds more than 8 bits per channel.
     """
     picture = _open_picture(path)
     if picture.mode in _GREY_MODES:  # as the segmenter refuses grey arrays: the networks know targets by their colour
-        raise MediaError(f"cannot use {path}: it is a grey picture (mode {picture.mode}), expected RGB")
+        raise FileError(f"cannot use {path}: it is a grey picture (mode {picture.mode}), expected RGB")
     return np.asarray(picture.convert("RGB"), dtype=np.uint8)
 
 
@@ -70,7 +70,7 @@ def read_mask(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
 
     Raises
     ------
-    MediaError
+    FileError
         The file is missing, is no picture, is cut short, or holds more than 8 bits per channel.
     """
     picture = _open_picture(path)
@@ -92,7 +92,7 @@ def write_image(path: str | os.PathLike[str], picture: NDArray[np.uint8] | NDArr
 
     Raises
     ------
-    MediaError
+    FileError
         The file cannot be written.
     """
     pixels = np.where(picture, 255, 0).astype(np.uint8) if picture.dtype == np.bool_ else picture
@@ -105,16 +105,16 @@ def _open_picture(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path) as opened:
             if opened.mode not in _EIGHT_BIT_MODES:
-                raise MediaError(f"cannot use {path}: its pixels are {opened.mode}, expected 8 bits per channel")
+                raise FileError(f"cannot use {path}: its pixels are {opened.mode}, expected 8 bits per channel")
             return ImageOps.exif_transpose(opened)
     except UnidentifiedImageError as error:
-        raise MediaError(f"cannot read {path}: it is not a picture") from error
-    except MediaError:
+        raise FileError(f"cannot read {path}: it is not a picture") from error
+    except FileError:
         raise
     # Pillow's decoders raise SyntaxError, ValueError and struct.error as well as OSError on files cut or altered.
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise MediaError(f"cannot read {path}: {reason}") from error
+        raise FileError(f"cannot read {path}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Frames:
 
         Raises
         ------
-        MediaError
+        FileError
             A frame cannot be read.
         """
         if isinstance(self._source, VideoReader):
@@ -170,14 +170,14 @@ def frames_in(path: str | os.PathLike[str]) -> Frames:
 
     Raises
     ------
-    MediaError
+    FileError
         There is nothing at `path`, the folder has no picture, or the file is no video.
     """
     path = Path(path)
     if path.is_dir():
         pictures = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
         if not pictures:
-            raise MediaError(f"cannot use {path}: the folder holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            raise FileError(f"cannot use {path}: the folder holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
         stems = Counter(picture.stem for picture in pictures)
         # a.png and a.jpg must not both become a.png
         named = tuple(
@@ -187,7 +187,7 @@ def frames_in(path: str | os.PathLike[str]) -> Frames:
         return Frames(path, "folder", len(named), None, named)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         if not path.exists():
-            raise MediaError(f"cannot read {path}: no such file")
+            raise FileError(f"cannot read {path}: no such file")
         return Frames(path, "picture", 1, None, ((path.stem, path),))
     video = VideoReader(path)
     return Frames(path, "video", video.count, video.fps, video)

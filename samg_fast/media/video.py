@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from samg_fast.checks import check_frame
-from samg_fast.errors import InputError, MediaError
+from samg_fast.errors import FileError, InputError
 from samg_fast.files import check_writable, replacing
 
 __all__ = ["VideoReader", "VideoWriter"]
@@ -40,7 +40,7 @@ class VideoReader:
 
     Raises
     ------
-    MediaError
+    FileError
         The file is missing, is no video, or has no picture track. While iterating: a frame cannot be decoded, or there
         is none.
     """
@@ -48,16 +48,16 @@ class VideoReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise MediaError(f"cannot read {self.path}: no such file")
+            raise FileError(f"cannot read {self.path}: no such file")
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
-                    raise MediaError(f"cannot read {self.path}: it has no picture track")
+                    raise FileError(f"cannot read {self.path}: it has no picture track")
                 stream = container.streams.video[0]
                 self.fps = float(stream.average_rate or 25)
                 self.count = stream.frames or None
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"cannot read {self.path}: it is not a video ({_reason(error)})") from error
+            raise FileError(f"cannot read {self.path}: it is not a video ({_reason(error)})") from error
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yield every frame, (H, W, 3) uint8."""
@@ -69,15 +69,15 @@ class VideoReader:
                 stream.codec_context.options = {"err_detect": "explode"}
                 for frame in container.decode(stream):
                     if frame.is_corrupt:
-                        raise MediaError(f"cannot read frame {number} of {self.path}: its data is damaged")
+                        raise FileError(f"cannot read frame {number} of {self.path}: its data is damaged")
                     yield np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
                     number += 1
                     end = frame.time
                 self._check_end(container, number, end)
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"cannot read frame {number} of {self.path}: {_reason(error)}") from error
+            raise FileError(f"cannot read frame {number} of {self.path}: {_reason(error)}") from error
         if number == 0:
-            raise MediaError(f"cannot use {self.path}: it holds no frame")
+            raise FileError(f"cannot use {self.path}: it holds no frame")
 
     def _check_end(self, container: InputContainer, number: int, last: float | None) -> None:
         """Refuse a file that stops long before the end it names: some are cut short without any decoder noticing."""
@@ -86,7 +86,7 @@ class VideoReader:
         start, whole = (container.start_time or 0) / av.time_base, container.duration / av.time_base
         missing = whole - (last - start + 1 / self.fps)
         if missing > max(0.1 * whole, 2 / self.fps):
-            raise MediaError(
+            raise FileError(
                 f"cannot read frame {number} of {self.path}: it is cut short, "
                 f"{missing:.1f} of its {whole:.1f} s are missing"
             )
@@ -109,7 +109,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     ------
     InputError
         `fps` is not positive.
-    MediaError
+    FileError
         The file cannot be written.
     """
 
@@ -137,7 +137,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         ------
         InputError, InputTypeError
             `frame` is no such array, or not of the size of the first one, or the video is closed.
-        MediaError
+        FileError
             The frame cannot be encoded or written.
         """
         frame = check_frame("frame", frame)
@@ -155,7 +155,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             for packet in self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 self._container.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:  # ValueError: this PyAV was built without the encoder
-            raise MediaError(f"cannot write {self.path}: {_reason(error)}") from error
+            raise FileError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def close(self) -> None:
         """Finish the container and give the file its name. Closing twice is harmless."""
@@ -168,7 +168,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
                     self._container.mux(packet)
                 self._container.close()
             except av.error.FFmpegError as error:
-                raise MediaError(f"cannot write {self.path}: {_reason(error)}") from error
+                raise FileError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -25,9 +25,9 @@ from samg_fast.ops.geometry import Letterbox, Taps, cell_matrix, chain_taps, pil
 from samg_fast.ops.reference import Coordinates, ResizedLogits
 
 __all__ = [
-    "MOST_FEATURES",
-    "MOST_POINTS",
-    "MOST_VALUES",
+    "MAX_FEATURES",
+    "MAX_POINTS",
+    "MAX_VALUES",
     "apply_mask",
     "mask_cells",
     "mask_feature",
@@ -40,13 +40,13 @@ __all__ = [
     "topk_points",
 ]
 
-MOST_POINTS = 64
+MAX_POINTS = 64
 """The most points that `topk_points` finds."""
 
-MOST_FEATURES = 64
+MAX_FEATURES = 64
 """The most features that `similarity_map` takes at once."""
 
-MOST_VALUES = 2048 * 2048
+MAX_VALUES = 2048 * 2048
 """The most values of a map that `topk_points` searches."""
 
 
@@ -161,8 +161,8 @@ def similarity_map(
     sam_features = operands.read(device, "sam_features", sam_features, (*each, None, sam_map.shape[-3]))
     count = sam_features.shape[-2]
     dino_features = operands.read(device, "dino_features", dino_features, (*each, count, dino_map.shape[-3]))
-    if not 1 <= count <= MOST_FEATURES:
-        raise InputError(f"sam_features must be from 1 to {MOST_FEATURES} features, not {count}")
+    if not 1 <= count <= MAX_FEATURES:
+        raise InputError(f"sam_features must be from 1 to {MAX_FEATURES} features, not {count}")
     operands.check_frame_size(prompt_side, height, width)
     shape = (*lead, count, height, width)
     result: Floats = operands.output(device, out, shape)
@@ -222,9 +222,9 @@ def topk_points(
     lead, (height, width) = tuple(values.shape[:-2]), values.shape[-2:]
     if 0 in lead:
         raise InputError("values must have at least one map, not 0")
-    if not 1 <= height * width <= MOST_VALUES:
-        raise InputError(f"values must have from 1 to {MOST_VALUES} values a map, not {height} x {width}")
-    check_whole("k", k, 1, min(height * width, MOST_POINTS))
+    if not 1 <= height * width <= MAX_VALUES:
+        raise InputError(f"values must have from 1 to {MAX_VALUES} values a map, not {height} x {width}")
+    check_whole("k", k, 1, min(height * width, MAX_POINTS))
     if not isinstance(largest, (bool, np.bool_)):
         raise InputTypeError(f"largest must be True or False, not {describe(largest)}")
     if isinstance(box, tuple):
@@ -376,7 +376,7 @@ def prompt_assembly(
     if boxes is not None:
         boxes = operands.read(device, "boxes", boxes, (batch, 4), operands.INT32)
     needed = order.shape[1] + (1 if boxes is None else 2)
-    check_whole("slots", slots, needed, operands.MOST_CELLS)
+    check_whole("slots", slots, needed, operands.MAX_CELLS)
     if len(scale) != 2 or not all(isinstance(each, (int, float, np.floating)) and isfinite(each) for each in scale):
         raise InputError(f"scale must be two finite numbers, not {scale}")
     if out is not None and (not isinstance(out, tuple) or len(out) != 2):

@@ -14,8 +14,8 @@ __all__ = [
     "BOOL",
     "FLOAT32",
     "INT32",
-    "MOST_CELLS",
-    "MOST_PIXELS",
+    "MAX_CELLS",
+    "MAX_PIXELS",
     "REAL",
     "UINT8",
     "Dtypes",
@@ -35,10 +35,10 @@ Dtypes: TypeAlias = tuple[np.dtype[Any], ...]
 FLOAT32, INT32, UINT8, BOOL = ((np.dtype(each),) for each in (np.float32, np.int32, np.uint8, np.bool_))
 REAL = (np.dtype(np.float32), np.dtype(np.float16))
 
-MOST_PIXELS = 2**29
+MAX_PIXELS = 2**29
 """The most pixels of a frame: kernels count its bytes in 32 bits."""
 
-MOST_CELLS = 2**14
+MAX_CELLS = 2**14
 """The longest side of a map or a mask, for the same reason."""
 
 
@@ -95,22 +95,22 @@ def square(device: Device, name: str, value: Any, lead: tuple[int | None, ...], 
         _check(array, name, (*lead, array.shape[-2], array.shape[-2]), REAL)
     if 0 in array.shape:
         raise InputError(f"{name} must have at least one value, not shape {tuple(array.shape)}")
-    if array.shape[-1] > MOST_CELLS:
-        raise InputError(f"{name} must have sides of at most {MOST_CELLS}, not {array.shape[-1]}")
+    if array.shape[-1] > MAX_CELLS:
+        raise InputError(f"{name} must have sides of at most {MAX_CELLS}, not {array.shape[-1]}")
     return array
 
 
 def check_size(name: str, height: int, width: int) -> None:
     """Check that a frame is not larger than kernels can count."""
-    if height * width > MOST_PIXELS:
-        raise InputError(f"{name} must make at most {MOST_PIXELS} pixels, not {height} x {width}")
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{name} must make at most {MAX_PIXELS} pixels, not {height} x {width}")
 
 
 def check_frame_size(prompt_side: int, height: int, width: int) -> None:
     """Check what says how large a frame is, and its prompt frame."""
-    check_whole("prompt_side", prompt_side, 1, MOST_CELLS)
-    check_whole("height", height, 1, MOST_PIXELS)
-    check_whole("width", width, 1, MOST_PIXELS)
+    check_whole("prompt_side", prompt_side, 1, MAX_CELLS)
+    check_whole("height", height, 1, MAX_PIXELS)
+    check_whole("width", width, 1, MAX_PIXELS)
     check_size("height and width", height, width)
 
 

@@ -44,10 +44,10 @@ def identify(networks: Networks, references: Sequence[ReferencePicture]) -> Targ
     at *= spec.grid / spec.side
     shown = ~np.isnan(at[..., 0])
     parts = len(cells) - 1 + len(at)
-    if parts > bundle.manifest.most_parts:
+    if parts > bundle.manifest.max_parts:
         raise InputError(
             f"points and parts are {parts} together, but bundle {bundle.name} has slots for "
-            f"{bundle.manifest.most_parts} at most"
+            f"{bundle.manifest.max_parts} at most"
         )
     features = []
     for maps in zip(*(_dense(networks, each.image) for each in references), strict=True):

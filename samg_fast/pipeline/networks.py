@@ -228,7 +228,7 @@ class Networks:
     def _check(self) -> None:
         """Run every network once: outputs must be there and have the shapes that the manifest promises."""
         manifest = self._manifest
-        if manifest.most_parts < 0:
+        if manifest.max_parts < 0:
             raise self._error(f"it has {manifest.slots} slots, and a target without parts needs 6")
         try:
             maps = self.encode(np.zeros((1, 8, 8, 3), np.uint8), Stopwatch())

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samg_fast.errors import MediaError
+from samg_fast.errors import FileError
 from samg_fast.files import write_bytes
 
 __all__ = ["FORMAT", "SHIPPED", "Frames", "Masks", "Pack", "PackTask", "load_pack", "save_pack"]
@@ -81,7 +81,7 @@ def save_pack(pack: Pack, path: str | PathLike[str]) -> None:
 
     Raises
     ------
-    MediaError
+    FileError
         It cannot be written there.
     """
     arrays: dict[str, NDArray[Any]] = {"about": np.array(json.dumps({**pack.about, "tasks": list(pack.tasks)}))}
@@ -112,7 +112,7 @@ def load_pack(path: str | PathLike[str] | None = None) -> Pack:
 
     Raises
     ------
-    MediaError
+    FileError
         The file is not there, or is not a whole clip pack of this version.
     """
     path = SHIPPED if path is None else Path(path)
@@ -120,14 +120,14 @@ def load_pack(path: str | PathLike[str] | None = None) -> Pack:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             if about["format"] != FORMAT:
-                raise MediaError(f"the clip pack {path} has format {about['format']}, this version reads {FORMAT}")
+                raise FileError(f"the clip pack {path} has format {about['format']}, this version reads {FORMAT}")
             tasks = {name: _read_task(arrays, name) for name in about.pop("tasks")}
     except OSError as error:
-        if isinstance(error, MediaError):
+        if isinstance(error, FileError):
             raise
-        raise MediaError(f"cannot read the clip pack {path}: {error.strerror or error}") from error
+        raise FileError(f"cannot read the clip pack {path}: {error.strerror or error}") from error
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise MediaError(f"{path} is not a whole clip pack: {error}") from error
+        raise FileError(f"{path} is not a whole clip pack: {error}") from error
     return Pack(tasks, about)
 
 

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 
 from samg_fast.backends import Options, choose
 from samg_fast.bundle import ROLES, Bundle, Role
-from samg_fast.errors import InputError, InputTypeError, MediaError
+from samg_fast.errors import FileError, InputError, InputTypeError
 from samg_fast.files import flush, flush_folder
 from samg_fast.serving.config import CONFIG, PLATFORMS, check_platform, is_ours, model_config
 
@@ -96,7 +96,7 @@ def write_repository(
         The bundle's name cannot begin a model's, or a file does not keep the ONNX contract.
     BackendError, MissingExtraError
         TensorRT cannot build engines here.
-    MediaError
+    FileError
         The folder cannot be written, or holds something that this function did not write.
     """
     check_platform(platform)
@@ -121,10 +121,10 @@ def write_repository(
         for path in (*staging.rglob("*"), staging):
             (flush if path.is_file() else flush_folder)(path)
         _publish(staging, final)
-    except MediaError:
+    except FileError:
         raise
     except OSError as error:
-        raise MediaError(f"cannot write the model repository {final}: {error.strerror or error}") from error
+        raise FileError(f"cannot write the model repository {final}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return [ServedModel(configs[role].name, role, configs[role].max_batch_size, files[role]) for role in roles]
@@ -182,11 +182,9 @@ def _check_ours(folder: Path) -> None:
     try:
         strange = sorted(entry.name for entry in folder.iterdir() if not is_ours(entry)) if folder.exists() else []
     except OSError as error:
-        raise MediaError(f"cannot write the model repository {folder}: {error.strerror or error}") from error
+        raise FileError(f"cannot write the model repository {folder}: {error.strerror or error}") from error
     if strange:
-        raise MediaError(
-            f"cannot write the model repository {folder}: it holds {strange[0]}, which is no model of ours"
-        )
+        raise FileError(f"cannot write the model repository {folder}: it holds {strange[0]}, which is no model of ours")
 
 
 def _publish(staging: Path, final: Path) -> None:

@@ -224,7 +224,7 @@ class FrameStackWithSAMG(_Wrapper):
     InputError, InputTypeError
         An argument is not one of the above, the environment has no such pixel observation, or a masked picture shows
         nothing that the official reading sees.
-    MediaError
+    FileError
         A picture cannot be read.
     """
 

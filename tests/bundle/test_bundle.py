@@ -45,7 +45,7 @@ def test_opens(bundle_folder: Path, shared_folder: Path) -> None:
     assert not bundle.manifest.shared_graph
     assert shared.manifest.shared_graph
     assert shared.onnx_path("features") == shared.onnx_path("encoder") == shared_folder / "encoder.onnx"
-    assert bundle.manifest.most_parts == 6
+    assert bundle.manifest.max_parts == 6
     assert len({bundle.fingerprint, shared.fingerprint}) == 2
 
 

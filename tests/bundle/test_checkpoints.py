@@ -277,7 +277,7 @@ class TestGivenHash:
 class TestOtherProcesses:
     PROGRAM = """
 import sys, filelock
-from samg_fast import checkpoints
+from samg_fast.bundle import checkpoints
 acquire = filelock.FileLock.acquire
 def announce(*args, **options):
     print("at the lock", flush=True)

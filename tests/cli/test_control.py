@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 
 import samg_fast
 from samg_fast.cli import app
-from samg_fast.envs.rendering import RenderingError
-from samg_fast.errors import BackendError
+from samg_fast.errors import BackendError, RenderingError
 from samg_fast.samples import load_pack
 from support.rendering import needs_rendering
 from support.synthetic_bundle import picture

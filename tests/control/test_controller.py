@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from samg_fast import Segmentation, Segmenter
-from samg_fast.control import Clock, Controller, FrameCounts, PerceptionError, StoppedError
-from samg_fast.errors import BackendError, InputError, InputTypeError, SamgError
+from samg_fast.control import Clock, Controller, FrameCounts
+from samg_fast.errors import BackendError, InputError, InputTypeError, PerceptionError, SamgError, StoppedError
 from support.synthetic_bundle import picture
 
 LONG = 20.0  # seconds that nothing here ever takes

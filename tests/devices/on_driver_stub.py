@@ -30,7 +30,7 @@ TINY = resolve("tiny")
 SIZE = 1 << 30
 """Bytes that the stub says are free."""
 
-MOST_CALLS = 15
+MAX_CALLS = 15
 """Of the driver, for a frame on the GPU. Most are a copy, an allocation, a wait; each of the rest is host time."""
 
 
@@ -142,7 +142,7 @@ def test_how_often_the_driver_is_called(
         segmenter.segment(frames[0], target)
     before = driver.calls
     segmenter.segment(there, target, stream=stream)
-    assert driver.calls - before <= MOST_CALLS
+    assert driver.calls - before <= MAX_CALLS
     before = driver.calls
     segmenter.segment(frames[0], target)
     assert driver.calls - before <= 6
@@ -170,7 +170,7 @@ def test_too_little_memory(driver: Driver, backend: HostBackend, segmenter: Segm
 def test_tables_of_more_sizes_than_are_kept(
     segmenter: Segmenter, plain: Segmenter, frames: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_device, "_MOST_CONSTANTS", 20)
+    monkeypatch.setattr(cuda_device, "_MAX_CONSTANTS", 20)
     target = target_of(plain)
     for _ in range(2):
         for size in range(60, 72):

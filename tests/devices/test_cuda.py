@@ -11,8 +11,8 @@ import pytest
 
 from samg_fast import ops
 from samg_fast.devices import cuda as cuda_device
-from samg_fast.devices.cuda import CaptureError, Cuda
-from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
+from samg_fast.devices.cuda import Cuda
+from samg_fast.errors import BackendError, CaptureError, InputError, InputTypeError, MissingExtraError
 from samg_fast.ops import reference
 from samg_fast.pipeline.gpu.runner import is_on_gpu
 from support import fake_cuda
@@ -82,7 +82,7 @@ def test_boxes_that_are_never_the_same_are_not_kept_for_ever(device: Cuda) -> No
 
 
 def test_the_tables_that_stay_are_those_in_use(machine: Machine, device: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_device, "_MOST_CONSTANTS", 3)
+    monkeypatch.setattr(cuda_device, "_MAX_CONSTANTS", 3)
     tables = [np.full(4, value, np.int32) for value in range(4)]
 
     def uploads(*order: int) -> int:

@@ -17,7 +17,7 @@ import pytest
 from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.key import EngineKey
 from samg_fast.engine_cache.sealed_file import write_sealed
-from samg_fast.errors import MediaError, MissingExtraError
+from samg_fast.errors import FileError, MissingExtraError
 from support.engines import HERE
 from support.paths import TESTS
 
@@ -287,7 +287,7 @@ class TestOtherProcesses:
         put(cache, AHEAD, b"before")
         _, errors = start(cache, limited).communicate(timeout=60)
         last = errors.strip().splitlines()[-1]
-        start_of_it = f"samg_fast.errors.MediaError: cannot keep the engine of tiny's encoder in {cache.folder}: "
+        start_of_it = f"samg_fast.errors.FileError: cannot keep the engine of tiny's encoder in {cache.folder}: "
         assert last.startswith(f"{start_of_it}File too large; it needs 100000 bytes, and ")
         assert last.endswith(" are free")
         assert cache.get(HERE) is None
@@ -298,13 +298,13 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = EngineCache(tmp_path / "file" / "engines")
     with (
-        pytest.raises(MediaError, match=r"cannot write into the engine cache .*engines: Not a directory"),
+        pytest.raises(FileError, match=r"cannot write into the engine cache .*engines: Not a directory"),
         cache.lock(HERE),
     ):
         pass
-    with pytest.raises(MediaError, match="cannot write into the engine cache"):
+    with pytest.raises(FileError, match="cannot write into the engine cache"):
         cache.put(HERE, b"", bundle="tiny", role="encoder", parity="")
-    with pytest.raises(MediaError, match="cannot read the engine cache"):
+    with pytest.raises(FileError, match="cannot read the engine cache"):
         EngineCache(tmp_path / "file").entries()
 
 

@@ -18,8 +18,8 @@ from samg_fast.backends import Network, first_fitting
 from samg_fast.bundle import Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.engine_cache.cache import EngineCache
-from samg_fast.engine_cache.check import EngineCheck, EngineParityError, find_layers
-from samg_fast.errors import BackendError, MissingExtraError
+from samg_fast.engine_cache.check import EngineCheck, find_layers
+from samg_fast.errors import BackendError, EngineParityError, MissingExtraError
 from support.engines import fake_backends, in_halves
 
 pytest.importorskip("filelock", reason="filelock is not installed")

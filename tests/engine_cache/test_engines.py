@@ -22,9 +22,8 @@ from samg_fast.bundle.zoo import resolve
 from samg_fast.devices import driver
 from samg_fast.engine_cache import factory
 from samg_fast.engine_cache.cache import EngineCache
-from samg_fast.engine_cache.check import EngineParityError
 from samg_fast.engine_cache.factory import Target
-from samg_fast.errors import BackendError, InputError, MediaError, MissingExtraError
+from samg_fast.errors import BackendError, EngineParityError, FileError, InputError, MissingExtraError
 from support.engines import fake_backends, in_halves
 
 pytest.importorskip("filelock", reason="filelock is not installed")
@@ -289,7 +288,7 @@ class TestAheadOfTime:
         engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
 
         def refused(*_: object, **__: object) -> None:
-            raise MediaError("cannot keep it: Read-only file system")
+            raise FileError("cannot keep it: Read-only file system")
 
         monkeypatch.setattr(cache, "put", refused)
         reports = prepared(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache)
@@ -345,10 +344,10 @@ class TestRefusals:
 
 PROGRAM = """
 import logging, sys, time
-from samg_fast import engines
+from samg_fast import engine_cache
 from samg_fast.bundle import Bundle
-from samg_fast.engines.cache import EngineCache
-from samg_fast.zoo import resolve
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.bundle.zoo import resolve
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 def watch(role, precision):
     def progress(phase, done, of, parent):

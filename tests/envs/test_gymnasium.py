@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from samg_fast.envs import SETTINGS, backgrounds, make, stack
 from samg_fast.envs.backgrounds import ClipFolder
-from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY, RenderingError
+from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.scene import Scene
 from samg_fast.envs.settings import Colors, load_colors
-from samg_fast.errors import InputError, InputTypeError, MediaError, SamgError
+from samg_fast.errors import FileError, InputError, InputTypeError, RenderingError, SamgError
 from support.clips import Flat, write_video
 from support.paths import SHARED_CLIPS
 from support.rendering import needs_rendering
@@ -205,7 +205,7 @@ def test_the_benchmark_s_folder_has_what_is_each_setting_s_own(tmp_path: Path) -
     assert seen["original"][1][1] > 3 * seen["color_hard"][1][1]  # only red is left
 
 
-@pytest.mark.parametrize(("missing", "error"), [("video_hard", InputError), ("color_hard", MediaError)])
+@pytest.mark.parametrize(("missing", "error"), [("video_hard", InputError), ("color_hard", FileError)])
 def test_what_a_folder_has_not_is_named(tmp_path: Path, missing: str, error: type[Exception]) -> None:
     (tmp_path / "video_easy").mkdir()
     write_video(tmp_path / "video_easy" / "a.mp4", [0])
@@ -298,7 +298,7 @@ def test_clips_come_from_a_folder(tmp_path: Path) -> None:
 def test_a_broken_clip_is_named_and_the_environment_can_be_closed(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     env = make("walker_walk", setting="video_hard", size=8, clips=str(tmp_path))
-    with pytest.raises(MediaError, match=r"broken\.mp4 cannot be decoded"):
+    with pytest.raises(FileError, match=r"broken\.mp4 cannot be decoded"):
         env.reset()
     with pytest.raises(SamgError, match=r"call reset\(\) first"):
         env.unwrapped.step(np.zeros(6))
@@ -310,13 +310,13 @@ def test_a_clip_that_breaks_midway_stays_broken(tmp_path: Path, monkeypatch: pyt
     def pictures(*_: Any) -> Iterator[NDArray[np.uint8]]:
         for t in range(whole):
             yield np.full((8, 8, 3), t, np.uint8)
-        raise MediaError("clips: a.mp4 cannot be decoded")
+        raise FileError("clips: a.mp4 cannot be decoded")
 
     monkeypatch.setattr(backgrounds, "_pictures", pictures)
     clip = backgrounds.FileClip(tmp_path / "a.mp4", (8, 8))
     assert [clip.frame(t).mean() for t in range(whole)] == list(range(whole))
     for t in (whole, whole, whole + 1):
-        with pytest.raises(MediaError, match=r"a\.mp4 cannot be decoded"):
+        with pytest.raises(FileError, match=r"a\.mp4 cannot be decoded"):
             clip.frame(t)
 
 

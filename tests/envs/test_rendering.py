@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from samg_fast.envs.dmc import LiveTask
-from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY, KIND_STATIC, RenderingError, SceneRenderer
+from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY, KIND_STATIC, SceneRenderer
+from samg_fast.errors import RenderingError
 from support.rendering import needs_rendering
 
 pytestmark = needs_rendering

@@ -20,7 +20,7 @@ from samg_fast.envs.settings import (
     random_colors,
     resize_background,
 )
-from samg_fast.errors import InputError, MediaError
+from samg_fast.errors import FileError, InputError
 from support.rendering import needs_rendering
 
 REPLACED = {"video_easy": {KIND_SKY}, "video_hard": {KIND_SKY, KIND_FLOOR}}
@@ -102,12 +102,12 @@ def test_colours_come_from_the_benchmark_s_json(tmp_path: Path) -> None:
 def test_bad_colours_are_named(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "colors.json"
     path.write_text(text)
-    with pytest.raises(MediaError, match=complaint):
+    with pytest.raises(FileError, match=complaint):
         load_colors(path)
 
 
 def test_colours_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"none\.json: No such file"):
+    with pytest.raises(FileError, match=r"none\.json: No such file"):
         load_colors(tmp_path / "none.json")
 
 

@@ -16,7 +16,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from samg_fast.errors import BackendError, InputError  # noqa: E402
-from samg_fast.export.bisection import MOST_LAYERS, failing_layers  # noqa: E402
+from samg_fast.export.bisection import MAX_LAYERS, failing_layers  # noqa: E402
 from samg_fast.export.emulate import emulated  # noqa: E402
 
 LAYERS, WIDTH = 60, 8
@@ -140,7 +140,7 @@ def test_it_fails_in_float32_too(tmp_path: Path) -> None:
 
 def test_a_few_layers_are_not_to_blame(tmp_path: Path) -> None:
     path = chain(tmp_path)
-    listed = ", ".join(names(*range(LAYERS - MOST_LAYERS, LAYERS)))
+    listed = ", ".join(names(*range(LAYERS - MAX_LAYERS, LAYERS)))
     with pytest.raises(BackendError, match=f"^chain.onnx fails at fp16 even with {listed} in fp32"):
         failing_layers(path, "fp16", lambda model: not in_half(model), [])
 

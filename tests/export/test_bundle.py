@@ -156,7 +156,7 @@ def test_another_side(export: Export, tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_graph(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "_MOST_BYTES", 1 << 16)
+    monkeypatch.setattr(graph, "_MAX_BYTES", 1 << 16)
     report = export(tmp_path / "large")
     bundle = Bundle.open(report.path)
     assert bundle.file("encoder").data == "encoder.onnx.data"

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from samg_fast.errors import InputError, InputTypeError, MediaError
+from samg_fast.errors import FileError, InputError, InputTypeError
 from samg_fast.files import check_writable, output_folder
 from samg_fast.media import VideoReader, VideoWriter, frames_in, read_image, read_mask, write_image
 
@@ -51,7 +51,7 @@ class TestPictures:
     @pytest.mark.parametrize("mode", ["1", "L", "LA"])
     def test_grey_is_refused(self, tmp_path: Path, mode: str) -> None:
         Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(tmp_path / "a.png")
-        with pytest.raises(MediaError, match=rf"a\.png: it is a grey picture \(mode {mode}\), expected RGB"):
+        with pytest.raises(FileError, match=rf"a\.png: it is a grey picture \(mode {mode}\), expected RGB"):
             read_image(tmp_path / "a.png")
 
     def test_orientation_noted_by_a_camera_is_applied(self, tmp_path: Path) -> None:
@@ -63,16 +63,16 @@ class TestPictures:
 
     def test_sixteen_bits_are_refused(self, tmp_path: Path) -> None:
         Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "a.png")
-        with pytest.raises(MediaError, match=r"I;16.*8 bits"):
+        with pytest.raises(FileError, match=r"I;16.*8 bits"):
             read_image(tmp_path / "a.png")
 
     def test_text_is_no_picture(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_text("not a picture")
-        with pytest.raises(MediaError, match="it is not a picture"):
+        with pytest.raises(FileError, match="it is not a picture"):
             read_image(tmp_path / "a.png")
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="No such file"):
+        with pytest.raises(FileError, match="No such file"):
             read_image(tmp_path / "a.png")
 
     @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
@@ -80,11 +80,11 @@ class TestPictures:
         path = tmp_path / f"a{suffix}"
         write_image(path, noise(40, 40))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(MediaError, match=path.name):
+        with pytest.raises(FileError, match=path.name):
             read_image(path)
 
     def test_nothing_is_left_where_writing_fails(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="cannot write"):
+        with pytest.raises(FileError, match="cannot write"):
             write_image(tmp_path / "missing" / "a.png", noise(4, 4))
         assert list(tmp_path.iterdir()) == []
 
@@ -182,29 +182,29 @@ class TestVideos:
             VideoWriter(tmp_path / "a.mp4", fps)
 
     def test_folder_is_checked_at_once(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="No such file"):
+        with pytest.raises(FileError, match="No such file"):
             VideoWriter(tmp_path / "missing" / "a.mp4", 10)
 
     def test_an_unknown_container_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match=r"a\.nonsense"), VideoWriter(tmp_path / "a.nonsense", 10) as video:
+        with pytest.raises(FileError, match=r"a\.nonsense"), VideoWriter(tmp_path / "a.nonsense", 10) as video:
             video.write(noise(32, 32))
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("content", [b"", b"not a video" * 50])
     def test_other_files_are_no_videos(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "a.mp4").write_bytes(content)
-        with pytest.raises(MediaError, match="it is not a video"):
+        with pytest.raises(FileError, match="it is not a video"):
             VideoReader(tmp_path / "a.mp4")
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="no such file"):
+        with pytest.raises(FileError, match="no such file"):
             VideoReader(tmp_path / "a.mp4")
 
     def test_cut_file(self, tmp_path: Path) -> None:
         write_video(tmp_path / "a.mp4", 20)
         data = (tmp_path / "a.mp4").read_bytes()
         (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
-        with pytest.raises(MediaError, match="it is not a video"):
+        with pytest.raises(FileError, match="it is not a video"):
             VideoReader(tmp_path / "a.mp4")
 
     @pytest.mark.parametrize("suffix", ["mkv", "avi", "mp4"])
@@ -213,14 +213,14 @@ class TestVideos:
         write_video(path, 40)
         assert len(list(VideoReader(path))) == 40
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-        with pytest.raises(MediaError, match=r"cannot read"):
+        with pytest.raises(FileError, match=r"cannot read"):
             list(VideoReader(path))
 
     def test_a_damaged_frame_ends_it_with_its_number(self, tmp_path: Path) -> None:
         write_video(tmp_path / "a.mp4", 30)
         damage(tmp_path / "a.mp4")
         read = []
-        with pytest.raises(MediaError, match=r"cannot read frame \d+ of .*a\.mp4") as caught:
+        with pytest.raises(FileError, match=r"cannot read frame \d+ of .*a\.mp4") as caught:
             read.extend(VideoReader(tmp_path / "a.mp4"))
         assert 0 < len(read) < 30
         assert f"frame {len(read)} " in str(caught.value)
@@ -248,12 +248,12 @@ class TestFramesIn:
         assert [name for name, _ in frames] == ["000000", "000001", "000002"]
 
     def test_folder_without_pictures(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="holds no picture"):
+        with pytest.raises(FileError, match="holds no picture"):
             frames_in(tmp_path)
 
     @pytest.mark.parametrize("name", ["a.png", "a.mp4", "a"])
     def test_nothing_there(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(MediaError, match="no such file"):
+        with pytest.raises(FileError, match="no such file"):
             frames_in(tmp_path / name)
 
 
@@ -266,7 +266,7 @@ class TestOutputs:
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("")
         for path in (tmp_path / "a", tmp_path / "a" / "b"):
-            with pytest.raises(MediaError, match="cannot write into the folder"):
+            with pytest.raises(FileError, match="cannot write into the folder"):
                 output_folder(path)
 
     def test_what_stands_there_is_not_touched(self, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ class TestOutputs:
         assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
     def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(MediaError, match="it is a folder"):
+        with pytest.raises(FileError, match="it is a folder"):
             check_writable(tmp_path)
-        with pytest.raises(MediaError, match="cannot write"):
+        with pytest.raises(FileError, match="cannot write"):
             check_writable(tmp_path / "missing" / "a")

@@ -163,7 +163,7 @@ boxes_of_any_numbers = st.tuples(*[st.one_of(int32s, st.integers(-(2**70), 2**70
 @given(data=st.data(), seed=seeds, kind=kinds, lead=st.sampled_from([(), (1,), (3,)]), size=sizes, layout=layouts)
 def test_topk_points(name: str, data: st.DataObject, seed: int, kind: str, lead: Any, size: Any, layout: str) -> None:
     values = numbers(np.random.default_rng(seed), (*lead, *size), kind)
-    most = min(size[0] * size[1], ops.MOST_POINTS)
+    most = min(size[0] * size[1], ops.MAX_POINTS)
     k = data.draw(st.one_of(st.integers(1, min(most, 4)), st.integers(1, most)), "k")
     largest = data.draw(st.booleans(), "largest")
     choice = data.draw(st.sampled_from(["none", "tuple", "array"]), "box")

@@ -12,7 +12,7 @@ import pytest
 
 from samg_fast.envs.clip_pack import build_pack, main
 from samg_fast.envs.tasks import EIGHT
-from samg_fast.errors import MediaError
+from samg_fast.errors import FileError
 from samg_fast.samples import SHIPPED, Pack, PackTask, load_pack, save_pack
 from support.paths import ROOT
 from support.rendering import needs_rendering
@@ -79,7 +79,7 @@ def test_reading_needs_neither_mujoco_nor_opengl() -> None:
 import sys
 for name in ("mujoco", "dm_control", "OpenGL", "glfw", "gymnasium", "torch"):
     sys.modules[name] = None
-from samg_fast.envs.clip_pack import load_pack
+from samg_fast.samples import load_pack
 print(len(load_pack().tasks))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
@@ -88,7 +88,7 @@ print(len(load_pack().tasks))
 
 def test_a_bad_file_is_named(pack: Pack, tmp_path: Path) -> None:
     path = tmp_path / "pack.npz"
-    with pytest.raises(MediaError, match=r"cannot read the clip pack .*pack\.npz: No such file"):
+    with pytest.raises(FileError, match=r"cannot read the clip pack .*pack\.npz: No such file"):
         load_pack(path)
     save_pack(pack, path)
     whole = path.read_bytes()
@@ -96,18 +96,18 @@ def test_a_bad_file_is_named(pack: Pack, tmp_path: Path) -> None:
     altered[len(whole) // 2] ^= 0xFF
     for content in (whole[: len(whole) // 2], bytes(altered), b"", b"not a pack at all"):
         path.write_bytes(content)
-        with pytest.raises(MediaError, match=r"pack\.npz"):
+        with pytest.raises(FileError, match=r"pack\.npz"):
             load_pack(path)
     np.savez(path, frames=np.zeros(3))
-    with pytest.raises(MediaError, match="not a whole clip pack"):
+    with pytest.raises(FileError, match="not a whole clip pack"):
         load_pack(path)
     save_pack(Pack(pack.tasks, {"format": 2}), path)
-    with pytest.raises(MediaError, match="format 2, this version reads 1"):
+    with pytest.raises(FileError, match="format 2, this version reads 1"):
         load_pack(path)
 
 
 def test_a_pack_that_cannot_be_written_is_named(pack: Pack, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         save_pack(pack, tmp_path / "missing" / "pack.npz")
 
 

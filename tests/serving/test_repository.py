@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, Role
 from samg_fast.cli import app
-from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError, MediaError, SamgError
+from samg_fast.errors import BackendError, BundleError, FileError, InputError, InputTypeError, SamgError
 from support.fixed_batch import fixed_batch
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
@@ -217,18 +217,18 @@ class TestFolder:
         path = tmp_path / strange
         path.parent.mkdir(exist_ok=True)
         path.write_text('name: "other"\n' if "other" in strange else "{{", encoding="utf-8")
-        with pytest.raises(MediaError, match=f"it holds {Path(strange).parts[0]}, which is no model of ours"):
+        with pytest.raises(FileError, match=f"it holds {Path(strange).parts[0]}, which is no model of ours"):
             write_repository(bundle, tmp_path)
         assert tree(tmp_path) == [strange]
 
     def test_a_file_is_no_folder(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(MediaError, match=r"cannot write the model repository .*/file: Not a directory"):
+        with pytest.raises(FileError, match=r"cannot write the model repository .*/file: Not a directory"):
             write_repository(bundle, tmp_path / "file")
 
     def test_a_folder_that_cannot_be_made_is_said(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(MediaError, match=r"cannot write the model repository .*/file/models: File exists"):
+        with pytest.raises(FileError, match=r"cannot write the model repository .*/file/models: File exists"):
             write_repository(bundle, tmp_path / "file" / "models")
 
     def test_a_model_that_cannot_be_moved_leaves_the_old_one(
@@ -243,7 +243,7 @@ class TestFolder:
             return rename(path, target)
 
         monkeypatch.setattr(Path, "rename", failing)
-        with pytest.raises(MediaError, match="No space left on device"):
+        with pytest.raises(FileError, match="No space left on device"):
             write_repository(bundle, tmp_path / "models", most=2)
         kept = [config_of(model).max_batch_size for model in (tmp_path / "models").iterdir()]
         assert kept == [4, 4, 4]

@@ -21,7 +21,7 @@ from dm_env.test_utils import EnvironmentTestMixin
 
 import samg_fast
 from samg_fast.envs import stack
-from samg_fast.errors import BundleError, InputError, InputTypeError, MediaError
+from samg_fast.errors import BundleError, FileError, InputError, InputTypeError
 from samg_fast.media import write_image
 from samg_fast.samples import load_pack
 from samg_fast.wrappers.dm_env import FrameStackWithSAMG, MaskedPixels
@@ -375,7 +375,7 @@ def test_a_segmenter_that_was_given_stays_open(tiny: samg_fast.Segmenter, tmp_pa
         ({"pixels_key": "camera"}, InputError, "one of the observation's 'pixels', not 'camera'"),
         ({"handmade_4_SAM": None}, InputError, "handmade_4_SAM must have original_image, .*NoneType has no original_i"),
         ({"handmade_4_SAM": {"masked_image": None}}, InputError, "and SimpleNamespace has no masked_image$"),
-        ({"handmade_4_SAM": {"masked_image": "no.png"}}, MediaError, "no.png"),
+        ({"handmade_4_SAM": {"masked_image": "no.png"}}, FileError, "no.png"),
         ({"handmade_4_SAM": {"extra_points_list": [[200, 3]]}}, InputError, r"points has \(200, 3\)"),
     ],
 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from samg_fast import ops
 from samg_fast.backends import DeviceNetwork
 from samg_fast.bundle import Manifest
-from samg_fast.devices.cuda import CaptureError, Cuda
+from samg_fast.devices.cuda import Cuda
+from samg_fast.errors import CaptureError
 from samg_fast.ops.geometry import Letterbox
 from samg_fast.ops.reference import ResizedLogits
 from samg_fast.pipeline.gpu.arena import Arena

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GpuFrames", "is_on_gpu"]
 
-_MOST_PROGRAMS = 16
+_MAX_PROGRAMS = 16
 """Shapes of frames whose memory and graph are kept: an agent has one or two, and a tool that sees all sizes an end."""
 
 _UINT8 = np.dtype(np.uint8)
@@ -234,7 +234,7 @@ class GpuFrames:
         """Make and keep the program of a shape; an arena that is too small for it is replaced."""
         if self._networks is None:
             raise BackendError("this segmenter is closed; load the bundle again")
-        if len(self._prepared) == _MOST_PROGRAMS:
+        if len(self._prepared) == _MAX_PROGRAMS:
             self._cuda.synchronize()
             self._prepared.popitem(last=False)[1].program.close()
         program = FrameProgram(self._manifest, self._networks, self._cuda, shape)

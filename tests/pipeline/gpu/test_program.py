@@ -305,7 +305,7 @@ def test_tables_of_more_sizes_than_are_kept(
     forward: Machine, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frame's first run throws out others' tables, and never one that its own capture needs."""
-    monkeypatch.setattr(cuda_device, "_MOST_CONSTANTS", 20)
+    monkeypatch.setattr(cuda_device, "_MAX_CONSTANTS", 20)
     segmenter = opened(forward, bundle_folder)
     target = targets_of(segmenter)[0]
     sizes = [(20 + index, 30 + index) for index in range(12)]
