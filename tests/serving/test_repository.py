@@ -371,9 +371,7 @@ class TestCommand:
         self, cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "tritonclient", None)
-        for name in [
-            name for name in sys.modules if name.startswith(("samg_fast.serving.repository", "tritonclient."))
-        ]:
+        for name in [name for name in sys.modules if name.startswith(("samg_fast.serving.", "tritonclient."))]:
             monkeypatch.delitem(sys.modules, name)
         result = cli.invoke(app, ["export", "--triton", str(tmp_path / "models"), "--bundle", "tiny"])
         assert result.exit_code == 1
