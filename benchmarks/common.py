@@ -152,7 +152,7 @@ def provenance(more: Sequence[str] = ()) -> dict[str, Any]:
     program = f"python -m {module}" if module else Path(sys.argv[0]).name
     return {
         "command": " ".join([program, *sys.argv[1:]]),
-        "device": machine.device(),
+        "device": machine.processor(),
         "system": platform.platform(terse=True),
         "commit": _commit(),
         "versions": versions,

@@ -24,7 +24,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.common import names, one_line_errors, progress_bar, provenance, save_json
-from samg_fast.devices.cpu import available_threads
+from samg_fast.devices.machine import cores
 from samg_fast.errors import InputError, MissingExtraError, SamgError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def main(
     """Time every operation against its floor and against eager PyTorch, and print Markdown tables."""
     with one_line_errors():
         scope = {"size": [size, size], "features": features, "rounds": rounds, "copy_mib": copy_mib}
-        places, refused = _places(names(device), threads or available_threads())
+        places, refused = _places(names(device), threads or cores())
         figures = _figures(places, models or MODELS, scope)
         typer.echo(_report(figures))
         for reason in refused:

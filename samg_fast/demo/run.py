@@ -314,7 +314,7 @@ def run(
             runs.append(Run(episode.task, episode.setting, target, tuple(shots)))
     if not runs:
         raise InputError("there was no frame to segment")
-    return Report(tuple(runs), segmenter.bundle.name, segmenter.backend, segmenter.precision, machine.device())
+    return Report(tuple(runs), segmenter.bundle.name, segmenter.backend, segmenter.precision, machine.processor())
 
 
 def _check_count(frames: int | None) -> None:

@@ -156,7 +156,3 @@ def test_bad_out() -> None:
         ops.preprocess(frames, [small], dtype=np.float64)
     with pytest.raises(InputError, match="specs must be one or two, not 0"):
         ops.preprocess(frames, [])
-    with pytest.raises(InputError, match="threads must be at least 1, not 0"):
-        Cpu(0)
-    with pytest.raises(InputTypeError, match=r"threads must be a whole number, not 2\.5"):
-        Cpu(2.5)  # type: ignore[arg-type]
