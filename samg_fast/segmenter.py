@@ -319,7 +319,7 @@ class Segmenter:
         targets = self._check_targets(target, count)
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
-        most = self._networks.most or count
+        most = self._networks.max_batch or count
         parts = [slice(first, first + most) for first in range(0, count, most)]
         if self._on_gpu is not None:
             return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
@@ -447,7 +447,7 @@ def _gpu_frames(bundle: Bundle, networks: Networks, backend: GpuBackend) -> GpuF
     opened = GpuNetworks(
         cast(DeviceNetwork, encoder), cast("DeviceNetwork | None", features), cast(DeviceNetwork, decoder)
     )
-    return GpuFrames(bundle.manifest, opened, backend.cuda, networks.most)
+    return GpuFrames(bundle.manifest, opened, backend.cuda, networks.max_batch)
 
 
 def _check_no_stream(stream: object) -> None:
