@@ -25,7 +25,14 @@ from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
 from samg_fast.pipeline.host import first_logits, segment_frames
 from samg_fast.pipeline.identify import identify
 from samg_fast.pipeline.networks import Networks
-from samg_fast.pipeline.references import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
+from samg_fast.pipeline.references import (
+    ReferenceImage,
+    are_several,
+    check_reference,
+    check_references,
+    numbered,
+    reached,
+)
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
@@ -174,10 +181,12 @@ class Segmenter:
         picture gives what that picture alone gives.
         """
         if not are_several(image):
-            return identify(self._networks, [see_picture(image, mask, points, parts, self.bundle.manifest.encoder)])
+            return identify(self._networks, [check_reference(image, mask, points, parts, self.bundle.manifest.encoder)])
         if getattr(mask, "ndim", None) == 2:
             raise InputError(f"image must be one (H, W, 3) picture where mask is one mask, not {describe(image)}")
-        return identify(self._networks, see_pictures(list(image), mask, points, parts, self.bundle.manifest.encoder))
+        return identify(
+            self._networks, check_references(list(image), mask, points, parts, self.bundle.manifest.encoder)
+        )
 
     def identify_masked_picture(
         self,
@@ -223,7 +232,7 @@ class Segmenter:
             why = f"has nowhere more red than {spec.mean[0] * 255:.0f}, as the official reading asks"
             cells.append(reached(name, ops.masked_picture_cells(picture, spec), why))
         at = check_points("points", points, image.shape)
-        return identify(self._networks, [ReferencePicture(image, np.stack(cells), at)])
+        return identify(self._networks, [ReferenceImage(image, np.stack(cells), at)])
 
     @overload
     def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
