@@ -169,7 +169,7 @@ class FrameStack(_Wrapper):
 
 
 class _SharedArguments(dict[str, Any]):
-    """A wrapper's constructor arguments for gymnasium's spec; deep copies share them, as segmenters cannot be copied."""
+    """A wrapper's constructor arguments for gymnasium's spec; deep copies share them: segmenters have no copy."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SharedArguments:
         return self
