@@ -12,8 +12,9 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from samg_fast.bundle import FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
+from samg_fast.bundle import Bundle, FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
 from samg_fast.errors import BundleError
+from samg_fast.export.agreement import with_agreement
 from samg_fast.export.graph import OPSET, save_graph, trace
 
 from .model import EMPTY_SLOT, Tiny
@@ -179,5 +180,5 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
         prompt_side=shape.side, slots=shape.slots, encoder=head("embedding"), features=head("features"),
         decoder=FileSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER)),
     )  # fmt: skip
-    write_manifest(folder, manifest)
+    write_manifest(folder, with_agreement(Bundle(folder, manifest), frames=32))
     return report

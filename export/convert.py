@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from samg_fast.backends.onnxruntime import OnnxRuntimeBackend
+from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeBackend
 from samg_fast.bundle import ROLES, Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import InputError
@@ -69,7 +69,7 @@ def add_precisions(
                 shutil.copyfile(source.path / name, folder / name)
     manifest = replace(source.manifest, precisions=("fp32",), precision_files={})
 
-    roles = [role for role in ROLES if role != "features" or not manifest.shared_graph]
+    roles = manifest.graphs
     runtime = OnnxRuntimeBackend("fp32", None)
     networks = {role: runtime.open(source.onnx_path(role)) for role in roles}
     samples = sample_frames()

@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from samg_fast import ops
-from samg_fast.backends import Network, first_fitting, probe
-from samg_fast.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeNetwork
+from samg_fast.backends import Network, first_fitting, open_networks, probe
+from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeBackend
 from samg_fast.bundle import PRECISIONS, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of, write_manifest
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
-from samg_fast.parity import FrameParity, OutputParity, Sample, compare_frames, compare_outputs, trace_frames
-from samg_fast.recording import Run
+from samg_fast.parity import FrameParity, OutputParity, Run, Sample, compare_frames, compare_outputs, trace_frames
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 
-from .emulate import emulated, measure_ranges
+from .agreement import emulated_network, with_agreement
+from .emulate import measure_ranges
 from .graph import save_graph
 from .precision import to_half, watched
 from .quantise import calibration_frames, to_int8
@@ -114,7 +113,8 @@ class Findings:
         except BackendError as error:  # a precision that no processor here computes in
             self.notes.append(f"{kind}: no frame was segmented: {error}")
             return
-        with Segmenter(Bundle(folder, manifest), backend) as segmenter:
+        bundle = Bundle(folder, manifest)
+        with Segmenter(bundle, backend, open_networks(bundle, backend)) as segmenter:
             found = trace_frames(segmenter, self.samples)
         parity = compare_frames(found, self.wanted, precision=kind, runtime=backend.name)
         self.frames.append(parity)
@@ -176,6 +176,8 @@ class Variants:
             say(f"{kind}: making the networks")
             manifest = self._add(manifest, graphs, kind)
             self.findings.check_frames(self.folder, manifest, kind)
+        say("segmenting frames at every precision that can run here")
+        manifest = with_agreement(Bundle(self.folder, manifest))
         write_manifest(self.folder, manifest)
         return self.findings.report(self.folder)
 
@@ -210,7 +212,7 @@ class Variants:
             feeds = [self._batched(inputs) for inputs, _ in self.runs[role]]
             self._ranges[role] = measure_ranges(graph, watched(graph.graph), feeds)
         model = to_half(graph, kind, self._ranges[role])
-        report = self._compare(_emulated(model, role), role, kind, "emulated")
+        report = self._compare(emulated_network(model, role), role, kind, "emulated")
         if kind == "bf16" and any(each.name == "openvino" and "bf16" in each.precisions for each in probe()):
             report += self._compare_on_cpu(manifest.file(role).file, role, kind)
         if role == "decoder" and not all(each.holds for each in report):
@@ -234,12 +236,6 @@ class Variants:
     def _compare_on_cpu(self, file: str, role: Role, kind: str) -> list[OutputParity]:
         backend = first_fitting(kind)
         return self._compare(backend.open(self.folder / file, kind), role, kind, backend.name)
-
-
-def _emulated(model: onnx.ModelProto, name: str) -> OnnxRuntimeNetwork:
-    """Open a half-precision graph so that it runs as hardware with that precision would."""
-    content = emulated(model).SerializeToString()
-    return OnnxRuntimeNetwork(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), name)
 
 
 def file_name(role: Role, kind: str = "fp32") -> str:

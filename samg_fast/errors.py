@@ -22,6 +22,7 @@ __all__ = [
     "RenderingError",
     "SamgError",
     "StoppedError",
+    "first_line",
 ]
 
 
@@ -95,3 +96,9 @@ class PerceptionError(SamgError, RuntimeError):
 
 class StoppedError(SamgError, RuntimeError):
     """Perception is not running: it was not started yet, or was stopped."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error message, or its type's name if it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -137,8 +137,10 @@ class Manifest:
     precision_files : mapping, optional
         For a precision, the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. A network
         that is not named works in float32 then.
+    agreement : mapping of str to float, optional
+        For a precision, the mean IoU of its masks with fp32's on rendered frames, measured when the bundle was made.
     batch : int, optional
-        How many pictures every graph takes at once; any number if not given.
+        How many images every graph takes at once; any number if not given.
     format : int
         Format of the manifest.
     """
@@ -155,6 +157,7 @@ class Manifest:
     features: NetworkSpec
     decoder: FileSpec
     precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
     batch: int | None = None
     format: int = FORMAT
 
@@ -174,7 +177,16 @@ class Manifest:
         _expect(
             set(self.precisions) == named, "precisions", list(self.precisions), f"{sorted(named)} by the files named"
         )
+        for precision, iou in self.agreement.items():
+            _expect(precision in PRECISIONS, "agreement", precision, f"some of {', '.join(PRECISIONS)}")
+            good = isinstance(iou, (int, float)) and not isinstance(iou, bool) and 0 <= iou <= 1
+            _expect(good, f"agreement.{precision}", iou, "a number from 0 to 1")
         self._check_shared_graph()
+
+    @property
+    def graphs(self) -> tuple[Role, ...]:
+        """The networks that have a graph of their own."""
+        return tuple(role for role in ROLES if role != "features" or not self.shared_graph)
 
     @property
     def shared_graph(self) -> bool:
@@ -207,7 +219,7 @@ class Manifest:
             precision: {role: spec.to_dict() for role, spec in files.items()}
             for precision, files in self.precision_files.items()
         }
-        for optional in ("precision_files", "batch"):
+        for optional in ("precision_files", "agreement", "batch"):
             if not values[optional]:
                 del values[optional]
         return {"format": values.pop("format"), **values}
@@ -233,6 +245,8 @@ class Manifest:
         variants = plain.get("precision_files", {})
         _expect(isinstance(variants, Mapping), "precision_files", variants, "an object")
         plain["precision_files"] = {name: _variant(name, files) for name, files in variants.items()}
+        agreement = plain.get("agreement", {})
+        _expect(isinstance(agreement, Mapping), "agreement", agreement, "an object")
         return _build(cls, plain, "", required=("format",))
 
     def _check_shared_graph(self) -> None:

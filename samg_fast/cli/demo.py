@@ -10,7 +10,6 @@ import typer
 
 from samg_fast.cli.common import (
     INTERRUPTED,
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -53,8 +52,8 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a live episode.")] = 0,
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
-    precision: PrecisionOption = Precision.auto,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = Precision.fp32,  # the same figures on every processor
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = None,

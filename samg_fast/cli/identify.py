@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from samg_fast.cli.common import (
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -67,7 +66,7 @@ def identify(
         ),
     ] = False,
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

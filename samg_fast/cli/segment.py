@@ -14,7 +14,6 @@ import typer
 
 from samg_fast.cli.common import (
     INTERRUPTED,
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -45,7 +44,7 @@ def segment(
     target: Annotated[Path, typer.Option("--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for what comes out.")],
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samg_fast.backends.plain import first_line
 from samg_fast.checks import Frame, check_frame
-from samg_fast.errors import PerceptionError, StoppedError
+from samg_fast.errors import PerceptionError, StoppedError, first_line
 
 if TYPE_CHECKING:
     from samg_fast.results import Segmentation

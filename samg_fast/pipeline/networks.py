@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from samg_fast import ops
-from samg_fast.backends import Backend, GpuBackend, Network
+from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Box, Floats, Frame
 from samg_fast.devices.cpu import Cpu
@@ -56,32 +56,31 @@ class Networks:
     Parameters
     ----------
     bundle : Bundle
-        The networks and their manifest.
-    backend : Backend
-        What runs them.
+        Whose manifest says what the networks take and give.
+    networks : mapping of Role to Network
+        Open networks; without ``"features"`` where the encoder's graph gives them.
+    threads : int or None
+        CPU threads for the kernels between them; None for as many as this process may use.
+    max_batch : int, optional
+        The most frames that the networks take at once; None for any number.
 
     Raises
     ------
     BundleError
         The networks are not what the manifest says.
     BackendError
-        The backend cannot run them.
+        A network fails.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(
+        self, bundle: Bundle, networks: Mapping[Role, Network], threads: int | None, max_batch: int | None = None
+    ) -> None:
         self.bundle = bundle
         self._manifest = bundle.manifest
-        backend.prepare(bundle)
         self._local = threading.local()
-        self._device = Cpu(backend.threads)
-        self._most = bundle.manifest.batch or (backend.most if isinstance(backend, GpuBackend) else None)
-
-        def opened(role: Role) -> Network:
-            precision = self._manifest.role_precision(role, backend.precision)
-            return backend.open(bundle.onnx_path(role, backend.files(precision)), precision)
-
-        features = None if self._manifest.shared_graph else opened("features")
-        self._open: _Open | None = _Open(opened("encoder"), features, opened("decoder"))
+        self._device = Cpu(threads)
+        self._most = bundle.manifest.batch or max_batch
+        self._open: _Open | None = _Open(networks["encoder"], networks.get("features"), networks["decoder"])
         self._check()
 
     @property

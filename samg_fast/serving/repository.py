@@ -12,18 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from google.protobuf import text_format
 
-from samg_fast.backends import Options, choose
-from samg_fast.bundle import ROLES, Bundle, Role
+from samg_fast.backends import CompilingBackend, Options, choose
+from samg_fast.bundle import Bundle, Role
 from samg_fast.errors import FileError, InputError, InputTypeError
 from samg_fast.files import flush, flush_folder
 from samg_fast.serving.config import CONFIG, PLATFORMS, check_platform, is_ours, model_config
-
-if TYPE_CHECKING:
-    from samg_fast.backends.tensorrt import TensorRtBackend
 
 __all__ = ["ServedModel", "write_repository"]
 
@@ -106,7 +103,7 @@ def write_repository(
     batches = _batches(most, bundle)
     final = Path(folder).resolve()
     _check_ours(final)
-    roles = [role for role in ROLES if role != "features" or not bundle.manifest.shared_graph]
+    roles = bundle.manifest.graphs
     configs = {role: model_config(bundle, role, precision, platform, batches) for role in roles}
     if platform == "tensorrt":
         write_files = _engine_writer(engine or _cached_engines(bundle, precision, batches))
@@ -145,7 +142,7 @@ def _batches(most: object, bundle: Bundle) -> tuple[int, ...]:
 
 
 def _cached_engines(bundle: Bundle, precision: str, batches: tuple[int, ...]) -> Engine:
-    backend = cast("TensorRtBackend", choose("tensorrt", precision, None, bundle.manifest, batches=batches))
+    backend = cast(CompilingBackend, choose("tensorrt", precision, None, bundle.manifest, batches=batches))
     from samg_fast.engine_cache import prepare
 
     engines = {report.role: engine for report, engine in prepare(bundle, backend)}

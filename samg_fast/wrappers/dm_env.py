@@ -11,8 +11,9 @@ import numpy as np
 
 from samg_fast.checks import check_whole
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
+from samg_fast.loading import load
 from samg_fast.media import read_image
-from samg_fast.segmenter import Segmenter, load
+from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget, check_segmenter
 from samg_fast.wrappers.pixels import find_pixels

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from samg_fast.backends import BackendStatus, Options, choose, preferred, selection
+from samg_fast.backends.registry import Row
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
 from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError, SamgError
@@ -41,12 +42,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, *statuses: BackendStatu
     """Make up a machine: what is not named is not installed, and what is chosen comes back as its options."""
     there = {(status.name, status.device): status for status in statuses}
 
-    def status(name: str, device: str) -> BackendStatus:
-        return there.get((name, device), absent(BackendStatus(name, False, device=device)))
+    def status(row: Row) -> BackendStatus:
+        return there.get((row.name, row.device), absent(BackendStatus(row.name, False, device=row.device)))
 
     monkeypatch.setattr(selection, "_status", status)
     monkeypatch.setattr(selection, "find", lambda: gpus)
-    monkeypatch.setattr(selection, "_make", lambda options: options)
+    monkeypatch.setattr(selection, "_make", lambda _, options: options)
 
 
 @pytest.fixture
@@ -241,8 +242,8 @@ def test_what_leaves_no_choice_is_not_announced(
             ONE,
             (),
             ("torch-compiled", "auto", "auto"),
-            MissingExtraError,
-            "the torch-compiled backend needs packages that are not installed; run: pip install 'samg-fast[torch]'",
+            InputError,
+            "backend is 'torch-compiled', which samg-fast no longer has: use onnxruntime, the portable backend",
         ),
         (
             ONE,
@@ -289,8 +290,7 @@ def test_refusals(
         (
             {"name": "tensorflow"},
             InputError,
-            "backend is 'tensorflow', expected one of auto, tensorrt, tensorrt-rtx, openvino, onnxruntime, torch, "
-            "torch-compiled",
+            "backend is 'tensorflow', expected one of auto, tensorrt, tensorrt-rtx, onnxruntime, openvino",
         ),
         ({"name": None}, InputError, "backend is None, expected one of"),
         ({"precision": "fp64"}, InputError, "precision is 'fp64', expected one of auto, fp32, fp16, bf16, int8"),

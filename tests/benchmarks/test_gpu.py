@@ -26,7 +26,7 @@ from samg_fast.segmenter import Segmenter
 from support import fake_cuda
 from support.fake_cuda import Machine
 from support.fixed_batch import fixed_batch
-from support.host_gpu import HostBackend
+from support.host_gpu import HostBackend, open_on
 from support.synthetic_bundle import write_bundle
 from support.toy_models import small_encoder
 
@@ -51,7 +51,7 @@ def fake_load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
             return load(bundle, backend="onnxruntime", device="cpu", precision=precision, threads=1)
         if precision == "bf16":
             raise BackendError("this GPU has no bf16")
-        return Segmenter(Bundle.open(bundle), HostBackend(machine, most=max(batches)))
+        return open_on(bundle, HostBackend(machine, max_batch=max(batches)))
 
     monkeypatch.setattr(samg_fast, "load", opened)
 
@@ -102,7 +102,7 @@ def test_the_whole_way_on_a_fake_gpu(bundle_folder: Path, tmp_path: Path) -> Non
 def test_contenders_take_turns_and_are_timed_by_the_clock(machine: Machine, bundle_folder: Path) -> None:
     """What is timed ends when the GPU is done, and host time when the call returns; each starts a round in turn."""
     cuda, turns = Cuda(), []
-    ours = {name: SegmenterContender(Segmenter(Bundle.open(bundle_folder), HostBackend(machine))) for name in "ab"}
+    ours = {name: SegmenterContender(open_on(bundle_folder, HostBackend(machine))) for name in "ab"}
     work = [gpu_measure.place(cuda, each, 5) for each in shown_of("walker_walk", "finger_spin")]
     assert work[0].batch.shape == (5, 84, 84, 3)
     np.testing.assert_array_equal(work[0].batch.array, work[0].shown.frames[[0, 1, 0, 1, 0]])
@@ -147,7 +147,7 @@ def test_masks_that_differ_are_seen(machine: Machine, bundle_folder: Path, tmp_p
     other = write_bundle(tmp_path / "other", shared=False, seed=11)
     cuda, shown = Cuda(), shown_of("walker_walk")
     work = [gpu_measure.place(cuda, each, 2) for each in shown]
-    contender = SegmenterContender(Segmenter(Bundle.open(bundle_folder), HostBackend(machine)))
+    contender = SegmenterContender(open_on(bundle_folder, HostBackend(machine)))
     gpu_measure.identify(contender, cuda, work, 1)
     found = gpu_measure.masks(contender, cuda, work)
     assert [number for number, _ in found] == [0, 1] * 3

@@ -20,7 +20,7 @@ from samg_fast.target import Target
 from support import fake_cuda
 from support.fake_cuda import ORDERS, Machine, OnGpu, Stream
 from support.fixed_batch import fixed_batch
-from support.host_gpu import HostBackend, noise
+from support.host_gpu import HostBackend, noise, open_on
 from support.synthetic_bundle import picture
 
 
@@ -35,7 +35,7 @@ def forward(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def opened(machine: Machine, folder: Path, **options: Any) -> Segmenter:
-    return Segmenter(Bundle.open(folder), HostBackend(machine, **options))
+    return open_on(folder, HostBackend(machine, **options))
 
 
 def targets_of(segmenter: Segmenter) -> list[Target]:
@@ -98,8 +98,8 @@ def test_batches(machine: Machine, bundle_folder: Path) -> None:
     with samg_fast.load(bundle_folder, backend="onnxruntime", threads=1, device="cpu") as plain:
         targets = [targets_of(plain)[index] for index in (2, 0, 1, 0, 2)]
         wanted = plain.segment_batch(frames, targets)
-    backend = HostBackend(machine, most=3)
-    segmenter = Segmenter(Bundle.open(bundle_folder), backend)
+    backend = HostBackend(machine, max_batch=3)
+    segmenter = open_on(bundle_folder, backend)
     for _ in range(2):
         for found, expected in zip(segmenter.segment_batch(frames, targets), wanted, strict=True):
             same(found, expected)
@@ -539,7 +539,7 @@ def test_nothing_is_allocated_once_a_shape_was_seen(forward: Machine, bundle_fol
 def test_a_network_that_fails(forward: Machine, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frame fails, in the first launch as in the capture; the next one is whole."""
     backend = HostBackend(forward)
-    segmenter = Segmenter(Bundle.open(bundle_folder), backend)
+    segmenter = open_on(bundle_folder, backend)
     target, frame = targets_of(segmenter)[1], noise(50, 70)
     wanted = segmenter.segment(frame, target, trace=True)
     _, features, decoder = backend.opened
