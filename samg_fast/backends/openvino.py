@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,15 @@ __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
 # An int8 graph quantises itself; the rest of it stays float. What fp16 files hold is computed in float32.
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
 _Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+_PIECES = (8, 4, 2, 1)
+"""Sizes of the pieces that a batch is divided into; more than eight images at once are no faster."""
+
+_SMALL = 64 << 20
+"""Bytes of weights up to which a graph is compiled for every size of `_PIECES`."""
+
+_KEPT_SHAPES = 4
+"""For how many batch sizes a thread keeps its requests and outputs."""
 
 _CORE = ov.Core()
 """OpenVINO's core: one for the whole process, to its end.
@@ -95,8 +107,10 @@ class OpenVinoBackend:
 class OpenVinoNetwork:
     """An ONNX graph on OpenVINO.
 
-    It is compiled anew, with every shape fixed, for each set of input shapes it meets (so for each batch size), and
-    each thread has its own inference requests. Both are kept.
+    One image has all threads. Of several, each thread has its share, in pieces of 8, 4, 2 and 1 images: the graph is
+    compiled with fixed shapes, which is faster than an open batch, and for these few sizes alone, so that memory does
+    not grow with the number of batch sizes. Large graphs, of which each compiled copy holds its own weights, are given
+    one image at a time. Each thread has its own inference requests.
 
     Parameters
     ----------
@@ -104,7 +118,7 @@ class OpenVinoNetwork:
     config : dict
         Properties for compiling.
     threads : int
-        The most parts that a batch is divided into.
+        How many pieces run side by side.
     name : str
         What errors call it.
     """
@@ -113,6 +127,7 @@ class OpenVinoNetwork:
         self._model, self._config, self._threads, self._name = model, config, threads, name
         self._inputs = {port.get_any_name() for port in model.inputs}
         self._divisible = all(port.get_partial_shape()[0].is_dynamic for port in model.inputs)
+        self._pieces = _PIECES if _weights(model) <= _SMALL else (1,)
         self._compiled: dict[tuple[_Shapes, int], Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -120,30 +135,44 @@ class OpenVinoNetwork:
     def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run the graph; see `samg_fast.backends.Network`.
 
-        Outputs last until this thread's next call with the same shapes.
+        Outputs last until this thread's next call.
         """
         shapes = tuple((name, array.shape) for name, array in inputs.items())
-        requests: dict[_Shapes, _Requests] | None = getattr(self._local, "requests", None)
-        if requests is None:
-            requests = self._local.requests = {}
         if inputs.keys() != self._inputs:
             raise BackendError(
                 f"openvino cannot run {self._name}: its inputs are {sorted(self._inputs)}, not {sorted(inputs)}"
             )
         try:
-            if shapes not in requests:
-                requests[shapes] = self._requests(shapes)
-            return requests[shapes](inputs)
+            return self._requests(shapes)(inputs)
         except RuntimeError as error:
             raise BackendError(f"openvino cannot run {self._name}: {_line(error)}") from error
 
     def _requests(self, shapes: _Shapes) -> _Requests:
-        """Divide a batch into one part for each thread, as far as there are pictures."""
+        """Return this thread's requests for some shapes; those of the few last shapes are kept."""
+        kept: OrderedDict[_Shapes, _Requests] | None = getattr(self._local, "requests", None)
+        if kept is None:
+            kept = self._local.requests = OrderedDict()
+        if shapes not in kept:
+            kept[shapes] = _Requests(self._waves(shapes))
+            if len(kept) > _KEPT_SHAPES:
+                kept.popitem(last=False)
+        kept.move_to_end(shapes)
+        return kept[shapes]
+
+    def _waves(self, shapes: _Shapes) -> list[list[tuple[slice, Any]]]:
+        """Divide a batch into pieces that run side by side, wave after wave, each on a compiled graph of its size."""
         batch = shapes[0][1][0]
-        streams = max(1, min(batch, self._threads)) if self._divisible else 1
-        bounds = [batch * index // streams for index in range(streams + 1)]
-        parts = [slice(first, end) for first, end in pairwise(bounds)]
-        return _Requests([(part, self._compile(_first(shapes, part.stop - part.start), streams)) for part in parts])
+        if not self._divisible or batch == 1:
+            return [[(slice(0, batch), self._compile(shapes, 1))]]
+        streams = max(1, min(batch, self._threads))
+        share, rest = divmod(batch, streams)
+        waves, first = [], 0
+        for size in (*_in_pieces(share, self._pieces), *[1] * bool(rest)):
+            count = streams if first < share * streams else rest
+            compiled = self._compile(_first(shapes, size), streams)
+            waves.append([(slice(at, at + size), compiled) for at in range(first, first + count * size, size)])
+            first += count * size
+        return waves
 
     def _compile(self, shapes: _Shapes, streams: int) -> Any:
         with self._lock:
@@ -156,20 +185,21 @@ class OpenVinoNetwork:
 
 
 class _Requests:
-    """One thread's inference requests for one batch, side by side on parts of it.
+    """One thread's inference requests for one batch.
 
     Arrays are bound to them without a copy, and again only when they change.
     """
 
-    def __init__(self, parts: list[tuple[slice, Any]]) -> None:
-        self._requests = [(part, compiled.create_infer_request()) for part, compiled in parts]
+    def __init__(self, waves: list[list[tuple[slice, Any]]]) -> None:
+        self._waves = [[(part, compiled.create_infer_request()) for part, compiled in wave] for wave in waves]
         self._bound: dict[str, NDArray[Any]] = {}
         self._outputs: dict[str, NDArray[Any]] = {}
-        batch, compiled = parts[-1][0].stop, parts[0][1]
+        last, compiled = waves[-1][-1]
         for port in compiled.outputs:
-            output = np.empty((batch, *list(port.shape)[1:]), np.float32)
-            for part, request in self._requests:
-                request.set_tensor(port, ov.Tensor(output[part], shared_memory=True))
+            output = np.empty((last.stop, *list(port.shape)[1:]), np.float32)
+            name = port.get_any_name()
+            for part, request in chain.from_iterable(self._waves):
+                request.set_tensor(name, ov.Tensor(output[part], shared_memory=True))
             self._outputs |= dict.fromkeys(port.get_names(), output)
 
     def __call__(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -178,21 +208,37 @@ class _Requests:
                 # Keeps the caller's array itself, so that the next call knows it; a strided one is copied anew each
                 # time.
                 dense = np.ascontiguousarray(array, np.float32)
-                for part, request in self._requests:
+                for part, request in chain.from_iterable(self._waves):
                     request.set_tensor(name, ov.Tensor(dense[part], shared_memory=True))
                 self._bound[name] = dense
-        if len(self._requests) == 1:
-            self._requests[0][1].infer()
-        else:
+        for wave in self._waves:
+            if len(wave) == 1:
+                wave[0][1].infer()
+                continue
             with ExitStack() as stack:  # waits for all of them, even if one fails
-                for _, request in self._requests:
+                for _, request in wave:
                     request.start_async()
                     stack.callback(request.wait)
         return self._outputs.copy()
 
 
+def _in_pieces(count: int, sizes: Sequence[int]) -> list[int]:
+    """Divide a number of images into pieces of some sizes, the largest first."""
+    pieces = []
+    for size in sizes:
+        pieces += [size] * (count // size)
+        count %= size
+    return pieces
+
+
+def _weights(model: Any) -> int:
+    """Return how many bytes a graph's constants have."""
+    constants = [node.output(0) for node in model.get_ops() if node.get_type_name() == "Constant"]
+    return sum(math.prod(each.get_shape()) * int(each.get_element_type().size) for each in constants)
+
+
 def _first(shapes: _Shapes, count: int) -> _Shapes:
-    """Return the shapes of so many pictures."""
+    """Return the shapes of so many images."""
     return tuple((name, (count, *shape[1:])) for name, shape in shapes)
 
 
