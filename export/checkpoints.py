@@ -95,9 +95,8 @@ def load_into(
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}
     if found == expected:
-        model.load_state_dict(
-            state_dict, strict=True, assign=True
-        )  # assign: the model may be on the meta device, without memory of its own
+        # assign: the model may be on the meta device, without memory of its own
+        model.load_state_dict(state_dict, strict=True, assign=True)
         return
     for other, shapes in (variants or {}).items():
         if other != name and found == {key: tuple(shape) for key, shape in shapes.items()}:
