@@ -38,12 +38,12 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from samg_fast.demo.run import iou
 from samg_fast.envs.settings import SETTINGS, check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.errors import InputError
-from samg_fast.media import PICTURE_SUFFIXES, write_image
+from samg_fast.media import IMAGE_SUFFIXES, write_image
 from samg_fast.media.drawing import Row, contact_sheet
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
     from benchmarks.accuracy_frames import TaskFrames, View
@@ -167,8 +167,8 @@ def _check_files(json_file: Path | None, *pictures: Path | None) -> None:
         if file is not None and not file.parent.is_dir():
             raise InputError(f"cannot write {file}: there is no folder {file.parent}")
     for file in pictures:
-        if file is not None and file.suffix.lower() not in PICTURE_SUFFIXES:
-            raise InputError(f"cannot write {file}: a picture must end in {', '.join(sorted(PICTURE_SUFFIXES))}")
+        if file is not None and file.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"cannot write {file}: a picture must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _measure(

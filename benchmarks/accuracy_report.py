@@ -10,9 +10,9 @@ from PIL import Image
 
 from benchmarks import heatmap
 from benchmarks.accuracy_frames import View
-from samg_fast.demo.run import iou
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.media.drawing import PAPER, Row, contact_sheet, enlarge, overlay, watchable
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import Configuration, progress_bar
-from samg_fast.demo.run import iou
 from samg_fast.errors import SamgError
+from samg_fast.metrics import iou
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:

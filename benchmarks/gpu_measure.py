@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.contenders import SegmenterContender
 from benchmarks.latency import Shown
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

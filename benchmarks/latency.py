@@ -29,8 +29,8 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from samg_fast.demo.run import iou
 from samg_fast.errors import InputError
+from samg_fast.metrics import iou
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
 

@@ -31,7 +31,7 @@ from benchmarks.common import (
     save_json,
 )
 from benchmarks.latency import Shown, choose
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
 from samg_fast.wrappers.gymnasium import MaskedObservation

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Floats, Frame, Mask
+from samg_fast.metrics import iou
 from samg_fast.recording import FixedBackend, Recorder, Run
 from samg_fast.results import Segmentation, Trace
 from samg_fast.segmenter import Segmenter
@@ -245,9 +246,9 @@ def compare_frames(
         elsewhere = (first.points != theirs.points).any(axis=1)
         points += int(clear.sum())
         moved += int((clear & elsewhere).sum())
-        ious.append(_iou(mine.mask, other.mask))
+        ious.append(iou(mine.mask, other.mask))
         if not elsewhere.any():
-            first_ious.append(_iou(first.mask, theirs.mask))
+            first_ious.append(iou(first.mask, theirs.mask))
     return FrameParity(precision, runtime, len(ious), points, moved, min(first_ious), min(ious), float(np.mean(ious)))
 
 
@@ -269,11 +270,6 @@ def _differences(found: Floats, wanted: Floats) -> tuple[float, float, float, fl
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
 
 
 def _trace(segmentation: Segmentation) -> Trace:
