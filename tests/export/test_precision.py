@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export import sam as sam_module  # noqa: E402
 from samg_fast.export.bundle import sam_spec  # noqa: E402
