@@ -12,7 +12,7 @@ from support.golden_frames import GOLDEN
 
 torch = pytest.importorskip("torch", reason="the official models need the extra export")
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export.bundle import dino_spec, sam_spec  # noqa: E402
 from samg_fast.export.dinov2 import FEATURES, DinoV2, PatchFeatures  # noqa: E402
