@@ -377,3 +377,15 @@ def test_int8_files_are_used(bundle_folder: Path, tmp_path: Path, backend: str) 
     ):
         target = full.identify(FRAME, MASK)  # good for both: the fingerprint is the same
         assert full.segment(FRAME, target).score != small.segment(FRAME, target).score
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (2160, 3840)])
+def test_a_photograph_and_a_video_frame(one_segmenter: Segmenter, size: tuple[int, int]) -> None:
+    """Frames of any size go through identify, points and parts included, and through segment."""
+    image, mask = picture(*size)
+    rows, columns = np.nonzero(mask)
+    middle = len(rows) // 2
+    target = one_segmenter.identify(image, mask, points=[(columns[middle], rows[middle])], parts=[mask])
+    out = one_segmenter.segment(image, target)
+    assert out.mask.shape == size
+    assert out.masked.shape == image.shape

@@ -203,8 +203,8 @@ void define_topk_points(nb::module_& module) {
             arguments.batch = length(values, 0);
             arguments.height = length(values, 1);
             arguments.width = length(values, 2);
-            require(static_cast<long long>(arguments.height) * arguments.width <= 2048 * 2048,
-                    "a map must not have more than 2048 x 2048 values");
+            require(static_cast<long long>(arguments.height) * arguments.width <= most_values,
+                    "a map must not have more than 2^29 values");
             require(k >= 1 && k <= most_points, "k must be from 1 to 64");
             require(out.shape(0) == values.shape(0) && length(out, 1) == k && out.shape(2) == 2,
                     "out must be (batch, k, 2)");

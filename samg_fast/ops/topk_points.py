@@ -19,7 +19,7 @@ __all__ = ["MAX_POINTS", "MAX_VALUES", "topk_points"]
 MAX_POINTS = 64
 """The maximum number of points that `topk_points` finds in a map."""
 
-MAX_VALUES = 2048 * 2048
+MAX_VALUES = operands.MAX_PIXELS
 """The maximum number of values of a map that `topk_points` searches."""
 
 

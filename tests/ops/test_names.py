@@ -42,7 +42,7 @@ for first in [*modules, "samg_fast.ops"]:
 def test_public_names() -> None:
     assert set(ops.__all__) == LIMITS | FUNCTIONS | {"ResizedLogits"}
     assert all(callable(getattr(ops, name)) for name in FUNCTIONS)
-    assert (ops.MAX_FEATURES, ops.MAX_POINTS, ops.MAX_VALUES) == (64, 64, 2048 * 2048)
+    assert (ops.MAX_FEATURES, ops.MAX_POINTS, ops.MAX_VALUES) == (64, 64, 2**29)
     assert ops.ResizedLogits._fields == ("settled", "logits", "mask", "area", "box", "chosen")
 
 

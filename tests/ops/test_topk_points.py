@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -186,9 +187,25 @@ def test_one_map_of_each_group(device: Cpu) -> None:
     assert found.tolist() == [reference.topk_points(each, 2, True).tolist() for each in values[:, 1]]
 
 
-def test_too_large() -> None:
-    with pytest.raises(InputError, match="values must have from 1 to 4194304 values a map, not 2049 x 2048"):
-        ops.topk_points(np.zeros((2049, 2048), np.float32), 1, True)
+def test_a_photograph(place: Place) -> None:
+    """A frame of a camera has more than four million pixels; the best may be its last one, and ties come in order."""
+    size = (2049, 2048)
+    values = np.zeros(size, np.float32)
+    values[-1, -1], values[1234, 567], values[1234, 566] = 2, 1, 1
+    found = ops.topk_points(place.put(values), 3, True, device=place.device)
+    assert place.get(found).tolist() == [[size[1] - 1, size[0] - 1], [566, 1234], [567, 1234]]
+    least = ops.topk_points(place.put(values), 1, False, (0, 0, size[1] - 1, size[0] - 1), device=place.device)
+    assert place.get(least).tolist() == [[0, 0]]
+
+
+def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ops.MAX_VALUES == 2**29  # as many as `operands.MAX_PIXELS`: any frame that the other operations take
+    monkeypatch.setattr(import_module("samg_fast.ops.topk_points"), "MAX_VALUES", 80)
+    with pytest.raises(InputError, match="values must have from 1 to 80 values a map, not 9 x 9"):
+        ops.topk_points(np.zeros((9, 9), np.float32), 1, True)
+
+
+def test_too_many_points() -> None:
     with pytest.raises(InputError, match="k must be from 1 to 64"):
         ops.topk_points(np.zeros((9, 9), np.float32), 65, True)
 

@@ -8,6 +8,9 @@ namespace samg {
 /// Maximum of `k`.
 inline constexpr int most_points = 64;
 
+/// Maximum of `height` times `width`: kernels index values with 32 bits.
+inline constexpr int most_values = 1 << 29;
+
 /// Points come best first, and those of equal values in row-major order. NaN counts as minus infinity. If the box holds
 /// fewer than k pixels, the rest of the points are (0, 0).
 struct TopkPoints {
