@@ -66,7 +66,7 @@ def make(
         ``video_easy`` and ``video_hard``, or clips. By default every episode has a new procedural background. The other
         settings ignore it.
     colors : path or sequence of Colors, optional
-        Colours of the colour settings: a JSON file of the benchmark, a folder with its ``color_easy.json`` and
+        Colours of the colour settings: a file of the benchmark, a folder with its ``color_easy.pt`` and
         ``color_hard.json``, or colour sets. By default every episode draws new random colours. The other settings
         ignore it.
     ground_truth : bool

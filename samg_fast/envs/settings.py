@@ -12,7 +12,6 @@ repainted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
+from samg_fast.envs.color_files import SUFFIXES, read_entries
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.tasks import nearest
 from samg_fast.errors import FileError, InputError, InputTypeError
@@ -198,13 +198,13 @@ Palette = Sequence[Colors]
 
 
 def load_colors(path: str | PathLike[str]) -> tuple[Colors, ...]:
-    """Read colour sets from a JSON file in the benchmark's format.
+    """Read colour sets from the benchmark's own ``color_easy.pt`` or ``color_hard.pt``, or from a JSON file.
 
     Parameters
     ----------
     path : path
-        A JSON list of objects with the keys ``grid_rgb1``, ``grid_rgb2``, ``skybox_rgb`` and ``self_rgb``, each three
-        numbers between 0 and 1; a key that is left out keeps dm_control's colour.
+        A ``.pt`` or JSON file with a list of objects with the keys ``grid_rgb1``, ``grid_rgb2``, ``skybox_rgb`` and
+        ``self_rgb``, each three numbers between 0 and 1; a key that is left out keeps dm_control's colour.
 
     Returns
     -------
@@ -216,16 +216,7 @@ def load_colors(path: str | PathLike[str]) -> tuple[Colors, ...]:
     FileError
         The file cannot be read, or is not such a list; the message says which entry is wrong.
     """
-    path = Path(path)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"cannot read the colours {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise FileError(f"the colours {path} are not JSON: {error}") from error
-    if not isinstance(entries, list) or not entries:
-        raise FileError(f"the colours {path} are not a JSON list with at least one colour set")
-    return tuple(_colors(entry, f"entry {index} of {path}") for index, entry in enumerate(entries))
+    return tuple(_colors(entry, f"entry {index} of {path}") for index, entry in enumerate(read_entries(path)))
 
 
 def _colors(entry: Any, where: str) -> Colors:
@@ -248,7 +239,8 @@ def open_colors(colors: str | PathLike[str] | Palette, setting: str) -> Palette:
     Parameters
     ----------
     colors : path or sequence of Colors
-        A file as `load_colors` reads it, a folder with ``color_easy.json`` and ``color_hard.json``, or colour sets.
+        A file as `load_colors` reads it, a folder with ``color_easy.pt`` and ``color_hard.pt``, as the benchmark's
+        ``src/env/data``, or with JSON files of these names, or colour sets.
     setting : str
         The setting whose file to read from a folder.
 
@@ -267,11 +259,14 @@ def open_colors(colors: str | PathLike[str] | Palette, setting: str) -> Palette:
     """
     if isinstance(colors, (str, PathLike)):
         path = Path(colors)
-        return load_colors(_setting_path(path, setting, _SPREAD, ".json") if path.is_dir() else path)
+        if path.is_dir():
+            paths = [_setting_path(path, setting, _SPREAD, suffix) for suffix in SUFFIXES]
+            path = next((each for each in paths if each.exists()), paths[0])
+        return load_colors(path)
     are_colors = isinstance(colors, Sequence) and all(isinstance(each, Colors) for each in colors)
     if not are_colors:
         raise InputTypeError(
-            "colors must be a JSON file, a folder with color_easy.json and color_hard.json, or a sequence of Colors, "
+            "colors must be a file, a folder with color_easy.pt and color_hard.pt, or a sequence of Colors, "
             f"not {colors!r:.80}"
         )
     if not colors:

@@ -371,7 +371,7 @@ def test_invalid_clips_are_named(clips: Any) -> None:
 
 @pytest.mark.parametrize("colors", [5, [{"self_rgb": [0, 0, 0]}], Colors()])
 def test_invalid_colours_are_named(colors: Any) -> None:
-    with pytest.raises(InputTypeError, match=r"colors must be a JSON file, a folder .* or a sequence of Colors, not "):
+    with pytest.raises(InputTypeError, match=r"colors must be a file, a folder .* or a sequence of Colors, not "):
         make("walker_walk", setting="color_hard", colors=colors)
 
 
