@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samg_fast.errors import InputError, InputTypeError
+from samg_fast.errors import InputError, InputTypeError, first_line
 
 __all__ = [
     "Box",
@@ -271,4 +271,9 @@ def _as_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
         return value
     if not hasattr(value, "__array__"):  # nested lists would be guesses about dtype
         raise InputTypeError(f"{name} must be {wanted}, not {describe(value)}")
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except Exception as error:  # sparse tensors, and those without memory, have errors of their own library's
+        raise InputTypeError(
+            f"{name} must be {wanted}, and this {type(value).__name__} gives no array: {first_line(error)}"
+        ) from error

@@ -24,11 +24,21 @@ __all__ = [
 
 
 def cache_folder() -> Path:
-    """Return ``samg-fast`` in the user's cache, existing or not; for data that can be downloaded or built again."""
+    """Return ``samg-fast`` in the user's cache, existing or not; for data that can be downloaded or built again.
+
+    Raises
+    ------
+    FileError
+        There is no place for it: the user has no home folder, as in some containers.
+    """
     cache = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG specification, paths that are not absolute are ignored
-    base = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
-    return base / "samg-fast"
+    if Path(cache).is_absolute():
+        return Path(cache) / "samg-fast"
+    try:
+        return Path.home() / ".cache" / "samg-fast"
+    except RuntimeError as error:
+        raise FileError("there is no folder for a cache, as this user has no home: set XDG_CACHE_HOME") from error
 
 
 @contextmanager

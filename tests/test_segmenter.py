@@ -16,6 +16,7 @@ import pytest
 
 import samg_fast
 from samg_fast import Segmenter, Target
+from samg_fast.backends import first_fitting, open_networks
 from samg_fast.bundle import MANIFEST, Bundle, sha256_of
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
 from support.slow_walk import SlowWalk
@@ -389,3 +390,42 @@ def test_a_photograph_and_a_video_frame(one_segmenter: Segmenter, size: tuple[in
     out = one_segmenter.segment(image, target)
     assert out.mask.shape == size
     assert out.masked.shape == image.shape
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_tensors_that_hold_no_image(one_segmenter: Segmenter, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    target = one_segmenter.identify(FRAME, MASK)
+    whole = torch.from_numpy(FRAME.copy())
+    frame = torch.empty_like(whole, device="meta") if kind == "meta" else whole.to_sparse()
+    with pytest.raises(
+        InputTypeError, match=r"frame must be a \(H, W, 3\) uint8 array, and this Tensor gives no array: "
+    ):
+        one_segmenter.segment(frame, target)
+
+
+@pytest.mark.parametrize(("role", "output"), [("encoder", "embedding"), ("features", "features"), ("decoder", "iou")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_network_that_gives_nan_is_named(bundle_folder: Path, role: str, output: str, value: float) -> None:
+    """It would come out as a mask that looks sound: half precision overflows so."""
+    bundle = Bundle.open(bundle_folder)
+    networks: Any = open_networks(bundle, first_fitting("fp32"))
+    whole, spoilt = networks[role], []
+
+    def network(**inputs: Any) -> Any:
+        outputs = {name: array.copy() for name, array in whole(**inputs).items()}
+        if spoilt:
+            outputs[output].reshape(-1)[-1] = value
+        return outputs
+
+    with Segmenter(bundle, first_fitting("fp32"), {**networks, role: network}) as segmenter:
+        target = segmenter.identify(FRAME, MASK)
+        spoilt.append(True)
+        for use in (
+            lambda: segmenter.segment(FRAME, target),
+            lambda: segmenter.segment_batch(FRAME[None], target),
+            *([lambda: segmenter.identify(FRAME, MASK)] if role != "decoder" else []),
+            lambda: segmenter.adapt(target, FRAME, MASK),
+        ):
+            with pytest.raises(BackendError, match=f"bundle synthetic's {role} gave NaN or infinity: load it with"):
+                use()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from samg_fast.bundle.manifest import MANIFEST, ROLES, FileSpec, Manifest, Role
-from samg_fast.errors import BundleError
+from samg_fast.errors import BundleError, FileError
 
 __all__ = ["Bundle", "sha256_of"]
 
@@ -84,8 +86,44 @@ class Bundle:
         return FileSpec(file=spec.file, sha256=spec.sha256, data=spec.data, data_sha256=spec.data_sha256)
 
     def onnx_path(self, role: Role, precision: str = "fp32") -> Path:
-        """Return the path of a network's ONNX file at a precision."""
-        return self.path / self.file(role, precision).file
+        """Return the path of a network's ONNX file at a precision, with its weights beside it if it has such a file.
+
+        Where one of the two is a symbolic link, as in a hub's cache or a mounted volume, they are put together in a
+        temporary folder that lasts as long as this object: runtimes refuse weights that lie elsewhere than their graph.
+
+        Raises
+        ------
+        FileError
+            They cannot be put together.
+        """
+        spec = self.file(role, precision)
+        path = self.path / spec.file
+        if spec.data is None or not (path.is_symlink() or (self.path / spec.data).is_symlink()):
+            return path
+        for name in (spec.file, spec.data):
+            _bring(self.path / name, self._beside / name)
+        return self._beside / spec.file
+
+    @property
+    def _beside(self) -> Path:
+        return Path(self._temporary.name)
+
+    @cached_property
+    def _temporary(self) -> TemporaryDirectory[str]:
+        return TemporaryDirectory(prefix="samg-fast-")
+
+
+def _bring(source: Path, path: Path) -> None:
+    """Link to what a symbolic link stands for, or copy it where a link cannot be made."""
+    if path.exists():
+        return
+    try:
+        try:
+            os.link(source.resolve(), path)
+        except OSError:  # another disk, or another user's file
+            shutil.copyfile(source, path)
+    except OSError as error:
+        raise FileError(f"cannot put {source} beside its graph in {path.parent}: {error.strerror or error}") from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

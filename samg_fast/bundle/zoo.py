@@ -45,7 +45,13 @@ class BundleInfo:
 
 
 def exported_folder() -> Path:
-    """Return the folder where exported bundles are found by name, whether it exists or not."""
+    """Return the folder where exported bundles are found by name, whether it exists or not.
+
+    Raises
+    ------
+    FileError
+        There is no place for a cache.
+    """
     return cache_folder() / "bundles"
 
 
@@ -53,8 +59,7 @@ def bundles() -> list[BundleInfo]:
     """List the bundles that have a name and are here: those that ship, then those that were exported."""
     return [
         BundleInfo(manifest.parent.name, _description(manifest), manifest.parent)
-        for folder in (BUNDLES, exported_folder())
-        for manifest in sorted(folder.glob(f"*/{MANIFEST}"))
+        for manifest in (*sorted(BUNDLES.glob(f"*/{MANIFEST}")), *_exported())
     ]
 
 
@@ -94,6 +99,14 @@ def resolve(bundle: str | os.PathLike[str]) -> Path:
         )
     here = ", ".join(reversed(known)) or "none in this checkout"
     raise BundleError(f"there is no bundle {str(bundle)!r}: it is no folder, and the bundles here are {here}")
+
+
+def _exported() -> list[Path]:
+    """List the manifests of exported bundles; none where there is no cache, or one that may not be read."""
+    try:
+        return sorted(exported_folder().glob(f"*/{MANIFEST}"))
+    except OSError:  # FileError too; doctor says why
+        return []
 
 
 def _description(manifest: Path) -> str:

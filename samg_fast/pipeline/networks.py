@@ -133,11 +133,11 @@ class Networks:
         ops.preprocess(frames, specs, out=images, device=self.device)
         clock.lap("preprocess")
         outputs = networks.encoder(image=images[0])
-        sam = outputs[manifest.encoder.output]
+        sam = self._finite("encoder", outputs[manifest.encoder.output])
         clock.lap("encoder")
         if networks.features is None:
-            return Maps(sam, outputs[manifest.features.output], size)
-        dino = networks.features(image=images[1])[manifest.features.output]
+            return Maps(sam, self._finite("encoder", outputs[manifest.features.output]), size)
+        dino = self._finite("features", networks.features(image=images[1])[manifest.features.output])
         clock.lap("features")
         return Maps(sam, dino, size)
 
@@ -236,7 +236,8 @@ class Networks:
             mask_input=logits,
             has_mask_input=has_logits,
         )
-        return outputs["low_res_masks"][:count, 1:], outputs["iou"][:count, 1:]
+        low_res, iou = (self._finite("decoder", outputs[name]) for name in ("low_res_masks", "iou"))
+        return low_res[:count, 1:], iou[:count, 1:]
 
     def resize_logits(
         self, low_res: Floats, size: Size, *, weights: Floats | None = None, iou: Floats | None = None
@@ -289,6 +290,17 @@ class Networks:
         side = 4 * manifest.encoder.grid
         self._check_shape("decoder's low_res_masks without the first", low_res, (1, 3, side, side))
         self._check_shape("decoder's iou without the first", iou, (1, 3))
+
+    def _finite(self, role: Role, array: Floats) -> Floats:
+        """Return what a network gave, if all of it is finite; a sum is not where one of its terms is not."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(array.sum())
+        if not finite:
+            raise BackendError(
+                f"bundle {self.bundle.name}'s {role} gave NaN or infinity: load it with precision='fp32', or export it "
+                "again if that is what it runs in"
+            )
+        return array
 
     def _check_shape(self, what: str, array: Any, shape: tuple[int, ...]) -> None:
         if array.shape != shape:

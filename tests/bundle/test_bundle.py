@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+import samg_fast
 from samg_fast.bundle import MANIFEST, Bundle, FileSpec, Manifest, sha256_of, write_manifest
 from samg_fast.errors import BundleError
+from support.synthetic_bundle import picture
 
 Values = dict[str, Any]
 
@@ -170,3 +173,40 @@ def test_missing_file(copy: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert sha256_of(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def with_weights_beside(folder: Path, out: Path) -> Path:
+    """Write a bundle again with the weights of both image networks in files beside them."""
+    shutil.copytree(folder, out)
+    values = json.loads((out / MANIFEST).read_text())
+    for role in ("encoder", "features"):
+        name, data = values[role]["file"], f"{role}.data"
+        model = onnx.load(out / name)
+        onnx.save(model, out / name, save_as_external_data=True, location=data, size_threshold=0)
+        values[role] |= {"sha256": sha256_of(out / name), "data": data, "data_sha256": sha256_of(out / data)}
+    (out / MANIFEST).write_text(json.dumps(values))
+    return out
+
+
+@pytest.mark.parametrize("which", ["graph", "data", "all", "folder"])
+def test_links_to_a_hub_s_cache(bundle_folder: Path, tmp_path: Path, which: str, backend: str) -> None:
+    """A hub's cache has blobs by their hash, and names that link to them; a volume may be a linked folder."""
+    real = with_weights_beside(bundle_folder, tmp_path / "real")
+    linked, blobs = tmp_path / "linked", tmp_path / "blobs"
+    if which == "folder":
+        linked.symlink_to(real)
+    else:
+        linked.mkdir()
+        blobs.mkdir()
+        for index, file in enumerate(sorted(real.iterdir())):
+            if which == "all" or (which == "data") == (file.suffix == ".data"):
+                shutil.copyfile(file, blobs / f"blob{index}")
+                (linked / file.name).symlink_to(Path("..") / "blobs" / f"blob{index}")
+            else:
+                shutil.copyfile(file, linked / file.name)
+    image, mask = picture(60, 70)
+    masks = []
+    for folder in (real, linked):
+        with samg_fast.load(folder, backend=backend, device="cpu", threads=1) as segmenter:
+            masks.append(segmenter.segment(image, segmenter.identify(image, mask)).mask)
+    assert (masks[0] == masks[1]).all()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from samg_fast import bundles
 from samg_fast.bundle import zoo
-from samg_fast.errors import BundleError
+from samg_fast.engine_cache.cache import EngineCache
+from samg_fast.errors import BundleError, FileError
 
 
 @pytest.fixture
@@ -65,3 +67,33 @@ def test_an_exported_bundle_is_found_by_name(shipped: Path, bundle_folder: Path)
     info = next(info for info in bundles() if info.name == "l1-vitb14")
     assert info.path == zoo.exported_folder() / "l1-vitb14"
     assert not info.shipped
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("trouble", ["no home", "another user's home"])
+def test_a_container_without_a_home(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ships is found wherever the cache is not; what needs the cache says what is missing."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if trouble == "no home":
+        monkeypatch.setattr(Path, "home", no_home)
+        with pytest.raises(FileError, match="no folder for a cache, as this user has no home: set XDG_CACHE_HOME"):
+            zoo.exported_folder()
+        with pytest.raises(FileError, match="set XDG_CACHE_HOME"):
+            EngineCache()
+    else:
+        monkeypatch.setattr(Path, "home", lambda: tmp_path)
+        glob = Path.glob
+
+        def forbidden(self: Path, pattern: str) -> Any:
+            if tmp_path in self.parents:
+                raise PermissionError(13, "Permission denied", str(self))
+            return glob(self, pattern)
+
+        monkeypatch.setattr(Path, "glob", forbidden)
+    assert [info.name for info in bundles()] == ["tiny"]
+    assert zoo.resolve("tiny") == zoo.BUNDLES / "tiny"
+    with pytest.raises(BundleError, match="there is no bundle 'large'"):
+        zoo.resolve("large")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from samg_fast.checks import Box
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
+from samg_fast.errors import BackendError
 
 if TYPE_CHECKING:
     from cuda.core import Buffer
@@ -33,6 +34,11 @@ def scores_and_boxes(
         Where each begins, in bytes.
     batch : int
         How many frames to read.
+
+    Raises
+    ------
+    BackendError
+        A score is not finite, so that its mask means nothing.
     """
 
     def part(name: str, dtype: type, *shape: int) -> list[Any]:
@@ -41,6 +47,8 @@ def scores_and_boxes(
 
     # The first of four masks is not one to choose
     scores = [row[1 + best] for row, best in zip(part("iou", np.float32, 4), part("chosen", np.int32), strict=True)]
+    if not all(map(math.isfinite, scores)):
+        raise BackendError("the decoder gave NaN or infinity: load the bundle with precision='fp32'")
     boxes = [
         (x0, y0, x1, y1) if area else None
         for (x0, y0, x1, y1), area in zip(part("box", np.int32, 4), part("area", np.int32), strict=True)
