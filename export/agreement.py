@@ -16,7 +16,8 @@ from samg_fast.backends import Network, first_fitting, open_networks, probe
 from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
 from samg_fast.bundle import Bundle, Manifest, Role
 from samg_fast.checks import Mask
-from samg_fast.parity import Sample, iou, sample_frames
+from samg_fast.metrics import iou
+from samg_fast.parity import Sample, sample_frames
 from samg_fast.segmenter import Segmenter
 
 from .emulate import emulated

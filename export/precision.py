@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .graph import drop_unused
 
-__all__ = ["FLOAT16_LARGEST", "HEADROOM", "PRODUCTS", "naive_half", "to_half", "watched"]
+__all__ = ["FLOAT16_LARGEST", "HEADROOM", "PRODUCTS", "to_half", "watched"]
 
 FLOAT16_LARGEST = 65504.0
 """The largest finite float16."""
@@ -115,18 +115,6 @@ def _power(node: onnx.NodeProto, seen: Mapping[str, float], limit: float, weight
     power = int(np.ceil(np.log2(largest / limit)))
     # Two computed operands would both have to be divided; and dividing a small operand would lose its small values
     return power if len(operands) == 1 and largest_in * 2.0**-power >= _SMALLEST_OPERAND else None
-
-
-def naive_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Cast everything to float16, as exporters do that know no better; for tests to show what goes wrong then."""
-    writer = _Writer(model.graph, TensorProto.FLOAT16)
-    floats = _float_values(model.graph)
-    for node in model.graph.node:
-        writer.add(node, half=bool(node.input) and node.op_type != "Cast" and node.output[0] in floats)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    writer.write(out.graph)
-    return out
 
 
 def watched(graph: onnx.GraphProto) -> list[str]:

@@ -22,7 +22,14 @@ from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
 from samg_fast.pipeline.host import first_logits, segment_frames
 from samg_fast.pipeline.identify import identify
 from samg_fast.pipeline.networks import Networks
-from samg_fast.pipeline.references import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
+from samg_fast.pipeline.references import (
+    ReferenceImage,
+    are_several,
+    check_reference,
+    check_references,
+    numbered,
+    reached,
+)
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
@@ -123,10 +130,12 @@ class Segmenter:
         picture gives what that picture alone gives.
         """
         if not are_several(image):
-            return identify(self._networks, [see_picture(image, mask, points, parts, self.bundle.manifest.encoder)])
+            return identify(self._networks, [check_reference(image, mask, points, parts, self.bundle.manifest.encoder)])
         if getattr(mask, "ndim", None) == 2:
             raise InputError(f"image must be one (H, W, 3) picture where mask is one mask, not {describe(image)}")
-        return identify(self._networks, see_pictures(list(image), mask, points, parts, self.bundle.manifest.encoder))
+        return identify(
+            self._networks, check_references(list(image), mask, points, parts, self.bundle.manifest.encoder)
+        )
 
     def identify_masked_picture(
         self,
@@ -172,7 +181,7 @@ class Segmenter:
             why = f"has nowhere more red than {spec.mean[0] * 255:.0f}, as the official reading asks"
             cells.append(reached(name, ops.masked_picture_cells(picture, spec), why))
         at = check_points("points", points, image.shape)
-        return identify(self._networks, [ReferencePicture(image, np.stack(cells), at)])
+        return identify(self._networks, [ReferenceImage(image, np.stack(cells), at)])
 
     @overload
     def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
@@ -268,7 +277,7 @@ class Segmenter:
         targets = self._check_targets(target, count)
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
-        most = self._networks.most or count
+        most = self._networks.max_batch or count
         parts = [slice(first, first + most) for first in range(0, count, most)]
         if self._on_gpu is not None:
             return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
@@ -396,7 +405,7 @@ def _gpu_frames(networks: Networks, cuda: Cuda) -> GpuFrames:
     opened = GpuNetworks(
         cast(DeviceNetwork, encoder), cast("DeviceNetwork | None", features), cast(DeviceNetwork, decoder)
     )
-    return GpuFrames(networks.bundle.manifest, opened, cuda, networks.most)
+    return GpuFrames(networks.bundle.manifest, opened, cuda, networks.max_batch)
 
 
 def _check_no_stream(stream: object) -> None:

@@ -14,7 +14,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from samg_fast.backends.protocols import BackendStatus, Options
-from samg_fast.devices.cpu import available_threads
+from samg_fast.devices.machine import cores
 from samg_fast.errors import BackendError
 
 __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
@@ -89,7 +89,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
         config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision or self.precision]}
-        return OpenVinoNetwork(model, config, self.threads or available_threads(), Path(path).name)
+        return OpenVinoNetwork(model, config, self.threads or cores(), Path(path).name)
 
 
 class OpenVinoNetwork:

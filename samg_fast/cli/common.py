@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from samg_fast.backends import BACKENDS, check_name, parse_device
 from samg_fast.errors import InputError, MissingExtraError
 from samg_fast.files import check_writable, write_text
 
@@ -60,8 +61,6 @@ class Precision(str, Enum):
 
 def check_backend(name: str) -> str:
     """Check what ``--backend`` gets."""
-    from samg_fast.backends import check_name
-
     try:
         check_name(name)
     except InputError as error:
@@ -71,8 +70,6 @@ def check_backend(name: str) -> str:
 
 def _device(text: str) -> str:
     """Check what ``--device`` gets."""
-    from samg_fast.backends import parse_device
-
     try:
         parse_device(text)
     except InputError as error:
@@ -84,7 +81,7 @@ BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shippe
 BackendOption = Annotated[
     str,
     typer.Option(
-        metavar="auto|tensorrt|tensorrt-rtx|openvino|onnxruntime",
+        metavar="|".join(("auto", *BACKENDS)),
         callback=check_backend,
         help="What runs the networks.",
     ),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from math import inf
 
-__all__ = ["Clock", "Pace"]
+__all__ = ["Clock", "FixedRate"]
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
         return time.process_time()
 
 
-class Pace:
+class FixedRate:
     """Numbers of the periods of a fixed rate, each given when its period begins.
 
     Period k begins k / hz after the first, however long earlier ones took, so that nothing drifts. The deadline of its

@@ -113,14 +113,14 @@ def test_another_bundle_on_the_server_is_refused(
     same_name = Bundle(bundle.path, replace(bundle.manifest, name=shared.name))
     with serving(tmp_path / "models") as (url, _):
         with pytest.raises(BackendError, match="synthetic-shared_encoder is of another bundle than the encoder here"):
-            client.TritonBackend(same_name, url)
+            client.TritonServer(same_name, url)
         with pytest.raises(BackendError, match=r"refused get_model_config: .*synthetic_encoder"):
-            client.TritonBackend(bundle, url)
+            client.TritonServer(bundle, url)
 
 
 def test_no_server_is_one_sentence(client: ModuleType, bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="refused get_server_metadata"):
-        client.TritonBackend(bundle, "127.0.0.1:9")
+        client.TritonServer(bundle, "127.0.0.1:9")
 
 
 def test_the_example_runs(

@@ -24,8 +24,8 @@ from samg_fast.errors import BundleError, CheckpointError, InputError, InputType
 from samg_fast.export import add_precisions, export_bundle, graph, variants
 from samg_fast.export import bundle as export_module
 from samg_fast.export.graph import SHAPE_ARITHMETIC
-from samg_fast.export.precision import naive_half
 from samg_fast.parity import THRESHOLDS
+from support.naive_half import naive_half
 from support.synthetic_bundle import picture
 from support.toy_models import DINO_SIDE
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs the extra export")
 
 import samg_fast
-from benchmarks.weights import filled, write_checkpoint
+from benchmarks.eager.weights import filled, write_checkpoint
 from samg_fast.export import export_bundle
 from samg_fast.export.dinov2 import DinoV2
 from samg_fast.export.sam import EfficientViTSam

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from support.golden_frames import GOLDEN
 
 torch = pytest.importorskip("torch", reason="the official models need the extra export")
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export.bundle import dino_spec, sam_spec  # noqa: E402
 from samg_fast.export.dinov2 import FEATURES, DinoV2, PatchFeatures  # noqa: E402
@@ -21,7 +21,6 @@ from samg_fast.export.fuse import fuse  # noqa: E402
 from samg_fast.export.sam import EfficientViTSam, PromptDecoder  # noqa: E402
 from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 from samg_fast.ops.geometry import Letterbox  # noqa: E402
-from samg_fast.pipeline.prompts import NEGATIVE, POSITIVE, Prompt  # noqa: E402
 
 EMBEDDING = 1e-4
 """Relative to the largest value, in float32. Measured: at most 2e-6."""
@@ -101,6 +100,14 @@ def test_tokens(variant: str, baked: bool) -> None:
         np.testing.assert_allclose(stats, golden["token_stats"], rtol=1e-3, atol=1e-5)
 
 
+class Prompt(NamedTuple):
+    """Points, their labels and a box, in pixels."""
+
+    points: tuple[tuple[float, float], ...]
+    labels: tuple[int, ...]
+    box: tuple[float, float, float, float] | None = None
+
+
 class Golden:
     """A model, and the official code's results."""
 
@@ -156,11 +163,11 @@ def prompts(golden: Golden, picture: str) -> list[Prompt]:
 
     three = at((0.5, 0.45), (0.1, 0.05), (0.3, 0.8))
     box: Any = (0.2 * width, 0.1 * height, 0.8 * width, 0.9 * height)
-    signs = (POSITIVE, NEGATIVE, POSITIVE)
+    signs = (1, 0, 1)
     return [
         Prompt(three[:1], signs[:1]),
         Prompt(three, signs),
-        Prompt((*three, *at((0.9, 0.1))), (*signs, NEGATIVE), box),
+        Prompt((*three, *at((0.9, 0.1))), (*signs, 0), box),
         Prompt((), (), box),
     ]
 

@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export import sam as sam_module  # noqa: E402
 from samg_fast.export.bundle import sam_spec  # noqa: E402
@@ -22,7 +22,8 @@ from samg_fast.export.efficientvit import ENCODERS  # noqa: E402
 from samg_fast.export.emulate import emulated, measure_ranges  # noqa: E402
 from samg_fast.export.fuse import fuse  # noqa: E402
 from samg_fast.export.graph import trace  # noqa: E402
-from samg_fast.export.precision import FLOAT16_LARGEST, naive_half, to_half, watched  # noqa: E402
+from samg_fast.export.precision import FLOAT16_LARGEST, to_half, watched  # noqa: E402
+from support.naive_half import naive_half  # noqa: E402
 from support.synthetic_bundle import picture  # noqa: E402
 
 Floats = NDArray[np.float32]

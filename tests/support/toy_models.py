@@ -48,7 +48,7 @@ def toys() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of EfficientViT-SAM do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.sam import EfficientViTSam
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_sam.pt"
@@ -59,7 +59,7 @@ def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def dino_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of DINOv2 do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.dinov2 import DinoV2
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_dino.pth"

@@ -1,4 +1,4 @@
-"""What `benchmarks.compare` lets take turns: the eager reference and segmenters, asked the same in the same words."""
+"""What takes turns: the eager reference and segmenters, behind one protocol."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samg_fast.pipeline.networks import Maps
-from samg_fast.pipeline.prompts import Prompt
+from samg_fast.pipeline.schedule import PointSlots
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from benchmarks.eager import EagerSamg, EagerTarget
-    from benchmarks.eager_predictor import EagerPrompt
+    from benchmarks.eager.frame import EagerSamg, EagerTarget
+    from benchmarks.eager.predictor import EagerPrompt
     from samg_fast import Segmenter, Target
     from samg_fast.checks import Floats, Frame, Mask
 
@@ -45,7 +46,7 @@ class Contender(Protocol):
     """One way to run the SAM-G frame."""
 
     def identify(self, image: Frame, mask: Mask) -> None:
-        """Learn a task from its reference picture (H, W, 3) uint8 and mask (H, W) bool; tasks are numbered."""
+        """Learn a task from its reference image (H, W, 3) uint8 and mask (H, W) bool; tasks are numbered."""
         ...
 
     def frame(self, task: int, frame: Frame) -> dict[str, float]:
@@ -123,7 +124,7 @@ class SegmenterContender:
 
         def decoded(maps: Maps) -> list[Floats]:
             return [
-                networks.decode(maps, [_slotted(prompt)], prompt.mask_input)[0][0].copy()  # the next one overwrites it
+                networks.decode(maps, *_slotted(prompt), prompt.mask_input)[0][0].copy()  # the next one overwrites it
                 for prompt in prompts
             ]
 
@@ -138,10 +139,8 @@ def painted(mask: Mask) -> Frame:
     return np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * np.uint8(255)
 
 
-def _slotted(prompt: EagerPrompt) -> Prompt:
-    """Say the same prompt in the package's words."""
-    points = tuple((int(x), int(y)) for x, y in prompt.points)
-    if prompt.box is None:
-        return Prompt(points, tuple(prompt.labels.tolist()))
-    x0, y0, x1, y1 = prompt.box.tolist()
-    return Prompt(points, tuple(prompt.labels.tolist()), (x0, y0, x1, y1))
+def _slotted(prompt: EagerPrompt) -> tuple[NDArray[np.int32], PointSlots, NDArray[np.int32] | None]:
+    """Say the same prompt in the package's words: points, their slots and the box."""
+    order = np.arange(len(prompt.points), dtype=np.int32)[None]
+    box = None if prompt.box is None else prompt.box[None].astype(np.int32)
+    return prompt.points.astype(np.int32), PointSlots(order, prompt.labels[None].astype(np.int32)), box
