@@ -26,7 +26,7 @@ EMBEDDING = 1e-4
 """Relative to the largest value, in float32. Measured: at most 2e-6."""
 
 LOW_RES, IOU = 1e-3, 1e-3
-"""Relative to the largest logit, and for a predicted IoU. Measured: 4e-4 for both, as random weights steepen attention."""
+"""Relative to the largest logit, and for a predicted IoU. Measured: 4e-4 for both; random weights steepen attention."""
 
 AFTER_A_MASK = 5e-2, 5e-3
 """The same with logits of an earlier decode as input, which amplifies their difference. Measured: 1e-2 and 7e-4."""
