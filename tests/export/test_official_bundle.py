@@ -1,4 +1,4 @@
-"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, against what the official code gave."""
+"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, compared with the official code's results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.golden_frames import FEATURE, GOLDEN, TASKS, assert_close, check_se
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export the golden weights from files as their authors write them."""
+    """Export the golden weights from checkpoint files in the official format."""
     where = tmp_path_factory.mktemp("official")
     write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)
     write_checkpoint(filled(DinoV2("vits14")), where / "vits14.pth", nested=False)
