@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino.passes import ConstantFolding, Manager
 
 from samg_fast.backends.protocols import BackendStatus, Options
 from samg_fast.devices.machine import cores
@@ -26,8 +27,8 @@ __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
 _Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
-_PIECES = (8, 4, 2, 1)
-"""Sizes of the pieces that a batch is divided into; more than eight images at once are no faster."""
+_PIECES = (4, 2, 1)
+"""Sizes of the pieces that a batch is divided into; more than four images at once are no faster."""
 
 _SMALL = 64 << 20
 """Bytes of weights up to which a graph is compiled for every size of `_PIECES`."""
@@ -96,18 +97,21 @@ class OpenVinoBackend:
         BackendError
             OpenVINO cannot read it.
         """
+        precision = precision or self.precision
         try:
             model = _CORE.read_model(str(path))
+            if precision in ("fp32", "bf16"):  # of int8, scales and weights must stay apart
+                _fold(model)
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
-        config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision or self.precision]}
+        config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
         return OpenVinoNetwork(model, config, self.threads or cores(), Path(path).name)
 
 
 class OpenVinoNetwork:
     """An ONNX graph on OpenVINO.
 
-    One image has all threads. Of several, each thread has its share, in pieces of 8, 4, 2 and 1 images: the graph is
+    One image has all threads. Of several, each thread has its share, in pieces of 4, 2 and 1 images: the graph is
     compiled with fixed shapes, which is faster than an open batch, and for these few sizes alone, so that memory does
     not grow with the number of batch sizes. Large graphs, of which each compiled copy holds its own weights, are given
     one image at a time. Each thread has its own inference requests.
@@ -229,6 +233,13 @@ def _in_pieces(count: int, sizes: Sequence[int]) -> list[int]:
         pieces += [size] * (count // size)
         count %= size
     return pieces
+
+
+def _fold(model: Any) -> None:
+    """Compute once what weights are kept as float16 for, so that compiled copies share them."""
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
 
 
 def _weights(model: Any) -> int:
