@@ -139,7 +139,7 @@ def painted(mask: Mask) -> Frame:
 
 
 def _slotted(prompt: EagerPrompt) -> Prompt:
-    """Say the same prompt in the package's words."""
+    """Convert a prompt of the reference to one of the package."""
     points = tuple((int(x), int(y)) for x, y in prompt.points)
     if prompt.box is None:
         return Prompt(points, tuple(prompt.labels.tolist()))
