@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -43,6 +44,7 @@ __all__ = [
     "Shown",
     "TasksOption",
     "choose",
+    "configurations",
     "heading",
     "labels",
     "names",
@@ -95,6 +97,13 @@ class Configuration:
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", threads {self.threads}"
         return f"{self.bundle}, {self.backend}, {self.precision}{threads}"
+
+
+def configurations(
+    bundles: Sequence[str] | None, backends: str, precisions: str, threads: Sequence[int | None]
+) -> list[Configuration]:
+    """Combine every bundle (tiny where none is named) with every backend, precision and number of threads."""
+    return [Configuration(*each) for each in product(bundles or ["tiny"], names(backends), names(precisions), threads)]
 
 
 def open_segmenters(
@@ -166,7 +175,7 @@ def numbers(option: str, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Shown:
-    """Frames of one task, shown to whatever is measured.
+    """Frames of one task that every contender sees.
 
     Attributes
     ----------
@@ -230,7 +239,7 @@ def rounds_in_turn(contenders: Sequence[_Key], rounds: int) -> Iterator[Sequence
 
 
 def provenance(more: Sequence[str] = ()) -> dict[str, Any]:
-    """Say where figures come from.
+    """Return where figures come from.
 
     Parameters
     ----------

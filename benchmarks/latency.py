@@ -27,6 +27,7 @@ from benchmarks.common import (
     SettingOption,
     TasksOption,
     choose,
+    configurations,
     heading,
     labels,
     names,
@@ -204,13 +205,7 @@ def main(
 ) -> None:
     """Time whole frames and their stages, and print Markdown tables."""
     with one_line_errors(), ExitStack() as stack:
-        wanted = [
-            Configuration(name, engine, kind, count)
-            for name in bundle or ["tiny"]
-            for engine in names(backend)
-            for kind in names(precision)
-            for count in (numbers("threads", threads) if threads else [None])
-        ]
+        wanted = configurations(bundle, backend, precision, numbers("threads", threads) if threads else [None])
         shown = choose(load_pack(pack), setting, names(tasks), frames)
         segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
         with progress_bar("rounds", rounds * len(segmenters)) as advance:

@@ -1,8 +1,8 @@
 """Whether memory grows while wrapped environments are stepped for long: resident memory of this process at intervals.
 
 The environments replay frames of the clip pack inside the package, in episodes of 50 steps, so that nearly all the
-time goes to the segmenter. Targets are lost now and then and masks are held, as that keeps most. The wrappers take
-their turn one after another, in one process. Example::
+time goes to the segmenter. Now and then a score below the threshold loses the target, and the mask before
+is held: nothing else that a wrapper does keeps more in memory. The wrappers take turns in one process. Example::
 
     python -m benchmarks.soak --kind gymnasium --steps 100000 --threads 1 --json soak.json
 """

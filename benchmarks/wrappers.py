@@ -27,6 +27,7 @@ from benchmarks.common import (
     SettingOption,
     TasksOption,
     choose,
+    configurations,
     heading,
     labels,
     names,
@@ -312,12 +313,7 @@ def main(
 ) -> None:
     """Time what wrappers add and what batches save, and print Markdown tables."""
     with one_line_errors(), ExitStack() as stack:
-        wanted = [
-            Configuration(name, engine, kind, threads)
-            for name in bundle or ["tiny"]
-            for engine in names(backend)
-            for kind in names(precision)
-        ]
+        wanted = configurations(bundle, backend, precision, [threads])
         shown = choose(load_pack(), setting, names(tasks), frames)
         segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
         with progress_bar("rounds", rounds * len(segmenters)) as advance:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from samg_fast import ops
 from samg_fast.backends import Network, first_fitting, open_networks, probe
 from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
 from samg_fast.bundle import Bundle, Manifest, Role
@@ -53,11 +54,15 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     Returns
     -------
     dict of str to float
-        Precision -> mean IoU with fp32's masks, over all frames.
+        Precision -> mean IoU with fp32's masks, over all frames. Empty if no target reaches the encoder's grid.
     """
-    samples = sample_frames(tasks=8, per_setting=max(1, frames // 2))
     with _running(bundle, "fp32") as segmenter:
+        samples = [
+            each for each in sample_frames(tasks=8, per_setting=max(1, frames // 2)) if _reaches(segmenter, each)
+        ]
         expected = _masks(segmenter, samples)
+    if not samples:
+        return {}
     figures = {}
     has_bf16 = any(each.device == "cpu" and "bf16" in each.precisions for each in probe())
     for precision in sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"}):
@@ -93,6 +98,12 @@ def _emulating(bundle: Bundle, precision: str) -> Segmenter:
         else:
             networks[role] = first_fitting("fp32").open(path)
     return Segmenter(bundle, _Emulator(precision), networks)
+
+
+def _reaches(segmenter: Segmenter, sample: Sample) -> bool:
+    """Say whether a sample's target reaches a cell of the encoder's grid, which a coarse one may miss."""
+    spec = segmenter.bundle.manifest.encoder
+    return bool(ops.mask_cells(sample.mask, side=spec.side, grid=spec.grid).any())
 
 
 def _masks(segmenter: Segmenter, samples: Sequence[Sample]) -> list[Mask]:

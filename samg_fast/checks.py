@@ -42,7 +42,7 @@ Box = tuple[int, int, int, int]
 
 
 def describe(value: object) -> str:
-    """Say in a few words what an argument is: its dtype and shape, or its type."""
+    """Describe an argument in a few words: its dtype and shape, its value, or its type."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"{value!r}" if isinstance(value, (int, float, str, type(None))) else type(value).__name__

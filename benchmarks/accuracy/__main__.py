@@ -31,6 +31,7 @@ from benchmarks.accuracy.report import (
 from benchmarks.common import (
     Configuration,
     PrecisionsOption,
+    configurations,
     heading,
     labels,
     names,
@@ -135,9 +136,7 @@ def main(
         if clips is not None:
             sides = list(dict.fromkeys(view.size for view in views))
             plan = replace(plan, clips=load_backgrounds(clips, names(clip_names), modes, sides, plan))
-        wanted = [
-            Configuration(each, backend, kind, threads) for each in bundle or ["tiny"] for kind in names(precision)
-        ]
+        wanted = configurations(bundle, backend, precision, [threads])
         segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
         rendered, results = _measure(views, modes, plan, segmenters)
 
@@ -187,7 +186,7 @@ def _measure(
 
 
 def _identity(configuration: Configuration, segmenter: Segmenter) -> dict[str, str]:
-    """Say what was measured: what was asked for, and what that came to."""
+    """Return what was asked for, and what was opened."""
     return {
         "asked": str(configuration),
         "bundle": segmenter.bundle.name,

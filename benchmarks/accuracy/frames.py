@@ -116,7 +116,7 @@ class TaskFrames:
 
 
 def plan_views(tasks: Sequence[str], sizes: Sequence[str] | None = None) -> list[View]:
-    """Say at which sizes every task is seen.
+    """List the tasks, each at every size it is rendered at.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def plan_views(tasks: Sequence[str], sizes: Sequence[str] | None = None) -> list
         Their names.
     sizes : sequence of str, optional
         Each ``SIDES``, for all tasks, or ``TASK=SIDES``, for that one instead; the sides in pixels, separated by
-        commas. Tasks that nothing is said of are seen at 84. By default `DEFAULT_SIZES`.
+        commas. Other tasks are rendered at 84. By default `DEFAULT_SIZES`.
 
     Returns
     -------

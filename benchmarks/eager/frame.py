@@ -56,7 +56,7 @@ class EagerTarget:
 
 @dataclass(frozen=True, eq=False)
 class EagerFrame:
-    """What came of a frame, and what every step saw.
+    """The result of a frame, and what every step saw.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ class Ours:
         return self._points(self._given)
 
     def similarity_points(self) -> Results:
-        """Do both, one after the other."""
+        """Compare, then find the points."""
         self._similarity()
         return self._points(self._maps)
 
@@ -157,7 +157,7 @@ class _Encoded(SamPredictor):
     """A predictor that gets its images ready-made."""
 
     def transform(self, image: Frame) -> Tensor:
-        """Do nothing."""
+        """Return an empty tensor: the network needs no input."""
         del image
         return torch.empty(0)
 
@@ -166,7 +166,7 @@ class _Described(DinoFeatures):
     """A feature map that gets its images ready-made."""
 
     def transform(self, image: Frame) -> Tensor:
-        """Do nothing."""
+        """Return an empty tensor: the network needs no input."""
         del image
         return torch.empty(0)
 
@@ -245,7 +245,7 @@ class Eager:
         return {"settled": settled, "logits": seen.high_res[chosen], "mask": mask, "box": box_of(mask)}
 
     def _predicted(self) -> Prediction:
-        """Do what `SamPredictor.predict` does after the decoder."""
+        """Return the decoder's results as `SamPredictor.predict` does."""
         high_res = self._samg.predictor.postprocess(self._low_res)
         masks = high_res > 0
         return Prediction(

@@ -90,7 +90,7 @@ class Recorder:
         self.ticks = self.blind = 0
 
     def mark(self) -> None:
-        """Look at the clock: a turn of the loop lies between this and the next time."""
+        """Note the time; one turn of the loop lies between two calls."""
         self._last = self._clock.now(), self._clock.cpu()
         if self._turns < 0:
             self._first = self._last

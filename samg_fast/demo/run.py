@@ -66,7 +66,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Shot:
-    """What came of one frame.
+    """The result of one frame.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one episode.
+    """The results of one episode.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a demonstration.
+    """The results of a demonstration.
 
     Attributes
     ----------

@@ -185,5 +185,5 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
 
 def _reason(error: Exception) -> str:
-    """Say what PyAV says, without its error number and path."""
+    """Return PyAV's message without its error number and path."""
     return getattr(error, "strerror", None) or str(error)

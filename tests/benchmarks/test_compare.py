@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,6 @@ from benchmarks.official.agreement import Agreement, agreement, cosine
 from benchmarks.official.contenders import Seen, painted
 from samg_fast.errors import BackendError, BundleError
 from samg_fast.pipeline.stopwatch import STAGES
-from support.toy_models import small_encoder
 
 RANDOM = np.random.default_rng(0)
 EMBEDDING = RANDOM.standard_normal((4, 8, 8)).astype(np.float32)
@@ -213,37 +212,24 @@ def test_adapting_the_shipped_bundle(tmp_path: Path) -> None:
     assert figures.keys() >= PROVENANCE
 
 
-@pytest.fixture(scope="module")
-def small_models() -> Iterator[None]:
-    """Make l0 and vits14 so small that exporting them takes seconds; the decoder stays as it is."""
-    pytest.importorskip("torch", reason="comparing with PyTorch needs the extra export")
-    from benchmarks.official import models as official
-    from samg_fast.export import dinov2, efficientvit
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(efficientvit.ENCODERS, "l0", small_encoder(128, (8, 16, 16, 32, 32)))
-        patch.setitem(dinov2.FEATURES, "vits14", dinov2.FeatureShape(48, 1, 2))
-        patch.setattr(official, "PRECISIONS", ("fp32",))
-        yield
-
-
-@pytest.fixture(scope="module")
-def exported(small_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export the bundle once."""
-    pytest.importorskip("onnxscript", reason="exporting needs the extra export")
-    from benchmarks.official.models import Official
-
-    with ExitStack() as stack:
-        return Official("l0", "vits14", 2).export(tmp_path_factory.mktemp("compare") / "bundle", stack)
-
-
 @pytest.mark.slow
-def test_the_whole_way(exported: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_models")
+def test_the_whole_way(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exported bundle agrees with the reference; a compiler that fails, and files that are missing, are rows."""
+    import torch
+
+    def broken(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("no C++ compiler\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
     out, before = tmp_path / "compare.json", (exported / "manifest.json").stat().st_mtime_ns
-    result = run("--only", "onnxruntime,fp32,int8", "--bundle", str(exported), "--json", str(out), *ONCE)
+    result = run("--only", "compile,onnxruntime,fp32,int8", "--bundle", str(exported), "--json", str(out), *ONCE)
     assert result.exit_code == 0, result.output
     assert (exported / "manifest.json").stat().st_mtime_ns == before  # the bundle was used again
-    eager, runtime, ours, int8 = json.loads(out.read_text())["rows"]
+    eager, compiled, runtime, ours, int8 = json.loads(out.read_text())["rows"]
     for row in (eager, runtime, ours):
         assert row["ms_p50"] > 0
         assert row["agreement"] > 0.9999
@@ -251,10 +237,12 @@ def test_the_whole_way(exported: Path, tmp_path: Path) -> None:
         assert row["logits_correlation_whole"] > 0.999
         assert sum(row["stages"].values()) <= row["ms_p95"] * 1.05
     assert eager["ratio_vs_eager"] == 1
+    assert compiled["reason"] == "torch.compile failed: RuntimeError: no C++ compiler"
     assert "has files for fp32 only" in int8["reason"]
 
 
-def test_a_refused_precision_is_left_out(small_models: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_models")
+def test_a_refused_precision_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import samg_fast.export
     from benchmarks.official import models as official
 
@@ -276,7 +264,8 @@ def test_a_refused_precision_is_left_out(small_models: None, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_a_bundle_of_other_weights_is_found_out(exported: Path, small_models: None) -> None:
+@pytest.mark.usefixtures("small_models")
+def test_a_bundle_of_other_weights_is_found_out(exported: Path) -> None:
     """It is refused by its source; and were it not, it would not agree."""
     import torch
 
@@ -301,6 +290,7 @@ def test_a_bundle_of_other_weights_is_found_out(exported: Path, small_models: No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_models")
 def test_adapting_the_official_way(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "adaptation.json"
     options = ["--bundle", str(exported), "--rounds", "1", "--steps", "2", "--json", str(out)]
@@ -313,20 +303,3 @@ def test_adapting_the_official_way(exported: Path, tmp_path: Path) -> None:
     assert row["difference"] == pytest.approx(
         max(abs(a - b) for a, b in zip(row["weights"], row["official_weights"], strict=True))
     )
-
-
-@pytest.mark.slow
-def test_a_compiler_that_fails_is_a_row(small_models: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch
-
-    def broken(*_: Any, **__: Any) -> Any:
-        def fail(*_: Any) -> Any:
-            raise RuntimeError("no C++ compiler\nand much more")
-
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
-    out = tmp_path / "compare.json"
-    result = run("--only", "compile", "--json", str(out), *ONCE)
-    assert result.exit_code == 0, result.output
-    assert json.loads(out.read_text())["rows"][1]["reason"] == "torch.compile failed: RuntimeError: no C++ compiler"

@@ -16,6 +16,7 @@ from benchmarks.eager.frame import EagerSamg, EagerTarget, best, box_of, max_poi
 from benchmarks.eager.predictor import EagerPrompt  # noqa: E402
 from benchmarks.eager.weights import fill, filled, write_checkpoint  # noqa: E402
 from samg_fast.errors import InputError  # noqa: E402
+from samg_fast.export import dinov2  # noqa: E402
 from samg_fast.export.checkpoints import load_state_dict  # noqa: E402
 from samg_fast.export.dinov2 import DinoV2  # noqa: E402
 from samg_fast.pipeline.adapt import fit_mask_weights, mask_loss  # noqa: E402
@@ -171,7 +172,8 @@ def test_weights_come_from_the_key_alone() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_checkpoints_are_read_back(tmp_path: Path, nested: bool) -> None:
+def test_checkpoints_are_read_back(tmp_path: Path, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dinov2.FEATURES, "vits14", dinov2.FeatureShape(48, 1, 2))
     model = filled(DinoV2("vits14"))
     write_checkpoint(model, tmp_path / "dino.pt", nested)
     assert ("state_dict" in torch.load(tmp_path / "dino.pt", weights_only=True)) == nested

@@ -18,7 +18,8 @@ from samg_fast.distill.pool import Group, build_pool, read_pool  # noqa: E402
 from samg_fast.errors import BundleError  # noqa: E402
 from support.rendering import needs_rendering  # noqa: E402
 
-SMALL = Shape(side=32, stem=8, widths=(8, 16, 16), depths=(1, 1, 1), channels=16, neck=1, tokens=16, heads=2, layers=1)
+# The smallest side at which the masks of all shipped frames reach a cell of the grid, as a bundle's agreement needs.
+SMALL = Shape(side=48, stem=8, widths=(8, 16, 16), depths=(1, 1, 1), channels=16, neck=1, tokens=16, heads=2, layers=1)
 
 
 def square_group(seed: int, side: int = 40, views: int = 3) -> Group:
@@ -45,7 +46,7 @@ def groups() -> list[Group]:
     return [square_group(seed) for seed in range(30)]
 
 
-def batch_of(groups: list[Group], pairs: int = 3, side: int = 32) -> dict[str, torch.Tensor]:
+def batch_of(groups: list[Group], pairs: int = 3, side: int = SMALL.side) -> dict[str, torch.Tensor]:
     arrays = next(compose.stream(groups, [], pairs=pairs, side=side, seed=(0,)))
     return train.normalise(train.to_tensors(arrays))
 
