@@ -1,8 +1,9 @@
 """Whether memory grows while wrapped environments are stepped for long: resident memory of this process at intervals.
 
 The environments replay frames of the clip pack inside the package, in episodes of 50 steps, so that nearly all the
-time goes to the segmenter. Now and then a score below the threshold loses the target, and the mask before
-is held: nothing else that a wrapper does keeps more in memory. The wrappers take turns in one process. Example::
+time goes to the segmenter. Now and then a score below the threshold loses the target, and the mask before is held:
+nothing else that a wrapper does keeps more in memory. The kind ``episodes`` is no wrapper: it segments whole episodes
+of unequal length at once. The kinds take turns in one process. Example::
 
     python -m benchmarks.soak --kind gymnasium --steps 100000 --threads 1 --json soak.json
 """
@@ -122,12 +123,25 @@ def _vector(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[],
     return step
 
 
+def _episodes(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[], int]:
+    """Segment whole episodes, of which no two in a row are as long, as one would whose end is the task's."""
+    lengths = np.random.default_rng(0)
+
+    def step() -> int:
+        length = int(lengths.integers(1, 2 * EPISODE))
+        segmenter.segment_batch(np.resize(frames, (length, *frames.shape[1:])), target)
+        return length
+
+    return step
+
+
 KINDS: dict[str, Callable[[Segmenter, Target, Frame], Callable[[], int]]] = {
     "gymnasium": _gymnasium,
     "dm_env": _dm_env,
     "vector": _vector,
+    "episodes": _episodes,
 }
-"""Wrapper → what makes a step of it, which says how many environments took one."""
+"""Wrapper, or batches of unequal size → what makes a step, which says how many frames it took."""
 
 
 def resident() -> float:

@@ -57,7 +57,7 @@ def test_it_runs(tmp_path: Path) -> None:
     result = CliRunner().invoke(soak.app, [*arguments, "--json", str(path)])
     assert result.exit_code == 0, result.output
     results = json.loads(path.read_text())["results"]
-    assert list(results) == ["gymnasium", "dm_env", "vector"]
+    assert list(results) == ["gymnasium", "dm_env", "vector", "episodes"]
     for figures in results.values():
         assert [taken for taken, _ in figures["resident"]] == [20, 40, 60]
         assert abs(figures["growth"]) < 20
