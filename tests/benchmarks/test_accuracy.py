@@ -208,7 +208,19 @@ def test_clips_of_the_benchmark_s_folders(tmp_path: Path) -> None:
 def test_it_runs_from_end_to_end(tmp_path: Path) -> None:
     sheet, cells, out = tmp_path / "sheet.png", tmp_path / "cells.png", tmp_path / "accuracy.json"
     options = ["--tasks", "pendulum_swingup", "--episodes", "1", "--frames", "2", "--size", "24,48", "--precision"]
-    options += ["fp32,bf16", "--references", "2", "--json", str(out), "--picture", str(sheet), "--heatmap", str(cells)]
+    options += [
+        "fp32,bf16",
+        "--settings",
+        "original,color_easy",
+        "--references",
+        "2",
+        "--json",
+        str(out),
+        "--picture",
+        str(sheet),
+        "--heatmap",
+        str(cells),
+    ]
     result = CliRunner().invoke(accuracy.app, options)
     assert result.exit_code == 0, result.output
     assert "Not measured: tiny, auto, bf16: this machine has no bf16" in result.output
@@ -320,6 +332,7 @@ def test_it_measures_a_real_segmenter(tmp_path: Path) -> None:
     folders = [str(write_bundle(tmp_path / name, shared=True, seed=seed)) for seed, name in enumerate("ab")]
     options = [part for folder in folders for part in ("--bundle", folder)]
     options += ["--backend", "onnxruntime", "--tasks", "cartpole_swingup", "--episodes", "1", "--frames", "2"]
+    options += ["--settings", "original,video_hard"]
     cells = tmp_path / "cells.png"
     options += ["--heatmap", str(cells), "--json", str(tmp_path / "accuracy.json")]
     result = CliRunner().invoke(accuracy.app, options)

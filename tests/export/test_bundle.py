@@ -26,6 +26,7 @@ from samg_fast.export import bundle as export_module
 from samg_fast.export.graph import SHAPE_ARITHMETIC
 from samg_fast.parity import THRESHOLDS
 from support.naive_half import naive_half
+from support.once import once
 from support.synthetic_bundle import picture
 from support.toy_models import DINO_SIDE
 
@@ -33,7 +34,7 @@ Export = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def export(sam_checkpoint: Path, dino_checkpoint: Path) -> Export:
+def export(sam_checkpoint: Path, dino_checkpoint: Path, quick_exports: None) -> Export:
     """Return a function that exports the toy models."""
 
     def run(out: Path, **options: Any) -> Any:
@@ -45,14 +46,18 @@ def export(sam_checkpoint: Path, dino_checkpoint: Path) -> Export:
 @pytest.fixture(scope="session")
 def every_precision(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Export once at every precision."""
-    return export(tmp_path_factory.mktemp("toy") / "bundle", precision="fp16,bf16,int8")
+    return once(tmp_path_factory, "toy", lambda folder: export(folder, precision="fp16,bf16,int8"))
 
 
 @pytest.fixture(scope="session")
 def batches(export: Export, every_precision: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Export with a fixed batch of one, a dynamic batch, and a fixed batch of two."""
-    folder = tmp_path_factory.mktemp("batches")
-    return [every_precision.path, export(folder / "open", batch=None).path, export(folder / "two", batch=2).path]
+    reports = [
+        every_precision,
+        once(tmp_path_factory, "toy-open", lambda folder: export(folder, batch=None)),
+        once(tmp_path_factory, "toy-two", lambda folder: export(folder, batch=2)),
+    ]
+    return [report.path for report in reports]
 
 
 def nodes(bundle: Bundle, role: Any, precision: str = "fp32") -> set[str]:
@@ -150,15 +155,13 @@ def test_open_and_fixed_batches_agree(batches: list[Path], backend: str) -> None
             np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(a).max()))
 
 
-def test_another_side(export: Export, tmp_path: Path) -> None:
-    report = export(tmp_path / "small", sam_side=352)
-    assert Bundle.open(report.path).manifest.encoder.side == 352
-
-
-def test_weights_beside_the_graph(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_side_with_weights_beside_the_graph(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graph, "_MAX_BYTES", 1 << 16)
-    report = export(tmp_path / "large")
+    report = export(tmp_path / "large", sam_side=352)
     bundle = Bundle.open(report.path)
+    assert bundle.manifest.encoder.side == 352
     assert bundle.file("encoder").data == "encoder.onnx.data"
     assert (report.path / "encoder.onnx").stat().st_size < (report.path / "encoder.onnx.data").stat().st_size
     image, mask = picture(64, 64)
@@ -264,6 +267,7 @@ def test_bad_models(sam_checkpoint: Path, dino_checkpoint: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_more_precisions_for_the_shipped_bundle(tmp_path: Path, backend: str) -> None:
     """One graph for encoder and features, weights stored as float16, a dynamic batch."""
     report = add_precisions("tiny", tmp_path / "tiny", precision="int8,fp16")
@@ -290,6 +294,7 @@ def test_too_many_points(every_precision: Any) -> None:
 def test_the_command(
     sam_checkpoint: Path,
     dino_checkpoint: Path,
+    quick_exports: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

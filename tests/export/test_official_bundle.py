@@ -16,19 +16,23 @@ from samg_fast.export import export_bundle
 from samg_fast.export.dinov2 import DinoV2
 from samg_fast.export.sam import EfficientViTSam
 from support.golden_frames import FEATURE, GOLDEN, TASKS, assert_close, check_segmenter
+from support.once import once
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export the golden weights from checkpoint files in the official format."""
-    where = tmp_path_factory.mktemp("official")
-    write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)
-    write_checkpoint(filled(DinoV2("vits14")), where / "vits14.pth", nested=False)
-    report = export_bundle(
-        "efficientvit-sam-l0", where / "l0.pt", "dinov2-vits14", where / "vits14.pth", where / "bundle"
-    )
-    assert all(each.holds for each in report.outputs)
-    return report.path
+
+    def export(where: Path) -> Path:
+        write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)
+        write_checkpoint(filled(DinoV2("vits14")), where / "vits14.pth", nested=False)
+        report = export_bundle(
+            "efficientvit-sam-l0", where / "l0.pt", "dinov2-vits14", where / "vits14.pth", where / "bundle"
+        )
+        assert all(each.holds for each in report.outputs)
+        return report.path
+
+    return once(tmp_path_factory, "official", export)
 
 
 @pytest.fixture(scope="module")
