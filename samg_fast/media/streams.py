@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,7 +81,7 @@ class VideoStreamSource:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or 25)
             self.count = stream.frames or None
-            self.start = (container.start_time or 0) / av.time_base
+            self.start = _start(container, stream)
             pixels = stream.codec_context.pix_fmt or ""
             self.grey = pixels if pixels.startswith(("gray", "mono", "ya")) else ""
 
@@ -132,6 +133,15 @@ class VideoStreamSource:
 
     def _open(self) -> AbstractContextManager[InputContainer]:
         return av.open(av_path(self._path))
+
+
+def _start(container: InputContainer, stream: VideoStream) -> float:
+    """Return the seconds at which a file starts, by its first packets where it does not say."""
+    start = cast("int | None", container.start_time)
+    if start is not None:
+        return start / av.time_base
+    begun = [packet.pts for packet in islice(container.demux(stream), _REORDERED) if packet.pts is not None]
+    return float(min(begun) * stream.time_base) if begun and stream.time_base else 0.0
 
 
 def _needs_what_is_before(stream: VideoStream, packet: Packet[Any]) -> bool:
