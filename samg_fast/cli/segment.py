@@ -157,7 +157,8 @@ def _run(
 
     video: AbstractContextManager[VideoWriter | None] = nullcontext()
     if frames.fps is not None:
-        video = VideoWriter(folder / "overlay.mp4", frames.fps)
+        # What a file says may be anything; its frames bring their own times.
+        video = VideoWriter(folder / "overlay.mp4", min(max(frames.fps, 1e-5), 1000))
     else:
         output_folder(folder / "overlays")
     with video as writer:

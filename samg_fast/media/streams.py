@@ -108,14 +108,14 @@ class VideoStreamSource:
                     since_key += bool(since_key or packet.is_keyframe)
                     if places is not None and packet.dts is not None and packet.time_base is not None:
                         places.append(float(packet.dts * packet.time_base))
-                starting = bool(opening) and (first is None or since_key <= _REORDERED)
-                if starting and packet.pts is not None:
+                starting = first is None or since_key <= _REORDERED
+                if starting and packet.pts is not None and (opening or not packet.is_discard):
                     begun.append(packet.pts)
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError:
                     # Decoders complain once more where a picture that was cut away is mentioned but not needed.
-                    if starting:
+                    if starting and opening:
                         continue
                     raise
                 if first is None and frames:

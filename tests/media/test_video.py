@@ -170,6 +170,31 @@ class TestCut:
         assert 15 < len(list(reader)) < 40
         assert reader.left_out > 1
 
+    @pytest.mark.parametrize("codec", ["mpeg2video", "libx265"])
+    def test_other_codecs(self, tmp_path: Path, codec: str) -> None:
+        if codec not in av.codecs_available:
+            pytest.skip(f"this FFmpeg has no {codec}")
+        with av.open(str(tmp_path / "whole.mkv"), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+            stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
+            stream.options = (
+                {}
+                if codec == "mpeg2video"
+                else {"x265-params": "open-gop=1:keyint=12:min-keyint=12:b-adapt=0:log-level=none"}
+            )
+            for picture in moving_pictures(30, 64, 64):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        whole = VideoReader(tmp_path / "whole.mkv")
+        frames = list(whole)
+        copied = cut_within_groups(tmp_path / "whole.mkv", tmp_path / "cut.mkv")
+        reader = VideoReader(tmp_path / "cut.mkv")
+        cut = list(reader)
+        assert (whole.left_out, len(frames)) == (0, 30)
+        assert reader.left_out == copied - len(cut) > 0
+        assert all(np.array_equal(each, other) for each, other in zip(cut, frames[-len(cut) :], strict=True))
+
     def test_a_damaged_start_is_no_cut(self, tmp_path: Path) -> None:
         path = tmp_path / "a.mkv"
         write_timed(path, moving_pictures(30), [each / 25 for each in range(30)], x264="bframes=0:keyint=10")
