@@ -37,7 +37,9 @@ __all__ = [
     "check_json",
     "extra",
     "graceful_interrupt",
+    "json_text",
     "open_segmenter",
+    "printable",
     "progress",
     "progress_bar",
     "say",
@@ -140,16 +142,26 @@ def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write figures where ``--json`` says, if it says anything."""
     if path is None:
         return
-    text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(figures)
     if path == STDOUT:
         sys.stdout.write(text)
     else:
         write_text(path, text)
 
 
+def json_text(figures: Mapping[str, Any]) -> str:
+    """Return figures as JSON; bytes of file names that are not UTF-8 become escapes that `os.fsencode` takes back."""
+    return printable(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def printable(text: str) -> str:
+    r"""Write bytes of file names that are not UTF-8 as ``\udcXX``, which JSON reads as Python does."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def say(text: str, *, json_to: Path | None = None) -> None:
     """Print a line for people: to stdout, or to stderr where the JSON goes to stdout."""
-    typer.echo(text, err=json_to == STDOUT)
+    typer.echo(printable(text), err=json_to == STDOUT)
 
 
 def show_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,12 @@ from samg_fast.cli.common import (
     ThreadsOption,
     check_json,
     open_segmenter,
+    printable,
     say,
     write_json,
 )
+
+POOR = 0.5  # IoU of a target with its own mask, below which less than half of what it marks and misses is right
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -58,6 +62,12 @@ def identify(
     part: Annotated[
         list[Path] | None, typer.Option(metavar="MASK", help="The mask of a part of it in IMAGE; may be repeated.")
     ] = None,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="The label in MASK and all other masks that is the target; by default all but 0."
+        ),
+    ] = None,
     masked_picture: Annotated[
         bool,
         typer.Option(
@@ -75,18 +85,21 @@ def identify(
     """Learn a target from one picture and its mask, or from several.
 
     The target goes into a small file that `samg-fast segment` takes. To show what it is worth, every picture is
-    segmented with it and compared with its mask.
+    segmented with it and compared with its mask. A mask is white where the target is; what else a mask file may be, and
+    what is refused, is in docs/media.md.
     """
     import numpy as np
 
     from samg_fast.files import check_writable
-    from samg_fast.media import read_image, read_mask
+    from samg_fast.media import read_image, read_mask, read_masked_image
     from samg_fast.metrics import iou
 
     points, parts = [_point(each) for each in point or ()], part or []
     images, masks = zip((image, mask), *(_pair(each) for each in also or ()), strict=True)
     if masked_picture and also:
         raise typer.BadParameter("reads one picture only, so not with --also", param_hint="--masked-picture")
+    if masked_picture and label is not None:
+        raise typer.BadParameter("reads colours, so not with --label", param_hint="--masked-picture")
     if any(path.exists() and out.exists() and path.samefile(out) for path in (*images, *masks, *parts)):
         raise typer.BadParameter("would overwrite a picture it is made of", param_hint="--out")
     check_writable(out)
@@ -94,13 +107,13 @@ def identify(
     pictures = [read_image(each) for each in images]
     with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if masked_picture:
-            masked = read_image(mask)
+            masked = read_masked_image(mask)
             truths = [np.any(masked, axis=2)]
-            part_pictures = [read_image(each) for each in parts]
+            part_pictures = [read_masked_image(each) for each in parts]
             target = segmenter.identify_masked_picture(pictures[0], masked, points, part_pictures)
         else:
-            truths = [read_mask(each) for each in masks]
-            part_masks = [read_mask(each) for each in parts]
+            truths = [read_mask(each, label=label) for each in masks]
+            part_masks = [read_mask(each, label=label) for each in parts]
             if also:
                 nothing = [()] * len(also)
                 target = segmenter.identify(pictures, truths, [points, *nothing], [part_masks, *nothing])
@@ -113,6 +126,7 @@ def identify(
     own = "its own picture" if len(ious) == 1 else f"its own {len(ious)} pictures"
     agreement = " ".join(f"{each:.2f}" for each in ious)
     say(f"{out}: {count} part{'' if count == 1 else 's'}, IoU on {own} {agreement}", json_to=json)
+    _warn(images, ious)
     figures = {
         "target": str(out),
         "bundle": target.bundle,
@@ -121,3 +135,15 @@ def identify(
         "pictures": [{"image": str(path), "iou": round(each, 4)} for path, each in zip(images, ious, strict=True)],
     }
     write_json(json, figures)
+
+
+def _warn(images: Sequence[Path], ious: Sequence[float]) -> None:
+    """Say on stderr of which pictures the target does not find itself."""
+    poor = [f"{path} (IoU {each:.2f})" for path, each in zip(images, ious, strict=True) if each < POOR]
+    if poor:
+        line = (
+            f"samg-fast: warning: the target does not segment its own picture {', '.join(poor)}, so it will hardly be "
+            "found elsewhere: check that the mask is white on the target, name parts of it with --point or --part, "
+            "or try a picture that shows it larger or another --bundle"
+        )
+        typer.echo(printable(line), err=True)

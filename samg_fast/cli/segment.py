@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from json import dumps
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,9 @@ from samg_fast.cli.common import (
     ThreadsOption,
     check_json,
     graceful_interrupt,
+    json_text,
     open_segmenter,
+    printable,
     progress,
     say,
     write_json,
@@ -40,7 +41,9 @@ _WRITTEN = ("masks", "overlays", "overlay.mp4", "results.json")
 
 
 def segment(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a video.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a video or animation.")
+    ],
     target: Annotated[Path, typer.Option("--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for what comes out.")],
     bundle: BundleOption = "tiny",
@@ -53,9 +56,10 @@ def segment(
     """Cut a target out of a picture, a folder of pictures or a video.
 
     DIR gets a mask per frame in masks/, the masks drawn over the frames as overlay.mp4 (a video) or in overlays/
-    (pictures), and results.json with score, box, area and time of every frame. If the run is interrupted or a frame
-    cannot be read, what was done until then stays, and results.json says that it is not complete. What an earlier run
-    wrote there stays until the first frame is done.
+    (pictures), and results.json with score, box, area and the milliseconds it took of every frame; of a video, also
+    the frame's own time in seconds, which the frames of overlay.mp4 keep. If the run is interrupted or a frame cannot
+    be read, what was done until then stays, and results.json says that it is not complete. What an earlier run wrote
+    there stays until the first frame is done.
     """
     from samg_fast.files import output_folder
     from samg_fast.media import frames_in
@@ -76,14 +80,13 @@ def segment(
         finally:
             figures = results.to_json()
             if results.frames:
-                text = dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-                write_text(folder / "results.json", text)
+                write_text(folder / "results.json", json_text(figures))
         interrupted = stop()
     write_json(json, figures)
     summary = figures["summary"]
     if interrupted:
         line = f"samg-fast: interrupted; kept the {summary['frames']} frames that were done in {folder}"
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
         raise typer.Exit(INTERRUPTED)
     times = f"{summary['ms']['p50']:.1f} ms per frame (p95 {summary['ms']['p95']:.1f})"
     count = f"{summary['frames']} frame{'' if summary['frames'] == 1 else 's'}"
@@ -125,8 +128,11 @@ class _Results:
             summary["frames_per_second"] = round(1e3 * len(ms) / sum(ms), 2)
             summary["mean_score"] = round(float(np.mean([frame["score"] for frame in self.frames])), 4)
             summary["empty_masks"] = sum(frame["area"] == 0 for frame in self.frames)
+        video = self.source.video
+        clock = {} if video is None else {"start": round(video.start, 6), "left_out": video.left_out}
         return {
             "input": str(self.source.path),
+            **clock,
             "bundle": self.segmenter.bundle.name,
             "backend": self.segmenter.backend,
             "precision": self.segmenter.precision,
@@ -151,11 +157,12 @@ def _run(
 
     video: AbstractContextManager[VideoWriter | None] = nullcontext()
     if frames.fps is not None:
-        video = VideoWriter(folder / "overlay.mp4", frames.fps)
+        # What a file says may be anything; its frames bring their own times.
+        video = VideoWriter(folder / "overlay.mp4", min(max(frames.fps, 1e-5), 1000))
     else:
         output_folder(folder / "overlays")
     with video as writer:
-        for name, frame in frames:
+        for name, frame, time, duration in frames.timed():
             if stop():
                 break
             started = perf_counter()
@@ -169,8 +176,11 @@ def _run(
             if writer is None:
                 write_image(folder / "overlays" / f"{name}.png", drawn)
             else:
-                writer.write(drawn)
+                writer.write(drawn, time=time, duration=duration)
             box = None if out.box is None else [int(side) for side in out.box]
-            entry = {"name": name, "mask": f"masks/{name}.png", "score": round(float(out.score), 4), "box": box}
-            results.frames.append({**entry, "area": int(out.mask.sum()), "ms": round(ms, 3)})
+            entry: dict[str, Any] = {"name": name, "mask": f"masks/{name}.png"}
+            if time is not None:
+                entry["time"] = round(time, 6)
+            entry |= {"score": round(float(out.score), 4), "box": box, "area": int(out.mask.sum())}
+            results.frames.append({**entry, "ms": round(ms, 3)})
             advance()

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from samg_fast.checks import check_frames, check_whole, describe
 from samg_fast.envs.procedural import ProceduralClip, procedural_clip
 from samg_fast.envs.settings import clip_folder
 from samg_fast.errors import FileError, InputError, InputTypeError
+from samg_fast.media import VideoReader
 
 __all__ = ["Clip", "ClipFolder", "FileClip", "ProceduralClip", "VideoClip", "find_clips", "load_clips"]
 __all__ += ["open_clips", "procedural_clip"]
@@ -48,10 +50,21 @@ class VideoClip:
     name : str
         Name of the file it was read from.
     frames : (n, h, w, 3) uint8
+        At least one image.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        `frames` is no such array.
     """
 
     name: str
     frames: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if not len(self.frames):
+            raise InputError(f"frames of the clip {self.name!r} must hold at least one image, got none")
+        check_frames("frames", self.frames)
 
     def frame(self, t: int) -> NDArray[np.uint8]:
         """Return image ``t`` modulo the clip's length, (h, w, 3) uint8."""
@@ -72,7 +85,7 @@ def load_clips(
     Parameters
     ----------
     folder : path
-        Its subfolders are not searched.
+        Its subfolders are not searched. Names that begin with a dot are left out.
     names : sequence of str, optional
         File names, with or without suffix, in the order to return them. By default all files in alphabetical order.
     size : (height, width), optional
@@ -89,9 +102,9 @@ def load_clips(
     Raises
     ------
     InputError
-        The folder has no video, or lacks one that was named.
+        The folder has no video, or lacks one that was named; `stride` or `limit` is below 1.
     FileError
-        A file cannot be decoded.
+        A file cannot be decoded, or is cut short.
     """
     folder = Path(folder)
     files = {path.name: path for path in _video_files(folder)}
@@ -118,9 +131,14 @@ class FileClip:
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self.name = path.stem
+        self._path, self._size = path, size
         self._images: list[NDArray[np.uint8]] = []
         self._error = ""
         self._remaining: Iterator[NDArray[np.uint8]] | None = _decode(path, size)
+
+    def __reduce__(self) -> tuple[type[FileClip], tuple[Path, tuple[int, int]]]:
+        """Copy and pickle as the file's path and size: a copy opens the file anew."""
+        return FileClip, (self._path, self._size)
 
     def frame(self, t: int) -> NDArray[np.uint8]:
         """Return image ``t`` modulo the clip's length, (h, w, 3) uint8.
@@ -204,7 +222,7 @@ def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int
     are_clips = isinstance(clips, Sequence) and all(hasattr(clip, "frame") for clip in clips)
     if not are_clips:
         raise InputTypeError(
-            f"clips must be a folder of videos or a sequence of clips, each with a frame(t), not {clips!r}"
+            f"clips must be a folder of videos or a sequence of clips, each with a frame(t), not {describe(clips)}"
         )
     if not clips:
         raise InputError("clips is empty: give at least one clip, or None for procedural backgrounds")
@@ -230,7 +248,13 @@ def _video_files(folder: Path, *, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"clips: there is no folder {folder}")
     found = folder.rglob("*") if recursive else folder.glob("*")
-    files = sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
+    files = sorted(
+        path
+        for path in found
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # systems leave files of their own
+        and path.is_file()
+    )
     if not files:
         where = f"the folder {folder}{' or below' if recursive else ''}"
         raise InputError(f"clips: no video file ({', '.join(VIDEO_SUFFIXES)}) in {where}")
@@ -238,25 +262,23 @@ def _video_files(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def _read_images(path: Path, size: tuple[int, int] | None, stride: int, limit: int | None) -> NDArray[np.uint8]:
+    check_whole("stride", stride, 1)
+    if limit is not None:
+        check_whole("limit", limit, 1, otherwise=" or None")
     return np.stack(list(islice(_decode(path, size, stride), limit)))
 
 
 def _decode(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iterator[NDArray[np.uint8]]:
     """Decode every ``stride``-th image of a file, at least one."""
-    import av
-
-    index = -1
     try:
-        with av.open(str(path)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index % stride:
-                    continue
-                image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                if size is not None:
-                    # reducing_gap shrinks large images in two steps: much faster, with no visible difference.
-                    image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
-                yield np.asarray(image)
-    except (av.error.FFmpegError, OSError, IndexError) as error:
+        # A background may be grey: nothing is recognised by it.
+        for index, frame in enumerate(VideoReader(path, grey=True)):
+            if index % stride:
+                continue
+            image = Image.fromarray(frame)
+            if size is not None:
+                # reducing_gap shrinks large images in two steps: much faster, with no visible difference.
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            yield np.asarray(image)
+    except FileError as error:
         raise FileError(f"clips: {path} cannot be decoded ({error})") from error
-    if index < 0:
-        raise FileError(f"clips: {path} has no picture in it")

@@ -1,15 +1,21 @@
 """Images, masks and videos on the disk: read as the arrays the segmenter takes, written whole or not at all."""
 
-from samg_fast.media.images import IMAGE_SUFFIXES, Frames, frames_in, read_image, read_mask, write_image
-from samg_fast.media.video import VideoReader, VideoWriter
+from samg_fast.media.frames import Frames, NamedFrame, frames_in
+from samg_fast.media.images import IMAGE_SUFFIXES, read_image, write_image
+from samg_fast.media.masks import read_mask, read_masked_image
+from samg_fast.media.video import TimedFrame, VideoReader
+from samg_fast.media.writer import VideoWriter
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Frames",
+    "NamedFrame",
+    "TimedFrame",
     "VideoReader",
     "VideoWriter",
     "frames_in",
     "read_image",
     "read_mask",
+    "read_masked_image",
     "write_image",
 ]

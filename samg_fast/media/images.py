@@ -1,14 +1,8 @@
-"""Images, masks and videos on the disk: read as the arrays the segmenter takes, written whole or not at all."""
+"""Image files: read as the arrays the segmenter takes, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,16 +10,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from samg_fast.checks import Frame, Mask
 from samg_fast.errors import FileError
 from samg_fast.files import replacing
-from samg_fast.media.video import VideoReader
 
-__all__ = ["IMAGE_SUFFIXES", "Frames", "frames_in", "read_image", "read_mask", "write_image"]
+__all__ = ["GREY_MODES", "IMAGE_SUFFIXES", "open_image", "pages", "read_image", "to_rgb", "write_image"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 # Modes with 8 bits per channel. 16-bit and float images have no agreed range: Pillow would clip.
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 
-_GREY_MODES = frozenset({"1", "L", "LA"})
+GREY_MODES = frozenset({"1", "L", "LA"})
+
+# Formats whose pictures follow each other. Those of a JPEG from a telephone are one picture and its small copies.
+_MOVING_FORMATS = frozenset({"GIF", "PNG", "WEBP", "AVIF", "TIFF"})
+
+_SUBFILE_TYPE = 254  # of a TIFF: 1 for a small copy of another page
 
 
 def read_image(path: str | os.PathLike[str]) -> Frame:
@@ -45,39 +43,9 @@ def read_image(path: str | os.PathLike[str]) -> Frame:
     Raises
     ------
     FileError
-        The file is missing, is no image, is cut short, is grey, or holds more than 8 bits per channel.
+        The file is missing, is no image, holds several, is cut short, is grey, or holds more than 8 bits per channel.
     """
-    image = _open_image(path)
-    if image.mode in _GREY_MODES:  # as the segmenter refuses grey arrays: the networks know targets by their colour
-        raise FileError(f"cannot use {path}: it is a grey picture (mode {image.mode}), expected RGB")
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def read_mask(path: str | os.PathLike[str]) -> Mask:
-    """Read a mask file: the pixels brighter than half of its brightest pixel.
-
-    So masks of 0 and 1, of 0 and 255, and those a lossy format has smeared read alike. A black image is an empty
-    mask.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        An image with 8 bits per channel, in any format Pillow reads.
-
-    Returns
-    -------
-    (H, W) bool
-
-    Raises
-    ------
-    FileError
-        The file is missing, is no image, is cut short, or holds more than 8 bits per channel.
-    """
-    image = _open_image(path)
-    # A palette's indices are the labels a drawing program wrote; its colours may be anything.
-    values = np.asarray(image if image.mode == "P" else image.convert("L"), dtype=np.float32)
-    brightest: np.float32 = values.max(initial=0)
-    return np.asarray(values * 2 > brightest)
+    return to_rgb(open_image(path), path)
 
 
 def write_image(path: str | os.PathLike[str], image: Frame | Mask) -> None:
@@ -100,13 +68,37 @@ def write_image(path: str | os.PathLike[str], image: Frame | Mask) -> None:
         Image.fromarray(pixels).save(temporary)
 
 
-def _open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image file, turned the way the camera was held."""
+def open_image(path: str | os.PathLike[str], modes: frozenset[str] = EIGHT_BIT_MODES) -> Image.Image:
+    """Open and decode an image file, turned the way the camera was held.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    modes : frozenset of str
+        Pillow's names of the pixel formats that are taken.
+
+    Returns
+    -------
+    PIL.Image.Image
+        With the file's format in `format`.
+
+    Raises
+    ------
+    FileError
+        The file is missing, is no image, holds several, is cut short, or has other pixels.
+    """
     try:
         with Image.open(path) as opened:
-            if opened.mode not in _EIGHT_BIT_MODES:
+            if opened.mode not in modes:
                 raise FileError(f"cannot use {path}: its pixels are {opened.mode}, expected 8 bits per channel")
-            return ImageOps.exif_transpose(opened)
+            if (count := len(pages(opened))) > 1:
+                raise FileError(
+                    f"cannot use {path} as a picture: it holds {count} of them, expected one; "
+                    "`samg-fast segment` takes it as a video"
+                )
+            image = ImageOps.exif_transpose(opened)
+            image.format = opened.format
+            return image
     except UnidentifiedImageError as error:
         raise FileError(f"cannot read {path}: it is not a picture") from error
     except FileError:
@@ -117,81 +109,47 @@ def _open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise FileError(f"cannot read {path}: {reason}") from error
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The frames of an image, a folder of images or a video, one at a time.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-    kind : str
-        "image", "folder" or "video".
-    count : int or None
-        How many there are; None where a video does not say.
-    fps : float or None
-        Frames per second of a video, else None.
-    """
-
-    path: Path
-    kind: Literal["image", "folder", "video"]
-    count: int | None
-    fps: float | None
-    _source: VideoReader | tuple[tuple[str, Path], ...]
-
-    def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        """Yield a name fit for a file, different for every frame, and the frame, (H, W, 3) uint8.
-
-        Raises
-        ------
-        FileError
-            A frame cannot be read.
-        """
-        if isinstance(self._source, VideoReader):
-            for number, frame in enumerate(self._source):
-                yield f"{number:06d}", frame
-        else:
-            for name, path in self._source:
-                yield name, read_image(path)
-
-
-def frames_in(path: str | os.PathLike[str]) -> Frames:
-    """Open an image, a folder of images or a video.
-
-    The images of a folder come in the order of their names, numbers in them taken as numbers (2 before 10).
+def to_rgb(image: Image.Image, path: str | os.PathLike[str], *, grey: bool = False) -> Frame:
+    """Return the pixels of an opened image as (H, W, 3) uint8, without alpha.
 
     Parameters
     ----------
+    image : PIL.Image.Image
     path : str or os.PathLike
-        A folder; a file with one of `IMAGE_SUFFIXES`; or else a video.
-
-    Returns
-    -------
-    Frames
+        Where it comes from, for messages.
+    grey : bool
+        Whether images without colours are taken.
 
     Raises
     ------
     FileError
-        There is nothing at `path`, the folder has no image, or the file is no video.
+        The image is grey and that is not taken, or has more than 8 bits per channel.
     """
-    path = Path(path)
-    if path.is_dir():
-        images = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-        if not images:
-            raise FileError(f"cannot use {path}: the folder holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        stems = Counter(image.stem for image in images)
-        # a.png and a.jpg must not both become a.png
-        named = tuple(
-            (image.stem if stems[image.stem] == 1 else image.name, image) for image in sorted(images, key=_natural)
-        )
-        return Frames(path, "folder", len(named), None, named)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        if not path.exists():
-            raise FileError(f"cannot read {path}: no such file")
-        return Frames(path, "image", 1, None, ((path.stem, path),))
-    video = VideoReader(path)
-    return Frames(path, "video", video.count, video.fps, video)
+    if image.mode not in EIGHT_BIT_MODES:
+        raise FileError(f"cannot use {path}: its pixels are {image.mode}, expected 8 bits per channel")
+    if image.mode in GREY_MODES and not grey:  # as the segmenter refuses grey arrays: targets are known by their colour
+        raise FileError(f"cannot use {path}: it is a grey picture (mode {image.mode}), expected RGB")
+    if image.mode == "P" and "transparency" in image.info:  # Pillow warns of it where alpha is dropped at once
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that takes runs of digits as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def pages(image: Image.Image) -> list[int]:
+    """Return the numbers of an opened file's pictures, without small copies and what only stands in for an animation.
+
+    Pages of a TIFF that are not of the first one's size are taken for copies too.
+    """
+    count: int = getattr(image, "n_frames", 1)
+    if count == 1 or image.format not in _MOVING_FORMATS:
+        return [0]
+    if image.format == "PNG" and getattr(image, "default_image", False):
+        return list(range(1, count)) if count > 2 else [0]
+    if image.format != "TIFF":
+        return list(range(count))
+    found, size = [], image.size
+    for page in range(count):
+        image.seek(page)
+        if image.size == size and not image.tag_v2.get(_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
+            found.append(page)
+    image.seek(0)
+    return found or [0]

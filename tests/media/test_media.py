@@ -101,14 +101,6 @@ class TestMasks:
         Image.fromarray(np.where(mask, white, 0).astype(np.uint8)).save(tmp_path / "a.png")
         assert np.array_equal(read_mask(tmp_path / "a.png"), mask)
 
-    def test_palette_indices_are_the_labels(self, tmp_path: Path) -> None:
-        mask = noise(9, 11)[..., 0] > 128
-        image = Image.new("P", (11, 9))
-        image.putpalette([250, 250, 250, 10, 10, 10])  # label 1 is drawn darker than label 0
-        image.putdata(mask.astype(np.uint8).ravel().tolist())
-        image.save(tmp_path / "a.png")
-        assert np.array_equal(read_mask(tmp_path / "a.png"), mask)
-
     def test_lossy_files_keep_the_shape(self, tmp_path: Path) -> None:
         mask = np.zeros((32, 32), bool)
         mask[8:24, 8:24] = True
