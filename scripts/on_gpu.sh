@@ -113,7 +113,7 @@ tests() {
 }
 
 # library NAME REQUIREMENT
-# A part that installs a library that runs networks, where its wheel is in the folder.
+# A part that installs what only some tests and benchmarks need, where its wheel is in the folder.
 library() {
     if $list || compgen -G "$wheels/${1//-/_}*.whl" >/dev/null; then
         part "$1" 60 "${pip[@]}" "$2"
@@ -145,31 +145,32 @@ prepare() {
         "${@/#/--config-settings=cmake.define.}" --editable '.[cuda]'
     library tensorrt-rtx 'tensorrt-rtx-cu13>=1.7,<2'
     library onnxruntime-gpu 'onnxruntime-gpu>=1.24,<2'
+    library onnxscript 'onnxscript>=0.7,<1'
     part doctor 30 "$bin/samg-fast" doctor --json "$out/doctor.json"
 }
 
 on_a_gpu() {
-    local capability
-    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
-    [[ $capability =~ ^[0-9]+$ ]] || capability=90
-    prepare 200 SAMG_CUDA=ON SAMG_CUDA_ARCHITECTURES="$capability-real"
     # Where ONNX Runtime finds CUDA's libraries: PyTorch's copies are among what is borrowed, not beside it.
     LD_LIBRARY_PATH=$("$python" -c 'if True:
         import glob, sys
         print(*(folder for path in sys.path for folder in sorted(glob.glob(path + "/nvidia/*/lib"))), sep=":")
     ')${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     export LD_LIBRARY_PATH
+    local capability
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
+    [[ $capability =~ ^[0-9]+$ ]] || capability=90
+    prepare 200 SAMG_CUDA=ON SAMG_CUDA_ARCHITECTURES="$capability-real"
     local frames=tests/pipeline/gpu replays=tests/backends/tensorrt/test_replays.py
-    local official="test_golden_frames or test_the_eager_reference"
-    local elsewhere="test_compute_sanitizer or test_nothing_leaks or $official"
+    local elsewhere="test_golden_frames or test_compute_sanitizer or test_nothing_leaks"
     # An illegal access spoils all that follows in its process: here that is its own file.
     tests kernels 90 -n 6 --dist loadfile --timeout=0 -m gpu tests/ops tests/devices
     part benchmark-kernels 90 "$bin/python" -m benchmarks.kernels --device cuda --json "$out/benchmark-kernels.json"
     tests replays 90 -m gpu $replays
     tests networks 150 -m gpu $frames tests/backends --ignore=$replays -k "not ($elsewhere)"
-    tests official 120 -m gpu $frames -k "$official"
+    tests golden 120 -m gpu $frames -k test_golden_frames
     part benchmark-tiny 60 "$bin/python" -m benchmarks.gpu --bundle tiny --json "$out/benchmark-tiny.json"
-    part benchmark-l0 150 "$bin/python" -m benchmarks.gpu --bundle l0-vits14 --json "$out/benchmark-l0.json"
+    part benchmark-l0 180 "$bin/python" -m benchmarks.gpu --bundle l0-vits14 --exported "$work/l0-vits14" \
+        --json "$out/benchmark-l0.json"
     tests sanitizer 180 -n 4 -m gpu $frames -k test_compute_sanitizer
     tests leaks 150 -m gpu $frames -k test_nothing_leaks
     tests rest 90 -m gpu tests --ignore=tests/ops --ignore=tests/devices --ignore=tests/backends --ignore=$frames
@@ -189,7 +190,7 @@ rehearsal() {
     tests networks 240 -m "not gpu" tests/pipeline/gpu/test_on_gpu.py -k "fake-forward"
     part ahead-of-time 120 "$bin/samg-fast" build tiny --backend tensorrt-rtx --compute-capability 8.9 \
         --json "$out/ahead-of-time.json"
-    leave_out official "golden frames on a GPU's networks, and eager PyTorch on a GPU, need a GPU"
+    leave_out golden "golden frames through networks on a GPU need a GPU"
     tests benchmark-tiny 240 -m "not gpu" tests/benchmarks -k "test_the_whole_way_on_a_fake_gpu"
     leave_out benchmark-l0 "benchmarks.gpu needs a GPU"
     leave_out sanitizer "compute-sanitizer needs a GPU"

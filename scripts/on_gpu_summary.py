@@ -62,6 +62,9 @@ def main() -> int:
     seconds, limit, status, expected = map(int, numbers)
     command, reason = (*sys.argv[10:], "")[:2]
     outcome = {0: "passed", 124: "timed out", 137: "killed"}.get(status, "failed")
+    counted = tests(Path(out, f"{name}.xml"))
+    if status == 0 and counted and not counted["passed"]:
+        outcome = "all skipped"
     record = {
         "part": name,
         "command": command,
@@ -70,7 +73,7 @@ def main() -> int:
         "exit": status,
         "expected": expected,
         "outcome": f"left out: {reason}" if reason else outcome,
-        "tests": tests(Path(out, f"{name}.xml")),
+        "tests": counted,
         "ended": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     summary = Path(out, "summary.json")
@@ -80,7 +83,7 @@ def main() -> int:
     unfinished = summary.with_suffix(".unfinished")
     unfinished.write_text(json.dumps({**before, **about, "parts": [*before["parts"], record]}, indent=2) + "\n")
     unfinished.replace(summary)
-    counts = ", ".join(f"{count} {what}" for what, count in (record["tests"] or {}).items() if count)
+    counts = ", ".join(f"{count} {what}" for what, count in (counted or {}).items() if count)
     how = "" if status == expected == 0 else "as meant" if status == expected else f"exit status {status}"
     print("  ".join(filter(None, (f"{name:18}{seconds:4} s", record["outcome"], how, counts))), flush=True)
     return int(status != expected)
