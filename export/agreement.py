@@ -1,6 +1,6 @@
-"""How well a bundle's masks at each precision agree with those at fp32: what ``precision="auto"`` goes by.
+"""Measures how well a bundle's masks at each precision agree with those at fp32; ``precision="auto"`` relies on it.
 
-Exports and distillation state it in the manifest; ``python -m benchmarks.agreement`` measures a bundle that is there.
+Export and distillation write the figures into the manifest; ``python -m benchmarks.agreement`` measures any bundle.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from samg_fast import ops
 from samg_fast.backends import Network, first_fitting, open_networks, probe
 from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
 from samg_fast.bundle import Bundle, Manifest, Role
 from samg_fast.checks import Mask
-from samg_fast.parity import Sample, iou, sample_frames
+from samg_fast.metrics import iou
+from samg_fast.parity import Sample, sample_frames
 from samg_fast.segmenter import Segmenter
 
 from .emulate import emulated
@@ -24,12 +26,12 @@ from .emulate import emulated
 __all__ = ["emulated_network", "measure_agreement", "with_agreement"]
 
 FRAMES = 2
-"""Frames of each of the eight tasks, one of them clean and one in a moving background."""
+"""Frames of each of the eight tasks, half of them clean and half with a moving background."""
 
 
 @dataclass
 class _Emulator:
-    """A runtime that computes half precision as hardware with it would."""
+    """Stands for a backend: half precision computed as hardware that supports it would."""
 
     precision: str
     name: str = "emulated"
@@ -38,60 +40,70 @@ class _Emulator:
 
 
 def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, float]:
-    """Segment the frames that ship at every precision that can run here.
+    """Segment the shipped frames at every precision that can run here, and compare the masks with those at fp32.
 
-    fp16 is emulated, as a processor would compute it in float32. bf16 runs on a processor that has it, from the fp32
-    files; without one it is emulated if the bundle has such files. int8 runs as it is.
+    fp16 is emulated, because processors would compute it in float32. bf16 runs natively, from the fp32 files, on a
+    processor that supports it; otherwise it is emulated if the bundle has bf16 files. int8 runs natively.
 
     Parameters
     ----------
     bundle : Bundle
     frames : int
-        How many of each task, half of them in a moving background.
+        Number of frames of each task, half of them with a moving background.
 
     Returns
     -------
     dict of str to float
-        Precision -> mean IoU with fp32's masks, over all frames.
+        Precision -> mean IoU with fp32's masks, over all frames. Empty if no target reaches the encoder's grid.
     """
-    samples = sample_frames(tasks=8, per_setting=max(1, frames // 2))
     with _running(bundle, "fp32") as segmenter:
-        wanted = _masks(segmenter, samples)
+        samples = [
+            each for each in sample_frames(tasks=8, per_setting=max(1, frames // 2)) if _reaches(segmenter, each)
+        ]
+        expected = _masks(segmenter, samples)
+    if not samples:
+        return {}
     figures = {}
     has_bf16 = any(each.device == "cpu" and "bf16" in each.precisions for each in probe())
-    for kind in sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"}):
-        native = kind == "int8" or (kind == "bf16" and has_bf16)
-        with (_running if native else _emulating)(bundle, kind) as segmenter:
+    for precision in sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"}):
+        native = precision == "int8" or (precision == "bf16" and has_bf16)
+        with (_running if native else _emulating)(bundle, precision) as segmenter:
             found = _masks(segmenter, samples)
-        figures[kind] = round(float(np.mean([iou(a, b) for a, b in zip(found, wanted, strict=True)])), 4)
+        figures[precision] = round(float(np.mean([iou(a, b) for a, b in zip(found, expected, strict=True)])), 4)
     return figures
 
 
 def with_agreement(bundle: Bundle, *, frames: int = FRAMES) -> Manifest:
-    """Return a bundle's manifest that states what `measure_agreement` finds."""
+    """Return a bundle's manifest with the results of `measure_agreement` in it."""
     return replace(bundle.manifest, agreement=measure_agreement(bundle, frames=frames))
 
 
 def emulated_network(model: onnx.ModelProto, name: str) -> OnnxRuntimeNetwork:
-    """Open a half-precision graph so that it runs as hardware with that precision would."""
+    """Open a half-precision graph that gives the results of hardware with that precision."""
     content = emulated(model).SerializeToString()
     return OnnxRuntimeNetwork(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), name)
 
 
-def _running(bundle: Bundle, kind: str) -> Segmenter:
-    backend = first_fitting(kind)
+def _running(bundle: Bundle, precision: str) -> Segmenter:
+    backend = first_fitting(precision)
     return Segmenter(bundle, backend, open_networks(bundle, backend))
 
 
-def _emulating(bundle: Bundle, kind: str) -> Segmenter:
+def _emulating(bundle: Bundle, precision: str) -> Segmenter:
     networks: dict[Role, Network] = {}
     for role in bundle.manifest.graphs:
-        path = bundle.onnx_path(role, kind)
-        if bundle.manifest.role_precision(role, kind) == kind:
+        path = bundle.onnx_path(role, precision)
+        if bundle.manifest.role_precision(role, precision) == precision:
             networks[role] = emulated_network(onnx.load(path), path.name)
         else:
             networks[role] = first_fitting("fp32").open(path)
-    return Segmenter(bundle, _Emulator(kind), networks)
+    return Segmenter(bundle, _Emulator(precision), networks)
+
+
+def _reaches(segmenter: Segmenter, sample: Sample) -> bool:
+    """Say whether a sample's target reaches a cell of the encoder's grid, which a coarse one may miss."""
+    spec = segmenter.bundle.manifest.encoder
+    return bool(ops.mask_cells(sample.mask, side=spec.side, grid=spec.grid).any())
 
 
 def _masks(segmenter: Segmenter, samples: Sequence[Sample]) -> list[Mask]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Floats, Frame, Mask
+from samg_fast.metrics import iou
 from samg_fast.results import Segmentation, Trace
 from samg_fast.samples import load_pack
 from samg_fast.segmenter import Segmenter
@@ -27,7 +28,6 @@ __all__ = [
     "Threshold",
     "compare_frames",
     "compare_outputs",
-    "iou",
     "record",
     "sample_frames",
     "trace_frames",
@@ -309,12 +309,6 @@ def _differences(found: Floats, wanted: Floats) -> tuple[float, float, float, fl
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def iou(a: Mask, b: Mask) -> float:
-    """Return the intersection over union of two masks (H, W); 1 if both are empty."""
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
 
 
 def _trace(segmentation: Segmentation) -> Trace:

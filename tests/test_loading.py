@@ -10,7 +10,7 @@ import pytest
 
 import samg_fast
 from samg_fast.backends import probe
-from samg_fast.parity import iou
+from samg_fast.metrics import iou
 from samg_fast.samples import load_pack
 
 pytest.importorskip("openvino")

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from samg_fast.checks import is_whole
 from samg_fast.errors import BundleError
 from samg_fast.files import write_text
 
@@ -91,7 +92,7 @@ class NetworkSpec(FileSpec):
     mean, std : tuple of 3 floats
         Normalisation of R, G, B in units of 0..1.
     resize : {"uint8", "float"}
-        ``"uint8"``: Pillow's bilinear on the uint8 picture (SAM); ``"float"``: divide by 255, then bilinear without
+        ``"uint8"``: Pillow's bilinear on the uint8 image (SAM); ``"float"``: divide by 255, then bilinear without
         antialias, align_corners False (DINOv2).
     """
 
@@ -107,7 +108,7 @@ class NetworkSpec(FileSpec):
         super().__post_init__()
         _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
         for name in ("side", "grid", "channels"):
-            _expect_positive(name, getattr(self, name))
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         _expect(all(value > 0 for value in self.std), "std", self.std, "three numbers above 0")
@@ -167,9 +168,9 @@ class Manifest:
             _expect(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
         _expect(self.name != "", "name", self.name, "a name")
         for name in ("opset", "prompt_side", "slots"):
-            _expect_positive(name, getattr(self, name))
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
         if self.batch is not None:
-            _expect_positive("batch", self.batch)
+            object.__setattr__(self, "batch", _positive("batch", self.batch))
         object.__setattr__(self, "precisions", _strings("precisions", self.precisions))
         for precision in self.precisions:
             _expect(precision in PRECISIONS, "precisions", precision, f"some of {', '.join(PRECISIONS)}")
@@ -330,9 +331,9 @@ def _expect_digest(name: str, value: object) -> None:
     _expect(digits, name, value, "64 lower-case hexadecimal digits")
 
 
-def _expect_positive(name: str, value: object) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    _expect(good, name, value, "a whole number above 0")
+def _positive(name: str, value: Any) -> int:
+    _expect(is_whole(value) and value > 0, name, value, "a whole number above 0")
+    return int(value)
 
 
 def _three_numbers(name: str, values: Any) -> tuple[float, float, float]:

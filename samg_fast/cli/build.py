@@ -127,7 +127,9 @@ def _precisions(values: list[str] | None) -> list[str]:
 
 
 def _batches(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    from samg_fast.checks import whole_numbers
+
+    batches = whole_numbers(text)
+    if not batches:
         raise typer.BadParameter(f"{text!r} is not whole numbers above 0, as in 1,8,32", param_hint="--batch")
-    return sorted({int(part) for part in parts})
+    return sorted(set(batches))

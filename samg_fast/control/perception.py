@@ -69,7 +69,7 @@ class _Frame:
 
 
 class Perception:
-    """Segments on a thread of its own whatever frame is newest, and keeps the newest mask.
+    """Segments the newest frame on a thread of its own, and keeps the newest mask.
 
     A frame waits in a mailbox with one slot, where a newer one takes its place. All methods may be called from any
     thread but the one that segments.
@@ -132,7 +132,7 @@ class Perception:
                 self._raise_failure()
 
     def check_running(self) -> None:
-        """Do nothing while perception runs.
+        """Check that perception runs.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class Perception:
         return Observation(frame.number, self._now() - frame.taken, segmentation)
 
     def _reached(self, number: int) -> bool:
-        """Say whether there is a mask of this frame or a newer one; a frame before the first counts as reached."""
+        """Return whether there is a mask of this frame or a newer one; before the first frame there need not be."""
         return number < 0 or (self._newest is not None and self._newest[0].number >= number)
 
     def _drop_waiting(self) -> None:

@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from samg_fast.checks import Frame, Mask
 from samg_fast.envs.settings import check_setting
 from samg_fast.envs.tasks import EIGHT, find_task
 from samg_fast.errors import SamgError
-from samg_fast.samples import FORMAT, Frames, Masks, Pack, PackTask, load_pack, save_pack
+from samg_fast.samples import FORMAT, Pack, PackTask, load_pack, save_pack
 
 __all__ = ["build_pack", "load_pack"]
 
@@ -63,7 +64,7 @@ def build_pack(
 
     rendered: dict[str, PackTask] = {}
     for index, name in enumerate(find_task(each).name for each in tasks):
-        clips: dict[str, tuple[Frames, Masks]] = {}
+        clips: dict[str, tuple[Frame, Mask]] = {}
         for setting in map(check_setting, settings):
             if progress is not None:
                 progress(f"{name} {setting}")

@@ -70,9 +70,9 @@ class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
 class MaskedPixels(SingleTarget, _Wrapper):
     """Masks an environment's pixel observations, so that they show the target alone.
 
-    Every observation of the wrapped environment is segmented. Put this wrapper outside an action repeat, whose skipped
-    frames nobody sees, and inside a frame stack. Rewards, discounts, step types and all other observations are
-    unchanged. `segmenter` is not closed with the environment, because others may use it.
+    Every observation of the wrapped environment is segmented. Put this wrapper outside an action repeat, so that
+    skipped frames are not segmented, and inside a frame stack. Rewards, discounts, step types and all other
+    observations are unchanged. `segmenter` is not closed with the environment, because others may use it.
 
     Parameters
     ----------

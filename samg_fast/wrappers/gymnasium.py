@@ -62,9 +62,9 @@ class MaskedObservation(SingleTarget, _Wrapper):
     """Masks an environment's images, so that they show the target alone.
 
     Every observation of the wrapped environment is segmented. Put this wrapper outside an action repeat or a frame
-    skip, whose skipped frames nobody sees, and inside a frame stack. Rewards, terminations, truncations, infos, all
-    other observations and `render` are unchanged. `segmenter` is not closed with the environment, because others may
-    use it.
+    skip, so that skipped frames are not segmented, and inside a frame stack. Rewards, terminations, truncations, infos,
+    all other observations and `render` are unchanged. `segmenter` is not closed with the environment, because others
+    may use it.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ SIZE = 1 << 30
 """Bytes that the stub says are free."""
 
 MAX_CALLS = 15
-"""Of the driver, for a frame on the GPU. Most are a copy, an allocation, a wait; each of the rest is host time."""
+"""Maximum number of calls of the driver for a frame on the GPU: each costs time on the host."""
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_frames_of_the_gpu(
         outs += segmenter.segment_batch(pair, target, stream=given)
         for out, expected in zip(outs, [*wanted, *wanted[:2]], strict=True):
             same(out, expected)
-        if kind is Dlpack:  # the library orders its own stream only where no other one is named
+        if kind is Dlpack:  # the library orders its own stream only if the caller names none
             assert there[0].asked == ({int(cuda.stream.handle)} if given is None else {-1})
             there[0].asked.clear()
 

@@ -205,7 +205,7 @@ def test_kernels_that_are_not_there(monkeypatch: pytest.MonkeyPatch, module: str
 
 @pytest.mark.skipif(importlib.util.find_spec("samg_fast._engine_cuda") is None, reason="this build has no CUDA module")
 def test_the_kernels_say_what_they_were_built_with() -> None:
-    """A build that does not would be found out by its first kernel."""
+    """Without this, only the first kernel would show a build that the driver cannot run."""
     engine = importlib.import_module("samg_fast._engine_cuda")
     assert 12000 <= engine.runtime_version < 20000
 

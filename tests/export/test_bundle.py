@@ -1,4 +1,4 @@
-"""Whole exports of small models with the official structure."""
+"""Whole exports of small models that have the official structure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from samg_fast.errors import BundleError, CheckpointError, InputError, InputType
 from samg_fast.export import add_precisions, export_bundle, graph, variants
 from samg_fast.export import bundle as export_module
 from samg_fast.export.graph import SHAPE_ARITHMETIC
-from samg_fast.export.precision import naive_half
 from samg_fast.parity import THRESHOLDS
+from support.naive_half import naive_half
 from support.once import once
 from support.synthetic_bundle import picture
 from support.toy_models import DINO_SIDE
@@ -35,7 +35,7 @@ Export = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def export(sam_checkpoint: Path, dino_checkpoint: Path, quick_exports: None) -> Export:
-    """Export the toys."""
+    """Return a function that exports the toy models."""
 
     def run(out: Path, **options: Any) -> Any:
         return export_bundle("toy", sam_checkpoint, "toy", dino_checkpoint, out, dino_side=DINO_SIDE, **options)
@@ -51,7 +51,7 @@ def every_precision(export: Export, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def batches(export: Export, every_precision: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Export for one frame at a time, for any number, and for always two."""
+    """Export with a fixed batch of one, a dynamic batch, and a fixed batch of two."""
     reports = [
         every_precision,
         once(tmp_path_factory, "toy-open", lambda folder: export(folder, batch=None)),
@@ -132,15 +132,15 @@ def test_runs_on_every_backend(every_precision: Any, backend: str, precision: st
         target = segmenter.identify(image, mask, points=[(30, 40)])
         out = segmenter.segment(image, target, trace=True)
     with samg_fast.load(every_precision.path, backend="onnxruntime") as segmenter:
-        wanted = segmenter.identify(image, mask, points=[(30, 40)])
+        expected = segmenter.identify(image, mask, points=[(30, 40)])
     assert out.mask.shape == (84, 60)
     floor = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.9}[precision]
-    assert float(target.sam @ wanted.sam) > floor
-    assert float(target.dino @ wanted.dino) > floor
+    assert float(target.sam @ expected.sam) > floor
+    assert float(target.dino @ expected.dino) > floor
 
 
 def test_open_and_fixed_batches_agree(batches: list[Path], backend: str) -> None:
-    """Three frames leave one over where graphs take two."""
+    """Three frames do not fill graphs with a batch of two."""
     image, mask = picture(72, 72, seed=3)
     frames = np.stack([picture(72, 72, seed=seed)[0] for seed in range(3)])
     similar = []
@@ -176,14 +176,14 @@ def test_another_side_with_weights_beside_the_graph(
         Bundle.open(report.path)
 
 
-def test_a_graph_that_is_not_the_model_is_refused(
+def test_a_graph_that_differs_from_the_model_is_refused(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fold that loses a thousandth of one weight."""
-    honest = export_module.fuse
+    """A fold that changes one weight by a hundredth."""
+    original = export_module.fuse
 
     def lossy(model: Any) -> Any:
-        honest(model)
+        original(model)
         for name, parameter in model.named_parameters():
             if name.endswith("stages.2.op_list.0.main.point_conv.conv.weight"):
                 parameter.data *= 1.01
@@ -220,7 +220,7 @@ def test_a_half_that_overflows_is_refused(export: Export, tmp_path: Path, monkey
         export(tmp_path / "fp16", precision="fp16")
 
 
-def test_a_failed_export_leaves_no_older_bundle_to_trust(
+def test_a_failed_export_leaves_no_older_bundle_loadable(
     export: Export, every_precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(every_precision.path, tmp_path / "again")
@@ -274,7 +274,7 @@ def tiny_precisions(quick_exports: None, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_more_precisions_for_the_shipped_bundle(tiny_precisions: Any, backend: str) -> None:
-    """One graph for encoder and features, weights kept as float16, any number of pictures at once."""
+    """One graph for encoder and features, weights stored as float16, a dynamic batch."""
     report = tiny_precisions
     bundle = Bundle.open(report.path)
     assert bundle.manifest.precisions == ("fp32", "fp16", "int8")

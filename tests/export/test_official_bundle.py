@@ -1,4 +1,4 @@
-"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, against what the official code gave."""
+"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, compared with the official code's results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs the extra export")
 
 import samg_fast
-from benchmarks.weights import filled, write_checkpoint
+from benchmarks.eager.weights import filled, write_checkpoint
 from samg_fast.export import export_bundle
 from samg_fast.export.dinov2 import DinoV2
 from samg_fast.export.sam import EfficientViTSam
@@ -21,7 +21,7 @@ from support.once import once
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export the golden weights from files as their authors write them."""
+    """Export the golden weights from checkpoint files in the official format."""
 
     def export(where: Path) -> Path:
         write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)

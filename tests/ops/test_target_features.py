@@ -1,4 +1,4 @@
-"""Masks: boxes, grid cells, point features."""
+"""Grid cells of a mask, and point features."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_mask_cells(height: int, width: int, grid: int) -> None:
     _, mask = picture(height, width, 3)
     wanted = reference.mask_cells(mask, side=64, grid=grid)
     got = ops.mask_cells(mask, side=64, grid=grid)
-    # A cell that a mask's edge only touches may be a rounding error above 0 in one and 0 in the other.
+    # A cell that the mask's edge only touches may be 0 in one and a rounding error above 0 in the other.
     assert (got != wanted).mean() <= 0.01
     assert got.any()
 
@@ -76,7 +76,7 @@ def test_mask_feature() -> None:
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 3), (1.5, 2.25), (4, 4), (4.7, 0.5), (5, 5)])
 def test_point_feature(x: float, y: float) -> None:
     features = np.random.default_rng(0).standard_normal((7, 5, 5)).astype(np.float32)
-    at = np.minimum((x, y), 4)  # beyond the last cell's corner the last cell counts
+    at = np.minimum((x, y), 4)  # beyond the last cell's index the last cell counts
     low, share = np.floor(at).astype(int), at - np.floor(at)
     high = np.minimum(low + 1, 4)
     wanted = sum(

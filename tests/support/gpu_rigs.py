@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import samg_fast
 from samg_fast import _engine
 from samg_fast.backends import probe
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou
 from samg_fast.segmenter import Segmenter
 from support import fake_cuda
 from support.fake_cuda import Item, Machine, OnGpu, Stream

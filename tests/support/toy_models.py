@@ -83,7 +83,7 @@ def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of EfficientViT-SAM do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.sam import EfficientViTSam
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_sam.pt"
@@ -94,7 +94,7 @@ def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def dino_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of DINOv2 do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.dinov2 import DinoV2
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_dino.pth"

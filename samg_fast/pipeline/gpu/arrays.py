@@ -1,4 +1,4 @@
-"""The arrays of a frame on a GPU: what there is, how large, and where in one piece of memory."""
+"""The arrays of a frame on a GPU: their names, their sizes, and where in the arena they lie."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FrameShape(NamedTuple):
 
 
 def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int, Spec]]:
-    """Say where in ``"targets"`` each of its arrays begins, in bytes, and what it is."""
+    """Return the arrays that lie in ``"targets"``: where each begins, in bytes, and what it is."""
     batch, _, _, maps = shape
     specs = {
         "sam_features": Spec((batch, maps, manifest.encoder.channels), _FLOAT),
@@ -126,16 +126,16 @@ class FrameArrays:
         return self._arrays.get(name)
 
     def offsets(self, names: Sequence[str]) -> dict[str, int]:
-        """Say where arrays of `EXCLUSIVE` that follow each other begin in their piece, in bytes."""
+        """Return where neighbouring arrays of `EXCLUSIVE` begin in their piece, in bytes."""
         return {name: self._offsets[name] - self._offsets[names[0]] for name in names}
 
     def piece(self, *names: str) -> Buffer:
-        """Return the memory of arrays of `EXCLUSIVE` that follow each other, such as `ANSWER` or `RESULT`."""
+        """Return the memory of neighbouring arrays of `EXCLUSIVE`, such as `ANSWER` or `RESULT`, in one piece."""
         size = self.offsets(names)[names[-1]] + self._specs[names[-1]].bytes
         return self._cuda.part(self._memory, self._offsets[names[0]], size)
 
     def _add_views(self, manifest: Manifest, shape: FrameShape) -> None:
-        """Name parts of arrays, as operations and networks take them."""
+        """Add views of arrays, as operations and networks take them."""
         batch, height, width, maps = shape
         side = 4 * manifest.encoder.grid
         plane, size = side * side, height * width
@@ -162,7 +162,7 @@ class FrameArrays:
 
 
 def frame_specs(manifest: Manifest, shape: FrameShape, scratch: Mapping[str, int]) -> dict[str, Spec]:
-    """Say how large every array is that a frame may need; `scratch` is bytes that a network needs, by its role."""
+    """Return what every array is that a frame may need; `scratch` is the bytes that each network needs to work in."""
     batch, height, width, maps = shape
     encoder, features = manifest.encoder, manifest.features
     side, slots = 4 * encoder.grid, manifest.slots

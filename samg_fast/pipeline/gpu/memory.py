@@ -132,7 +132,7 @@ class Arena:
             cuda.copy(self.fixed(name, batch), cuda.upload(np.full(specs[name].shape, value, np.float32)))
 
     def holds(self, batch: int, size: int) -> bool:
-        """Say whether so many frames, whose arrays need so many bytes, fit."""
+        """Return whether so many frames, whose arrays need so many bytes, fit."""
         return batch <= self._batch and size <= self._size
 
     def fixed(self, name: str, batch: int) -> Array:
@@ -141,7 +141,7 @@ class Arena:
         return self._cuda.place(self.memory, self._offsets[name], (batch, *spec.shape[1:]), spec.dtype)
 
     def grown(self, batch: int, size: int) -> tuple[int, int]:
-        """Return what an arena must hold in this one's place, to hold this too."""
+        """Return the batch and size of an arena that can replace this one and hold these frames too."""
         return max(batch, self._batch), max(size, self._size)
 
 

@@ -1,4 +1,4 @@
-"""The SAM-G frame as launches on a GPU: what `samg_fast.pipeline.host` does on the host, without coming back to it."""
+"""The SAM-G frame as launches on a GPU: what `samg_fast.pipeline.host` does, without a return to the host."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class FrameProgram:
         return self._layout.size
 
     def bind(self, arena: Arena) -> None:
-        """Put its arrays into an arena that holds them, which has to be done once, before the first launch."""
+        """Place its arrays in an arena that is large enough; to be called once, before the first launch."""
         self.arrays = FrameArrays(self._cuda, arena, self._manifest, self.shape, self._specs, self._layout)
 
     @property
@@ -98,7 +98,7 @@ class FrameProgram:
         return self._graph is not None
 
     def launch(self) -> None:
-        """Queue a frame: of what lies in ``"frames"`` and ``"targets"`` it makes the result.
+        """Queue a frame, which turns what lies in ``"frames"`` and ``"targets"`` into the result.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class FrameProgram:
             self._graph = None
 
     def _capture(self) -> None:
-        """Make the graph, of steps that have run."""
+        """Capture the graph, once all steps have run."""
         try:
             self._graph = self._cuda.capture(self._launch_steps)
         except CaptureError as error:
@@ -131,7 +131,7 @@ class FrameProgram:
             _log.warning("%s; frames like these, %s, are launched step by step, which is slower", error, size)
 
     def _launch_steps(self) -> None:
-        """Queue every step: two of a stage beside each other."""
+        """Queue every step; two steps of one stage run side by side."""
         for stage in self._stages:
             main, *others = stage
             if not others:

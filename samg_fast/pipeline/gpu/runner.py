@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["GpuFrames", "is_on_gpu"]
 
 _MAX_PROGRAMS = 16
-"""Shapes of frames whose memory and graph are kept: an agent has one or two, and a tool that sees all sizes an end."""
+"""Shapes of frames whose graphs are kept. An agent uses one or two; a tool may see frames of all sizes."""
 
 _UINT8 = np.dtype(np.uint8)
 
 _GPU_MEMORY = (2, 13)
-"""DLPack's numbers of a GPU's memory, and of memory that a GPU and the host share."""
+"""DLPack's numbers for a GPU's memory, and for memory that a GPU and the host share."""
 
 
 def is_on_gpu(value: Any) -> bool:
-    """Say whether an argument is an array in a GPU's memory, by DLPack or ``__cuda_array_interface__``."""
-    # DLPack first: asking PyTorch for the other one makes a dictionary every time
+    """Return whether an argument is an array in a GPU's memory, by DLPack or ``__cuda_array_interface__``."""
+    # DLPack first: PyTorch builds a dictionary whenever it is asked for the other one
     where = dlpack_device(value)
     return hasattr(value, "__cuda_array_interface__") if where is None else where[0] in _GPU_MEMORY
 
 
 _OPENED = FrameShape(1, 256, 256, 4)
-"""What memory is allocated for when a segmenter opens, at its largest batch: anything that fits into that."""
+"""A segmenter allocates memory for this shape, at its largest batch, when it opens; smaller shapes need no more."""
 
 
 class _Prepared:
@@ -213,7 +213,7 @@ class GpuFrames:
         self._last = self._arena = None
 
     def _ready(self, frames: Sequence[int], targets: Sequence[Target]) -> _Prepared:
-        """Return the program for frames of a shape, with the targets in its memory."""
+        """Return the program for frames of a shape, with the targets written to its memory."""
         batch = self._manifest.batch or frames[0]
         shape = FrameShape(batch, frames[1], frames[2], 1 + max([target.parts for target in targets]))
         ready = self._prepared.get(shape) or self._prepare(shape)
@@ -260,7 +260,7 @@ def _found(array: Array) -> str:
 
 
 def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Target]) -> None:
-    """Write targets as the program reads them: features of fewer parts than others have are followed by zeros."""
+    """Write targets as the program reads them; the features of parts that a target lacks are 0."""
     program, memory = ready.program, ready.pinned_targets.bytes
     memory[:] = 0
     arrays = {

@@ -271,7 +271,7 @@ def test_the_host_does_not_wait_in_a_frame(forward: Machine, bundle_folder: Path
 
 def test_a_graph_for_every_shape(forward: Machine, bundle_folder: Path) -> None:
     """Height, width, batch and parts; nothing else, and each once."""
-    segmenter = opened(forward, bundle_folder, most=2)
+    segmenter = opened(forward, bundle_folder, max_batch=2)
     targets = targets_of(segmenter)
     twin = targets_of(segmenter)[1]
     frames = segmenter._on_gpu
@@ -351,7 +351,7 @@ def test_a_capture_that_the_gpu_refuses(
 
 def test_the_arena_grows(machine: Machine, bundle_folder: Path) -> None:
     """What fits into the memory of the beginning takes none; more frames, or larger ones, do so once."""
-    segmenter = opened(machine, bundle_folder, most=2)
+    segmenter = opened(machine, bundle_folder, max_batch=2)
     small, large, wide = noise(2, 50, 70), noise(2, 400, 500), noise(2, 300, 700)
     with samg_fast.load(bundle_folder, backend="onnxruntime", threads=1, device="cpu") as plain:
         target = targets_of(plain)[1]
@@ -408,7 +408,7 @@ def test_two_segmenters_share_nothing(machine: Machine, bundle_folder: Path, sha
 
 
 def test_bad_input(forward: Machine, bundle_folder: Path) -> None:
-    segmenter = opened(forward, bundle_folder, most=2)
+    segmenter = opened(forward, bundle_folder, max_batch=2)
     target, frame = targets_of(segmenter)[0], noise(50, 70)
     with pytest.raises(InputError, match=r"frame must be a .* in the memory of GPU 0, and is on another device"):
         segmenter.segment(OnGpu(frame, device_id=1), target)

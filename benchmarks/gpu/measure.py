@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.contenders import SegmenterContender
-from benchmarks.latency import Shown
-from samg_fast.demo.run import iou
+from benchmarks.common import Shown, rounds_in_turn
+from benchmarks.official.contenders import SegmenterContender
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from benchmarks.contenders import Contender
+    from benchmarks.official.contenders import Contender
     from samg_fast.checks import Mask
     from samg_fast.devices.base import Array
     from samg_fast.devices.cuda import Cuda
@@ -75,8 +75,8 @@ def resized(shown: Shown, side: int) -> Shown:
     if shown.reference.shape[:2] == (side, side):
         return shown
 
-    def at_side(pictures: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
-        return np.stack([np.asarray(Image.fromarray(each).resize((side, side), how)) for each in pictures])
+    def at_side(images: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
+        return np.stack([np.asarray(Image.fromarray(each).resize((side, side), how)) for each in images])
 
     smooth, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
     return Shown(
@@ -140,10 +140,8 @@ def measure(
         By contender.
     """
     times = {name: Times() for name in contenders}
-    order = list(contenders)
-    for turn in range(rounds):
-        start = turn % len(order)
-        for name in order[start:] + order[:start]:
+    for order in rounds_in_turn(list(contenders), rounds):
+        for name in order:
             found = times[name]
             kinds = {kind: len(getattr(found, kind)) for kind in ("on_gpu", "host", "from_host", "batch")}
             for task, each in enumerate(work):

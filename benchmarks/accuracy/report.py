@@ -1,4 +1,4 @@
-"""What became of frames whose ground truth is known: scores, reduced to figures, tables and pictures."""
+"""Scores of frames whose ground truth is known, reduced to figures, tables and images."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import heatmap
-from benchmarks.accuracy_frames import View
-from samg_fast.demo.run import iou
+from benchmarks.accuracy import heatmap
+from benchmarks.accuracy.frames import View
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.media.drawing import PAPER, Row, contact_sheet, enlarge, overlay, watchable
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from benchmarks.accuracy_frames import TaskFrames
+    from benchmarks.accuracy.frames import TaskFrames
+    from samg_fast.checks import Frame, Mask
 
-__all__ = ["Results", "Scores", "common_grid", "heat_map", "markdown", "markdown_common_grid", "picture", "summary"]
+__all__ = ["Results", "Scores", "common_grid", "heat_map", "markdown", "markdown_common_grid", "sheet", "summary"]
 
 
-_PICTURE = 168  # pixels: the side that frames are enlarged to, as far as whole pixels go
+_CELL = 168  # pixels: the side that frames are enlarged to, as far as whole pixels go
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Scores:
     """
 
     iou: NDArray[np.float64]
-    masks: NDArray[np.bool_]
+    masks: Mask
     absent: int
 
     @property
@@ -147,9 +148,9 @@ def common_grid(results: Results, rendered: Mapping[View, TaskFrames]) -> dict[s
     figures: dict[str, dict[str, float]] = {}
     for task in dict.fromkeys(view.task for view in results):
         views = [view for view in results if view.task == task]
-        least = min(views, key=lambda view: view.size)
+        smallest = min(views, key=lambda view: view.size)
         for view in views if len(views) > 1 else ():
-            small, own = rendered[least].settings, rendered[view].settings
+            small, own = rendered[smallest].settings, rendered[view].settings
             figures[str(view)] = {
                 setting: _mean_iou(score.masks, small[setting][1]) for setting, score in results[view].items()
             }
@@ -159,7 +160,7 @@ def common_grid(results: Results, rendered: Mapping[View, TaskFrames]) -> dict[s
     return figures
 
 
-def _mean_iou(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> float:
+def _mean_iou(masks: Mask, truths: Mask) -> float:
     """Bring masks to the truths' size, where half of a pixel's area decides, and average the IoU."""
     size = truths.shape[2], truths.shape[1]
     shares = (np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)) for mask in masks)
@@ -180,7 +181,7 @@ def markdown_common_grid(figures: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def heat_map(title: str, results: Results) -> NDArray[np.uint8]:
+def heat_map(title: str, results: Results) -> Frame:
     """Draw the mean IoU of every view and setting, and the means of the groups, as a heat map, (H, W, 3) uint8."""
     figures = summary(results)
     settings = _settings(results)
@@ -195,7 +196,7 @@ def heat_map(title: str, results: Results) -> NDArray[np.uint8]:
     return heatmap.draw(f"{title}: mean IoU with ground truth", settings, blocks)
 
 
-def picture(results: Results, rendered: Mapping[View, TaskFrames]) -> NDArray[np.uint8]:
+def sheet(results: Results, rendered: Mapping[View, TaskFrames]) -> Frame:
     """Draw a typical and the worst frame of every view and setting: frame, mask found, ground truth.
 
     Parameters
@@ -209,26 +210,26 @@ def picture(results: Results, rendered: Mapping[View, TaskFrames]) -> NDArray[np
     -------
     (H, W, 3) uint8
     """
-    factors = {view: watchable(view.size, view.size, side=_PICTURE) for view in results}
+    factors = {view: watchable(view.size, view.size, side=_CELL) for view in results}
     width = max(view.size * factor for view, factor in factors.items())
     rows = []
     for view, scores in results.items():
         shown, factor = rendered[view], factors[view]
         for setting, score in scores.items():
             frames, truths = shown.settings[setting]
-            pictures, notes = [overlay(shown.reference, shown.reference_mask, factor=factor)], ["reference"]
+            images, notes = [overlay(shown.reference, shown.reference_mask, factor=factor)], ["reference"]
             for index in (score.typical, score.worst):
                 frame, found, truth = frames[index], score.masks[index], truths[index]
-                pictures += [enlarge(frame, factor), overlay(frame, found, factor=factor), enlarge(truth, factor)]
+                images += [enlarge(frame, factor), overlay(frame, found, factor=factor), enlarge(truth, factor)]
                 notes += ["", f"IoU {score.iou[index]:.3f}", ""]
             label = f"{view.task}\n{view.size} px\n{setting}\nmean {score.iou.mean():.3f}"
-            rows.append(Row(label, [_centred(each, width) for each in pictures], notes))
+            rows.append(Row(label, [_centred(each, width) for each in images], notes))
     columns = ["mask found", "ground truth"]
     return contact_sheet(rows, ["", "typical frame", *columns, "worst frame", *columns])
 
 
-def _centred(drawn: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Put a picture into the middle of a column, where its note stands."""
+def _centred(drawn: Frame, width: int) -> Frame:
+    """Put an image into the middle of a column, where its note stands."""
     canvas = np.full((drawn.shape[0], width, 3), PAPER, np.uint8)
     left = (width - drawn.shape[1]) // 2
     canvas[:, left : left + drawn.shape[1]] = drawn

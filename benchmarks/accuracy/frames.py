@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from samg_fast.checks import whole_numbers
 from samg_fast.envs.settings import SETTINGS, clip_folder, is_video
 from samg_fast.envs.tasks import ADROIT, EIGHT, TASKS, UNSEEN, find_task, nearest
 from samg_fast.errors import InputError
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from samg_fast.checks import Frame, Mask
     from samg_fast.envs.backgrounds import Clip
     from samg_fast.envs.settings import Palette
 
@@ -29,7 +29,7 @@ __all__ = ["DEFAULT_SIZES", "Plan", "TaskFrames", "View", "check_seeds", "load_b
 DEFAULT_SIZES: Final = ("84", "adroit_pen=84,160,224")
 """The sizes of the SAM-G paper (arXiv 2312.17116), which says that resolution decides on the pen."""
 
-_LEAST_SIDE = 8
+_MIN_SIDE = 8
 
 # A task's place here gives its seeds: it is shown the same motion whichever other tasks are measured.
 _ORDER: Final = tuple(dict.fromkeys((*EIGHT, *UNSEEN, *ADROIT, *TASKS)))
@@ -65,9 +65,9 @@ class Plan:
         Of the first episode of the first task; every episode of a task has its own, whatever the setting and the size,
         so that all of them show the same motion.
     reference_seed : int
-        Of the state on the reference pictures.
+        Of the state on the reference images.
     references : int
-        Reference pictures of each task. The first is the first frame of an episode; each further one is taken half-way
+        Reference images of each task. The first is the first frame of an episode; each further one is taken half-way
         through an episode of its own, as long as the evaluated ones, with the seed after the one before.
     clips : mapping
         (Side, setting) → backgrounds; procedural where missing.
@@ -102,21 +102,21 @@ class TaskFrames:
     Attributes
     ----------
     reference, reference_mask : (H, W, 3) uint8, (H, W) bool
-        The clean picture and its ground truth.
+        The clean image and its ground truth.
     settings : dict
         Setting → frames (n, H, W, 3) uint8 and ground truth (n, H, W) bool.
     further : sequence
-        More reference pictures, each with its ground truth.
+        More reference images, each with its ground truth.
     """
 
-    reference: NDArray[np.uint8]
-    reference_mask: NDArray[np.bool_]
-    settings: dict[str, tuple[NDArray[np.uint8], NDArray[np.bool_]]]
-    further: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = ()
+    reference: Frame
+    reference_mask: Mask
+    settings: dict[str, tuple[Frame, Mask]]
+    further: Sequence[tuple[Frame, Mask]] = ()
 
 
 def plan_views(tasks: Sequence[str], sizes: Sequence[str] | None = None) -> list[View]:
-    """Say at which sizes every task is seen.
+    """List the tasks, each at every size it is rendered at.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def plan_views(tasks: Sequence[str], sizes: Sequence[str] | None = None) -> list
         Their names.
     sizes : sequence of str, optional
         Each ``SIDES``, for all tasks, or ``TASK=SIDES``, for that one instead; the sides in pixels, separated by
-        commas. Tasks that nothing is said of are seen at 84. By default `DEFAULT_SIZES`.
+        commas. Other tasks are rendered at 84. By default `DEFAULT_SIZES`.
 
     Returns
     -------
@@ -152,11 +152,11 @@ def plan_views(tasks: Sequence[str], sizes: Sequence[str] | None = None) -> list
 
 def _sides(text: str, listed: str) -> list[int]:
     """Read the sides in a size option."""
-    parts = [part.strip() for part in listed.split(",")]
-    if not all(part.isdecimal() and int(part) >= _LEAST_SIDE for part in parts):
-        expected = f"sides in pixels, each a whole number of at least {_LEAST_SIDE}, such as 84 or adroit_pen=84,160"
+    sides = whole_numbers(listed, _MIN_SIDE)
+    if not sides:
+        expected = f"sides in pixels, each a whole number of at least {_MIN_SIDE}, such as 84 or adroit_pen=84,160"
         raise InputError(f"size must be {expected}, it is {text!r}")
-    return [int(part) for part in parts]
+    return sides
 
 
 def load_backgrounds(
@@ -239,7 +239,7 @@ def render(view: View, settings: Sequence[str], plan: Plan) -> TaskFrames:
     from samg_fast.envs.dmc import LiveTask, reference
 
     image, mask = reference(view.task, view.size, plan.reference_seed)
-    shown: dict[str, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
+    shown: dict[str, tuple[Frame, Mask]] = {}
     for setting in settings:
         frames, truths = [], []
         backgrounds = plan.clips.get((view.size, setting)), plan.palettes.get(setting)
@@ -254,8 +254,8 @@ def render(view: View, settings: Sequence[str], plan: Plan) -> TaskFrames:
     return TaskFrames(image, mask, shown, _further_references(view, plan))
 
 
-def _further_references(view: View, plan: Plan) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Picture a task cleanly in all references but the first: in states that its episodes come to later on."""
+def _further_references(view: View, plan: Plan) -> list[tuple[Frame, Mask]]:
+    """Render all references of a task but the first: clean images of states that its episodes come to later on."""
     from samg_fast.envs.dmc import LiveTask
 
     pairs = []

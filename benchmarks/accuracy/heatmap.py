@@ -1,4 +1,4 @@
-"""A table as a picture: every figure in a cell of its colour, with the colours' scale beside them."""
+"""A table as an image: every figure in a cell of its colour, with the colours' scale beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from samg_fast.media.drawing import INK, PAPER, heat_map
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from samg_fast.checks import Frame
+
 
 __all__ = ["draw"]
 
@@ -31,7 +32,7 @@ def draw(
     *,
     low: float = 0.0,
     high: float = 1.0,
-) -> NDArray[np.uint8]:
+) -> Frame:
     """Draw figures as a heat map.
 
     Parameters
@@ -43,7 +44,7 @@ def draw(
     blocks : sequence of mapping
         Row's name → its figures, one per column; between two blocks there is a gap.
     low, high : float
-        Values at the ends of the colours. They are fixed, so that pictures compare.
+        Values at the ends of the colours. They are fixed, so that images compare.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def draw(
     return np.asarray(image)
 
 
-def _readable(colour: NDArray[np.uint8]) -> tuple[int, int, int]:
+def _readable(colour: Frame) -> tuple[int, int, int]:
     """Choose light or dark letters for a cell of this colour."""
     bright = float(colour @ np.array([0.299, 0.587, 0.114])) > 110  # Rec. 601's luma
     return PAPER if bright else INK

@@ -2,7 +2,7 @@
 
 The floor is what a plain copy on the same device and threads would take for the bytes that the operation cannot avoid;
 what stays in a cache between two calls can beat it. Ours and the eager reference (`benchmarks.eager`) take turns, step
-by step and round by round, each on inputs that are ready: on a GPU those are in its memory, but for the picture that
+by step and round by round, each on inputs that are ready: on a GPU those are in its memory, but for the image that
 the eager step gives to Pillow, and the last one, to which it applies the mask with NumPy. A time is the mean of calls
 in a row where one is too short to be timed. On a GPU ours are timed twice: called as eager PyTorch is, with which they
 are compared so, and queued while the GPU is kept busy, which leaves the launches out. Example::
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,13 +22,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.common import names, one_line_errors, progress_bar, provenance, save_json
+from benchmarks.common import JsonOption, heading, names, one_line_errors, progress_bar, provenance, save_json
 from samg_fast.devices.machine import cores
 from samg_fast.errors import InputError, MissingExtraError, SamgError
+from samg_fast.metrics import percentiles
 
 if TYPE_CHECKING:
-    from benchmarks.kernel_places import Place
-    from benchmarks.kernel_work import Step
+    from benchmarks.kernels.places import Place
+    from benchmarks.kernels.work import Step
 
 __all__ = ["DEVICES", "MODELS", "Times", "app", "difference", "markdown", "measure", "moved", "row"]
 
@@ -114,13 +114,13 @@ def moved(step: Step, place: Place) -> int:
 def difference(step: Step, place: Place) -> float:
     """Return the largest difference between any number of ours and the eager reference's."""
     ours, eager = step.ours(), step.eager()
-    most = 0.0
+    largest = 0.0
     for name, other in eager.items():
         one, two = (np.squeeze(each).astype(np.float64) for each in (place.get(ours[name]), _on_host(other)))
         if one.shape != two.shape:
             raise ValueError(f"{step.op}: {name} is of shape {one.shape}, in eager PyTorch of {two.shape}")
-        most = max(most, float(np.abs(one - two).max()))
-    return most
+        largest = max(largest, float(np.abs(one - two).max()))
+    return largest
 
 
 def _on_host(array: Any) -> NDArray[Any]:
@@ -141,7 +141,7 @@ def row(model: str, step: Step, times: Times, place: Place, bytes_per_second: fl
         called; ``eager_ms_p50`` and ``ratio_vs_eager``, how many times faster ours is, called; ``difference``, the
         largest between their results.
     """
-    p25, p50, p75 = np.percentile(times.queued or times.ours, (25, 50, 75)).tolist()
+    spread = percentiles(times.queued or times.ours, 25, 50, 75)
     called, eager = float(np.median(times.ours)), float(np.median(times.eager))
     size = moved(step, place)
     floor = size / bytes_per_second * 1e3
@@ -150,12 +150,12 @@ def row(model: str, step: Step, times: Times, place: Place, bytes_per_second: fl
         "model": model,
         "device": place.name,
         "threads": place.threads,
-        "ms_p50": p50,
-        "ms_iqr": [p25, p75],
+        "ms_p50": spread["p50"],
+        "ms_iqr": [spread["p25"], spread["p75"]],
         "bytes": size,
         "operations": step.operations,
         "floor_ms": floor,
-        "floor_ratio": p50 / floor,
+        "floor_ratio": spread["p50"] / floor,
         "called_ms_p50": called,
         "eager_ms_p50": eager,
         "ratio_vs_eager": eager / called,
@@ -190,7 +190,7 @@ def main(
     threads: Annotated[int | None, typer.Option(help="CPU threads of ours and of PyTorch. [all]", min=1)] = None,
     rounds: Annotated[int, typer.Option(help="Rounds, and so times of each step.", min=1)] = 30,
     copy_mib: Annotated[int, typer.Option(help="MiB to copy for the bandwidth: more than caches hold.", min=1)] = 1024,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Time every operation against its floor and against eager PyTorch, and print Markdown tables."""
     with one_line_errors():
@@ -210,7 +210,7 @@ def _places(wanted: Sequence[str], threads: int) -> tuple[list[Place], list[str]
         if name not in DEVICES:
             raise InputError(f"device must be {' or '.join(DEVICES)}, not {name!r}")
     try:
-        from benchmarks.kernel_places import open_cpu, open_cuda
+        from benchmarks.kernels.places import open_cpu, open_cuda
     except ImportError as error:
         raise MissingExtraError("comparing with PyTorch", "export") from error
     places, refused = [], []
@@ -228,17 +228,18 @@ def _places(wanted: Sequence[str], threads: int) -> tuple[list[Place], list[str]
 
 def _figures(places: Sequence[Place], models: Sequence[str], scope: dict[str, Any]) -> dict[str, Any]:
     """Measure every model on every device."""
-    from benchmarks.kernel_places import bandwidth
-    from benchmarks.kernel_work import opened, sizes_of
+    from benchmarks.kernels.inputs import sizes_of
+    from benchmarks.kernels.places import bandwidth
+    from benchmarks.kernels.work import opened
 
     sizes = [sizes_of(model, scope["size"][0], scope["features"]) for model in models]
     speeds, rows = {}, []
-    with progress_bar("rounds", len(places) * len(sizes) * scope["rounds"]) as bar:
+    with progress_bar("rounds", len(places) * len(sizes) * scope["rounds"]) as advance:
         for place in places:
             speeds[place.name] = speed = bandwidth(place, scope["copy_mib"] << 20)
             for one in sizes:
                 with opened(one, place) as steps:
-                    times = measure(steps, place, scope["rounds"], lambda: bar.advance(bar.task_ids[0]))
+                    times = measure(steps, place, scope["rounds"], advance)
                     rows += [row(one.model, step, times[step.op], place, speed) for step in steps]
     accelerators = {place.name: place.hardware for place in places if place.hardware}
     gigabytes = {name: speed / 1e9 for name, speed in speeds.items()}
@@ -248,14 +249,10 @@ def _figures(places: Sequence[Place], models: Sequence[str], scope: dict[str, An
 def _report(figures: dict[str, Any]) -> str:
     """Write figures as Markdown: where they come from, then a table for each device and model."""
     scope = figures["scope"]
-    machine = ", ".join(figures[key] for key in ("device", "cuda") if key in figures)
-    versions = ", ".join(f"{package} {version}" for package, version in figures["versions"].items())
+    hardware = ", ".join(figures[key] for key in ("device", "cuda") if key in figures)
     height, width = scope["size"]
-    lines = [
-        f"`{figures['command']}`\n",
-        f"{height}×{width} pixels, {scope['features']} features, milliseconds; {scope['rounds']} rounds in turn",
-        f"{machine}; commit {figures['commit'] or 'unknown'}; {versions}",
-    ]
+    what = f"{height}×{width} pixels, {scope['features']} features, milliseconds; {scope['rounds']} rounds in turn"
+    lines = [heading(figures, what, hardware).rstrip()]
     tables: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in figures["rows"]:
         tables.setdefault((each["device"], each["model"]), []).append(each)

@@ -16,33 +16,48 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import samg_fast
-from benchmarks.common import ExportedOption, names, one_line_errors, progress_bar, provenance, save_json
-from benchmarks.compare import Result, agreement
-from benchmarks.contenders import Contender, SegmenterContender
-from benchmarks.gpu_measure import identify, likeness, masks, measure, place, resized
-from benchmarks.gpu_report import BATCH, EAGER, bars, figures, markdown
-from benchmarks.latency import Shown, choose
+from benchmarks.common import (
+    ExportedOption,
+    JsonOption,
+    SettingOption,
+    Shown,
+    TasksOption,
+    choose,
+    heading,
+    names,
+    numbers,
+    one_line_errors,
+    open_segmenters,
+    progress_bar,
+    provenance,
+    save_json,
+)
+from benchmarks.gpu.measure import identify, likeness, masks, measure, place, resized
+from benchmarks.gpu.report import BATCH, EAGER, bars, figures, markdown
+from benchmarks.official.agreement import agreement
+from benchmarks.official.contenders import Contender, EagerContender, SegmenterContender
 from samg_fast.backends import parse_device, probe
+from samg_fast.bundle.zoo import official_models
 from samg_fast.devices import driver
 from samg_fast.devices.cuda import Cuda
-from samg_fast.errors import BackendError, InputError, MissingExtraError, SamgError
+from samg_fast.errors import BackendError, InputError, MissingExtraError
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
-    from benchmarks.eager import EagerSamg
+    from benchmarks.eager.frame import EagerSamg
     from samg_fast import Segmenter
 
 __all__ = ["app", "compare"]
 
 app = typer.Typer(add_completion=False)
 
-_OFFICIAL = re.compile(r"(l0|l1|l2|xl0|xl1)-(vit[sblg]14(?:-reg)?)")
 _PACKAGES = ("onnxruntime-gpu", "cuda-core", "cuda-bindings")
 
 
@@ -79,20 +94,18 @@ def compare(
     Returns
     -------
     list of dict
-        Rows for `gpu_report.markdown`: the reference, then every segmenter.
+        Rows for `report.markdown`: the reference, then every segmenter.
     """
     work = [place(cuda, each, batch) for each in shown]
     ours = {name: SegmenterContender(segmenter) for name, segmenter in segmenters.items()}
     contenders: dict[str, Contender] = dict(ours)
     if eager is not None:
-        from benchmarks.contenders import EagerContender
-
         reference = EagerContender(eager)
         contenders = {EAGER: reference, **contenders}
     for contender in contenders.values():
         identify(contender, cuda, work, warm_up)
-    with progress_bar("rounds", rounds * len(contenders)) as bar:
-        times = measure(contenders, cuda, work, rounds=rounds, advance=lambda: bar.advance(bar.task_ids[0]))
+    with progress_bar("rounds", rounds * len(contenders)) as advance:
+        times = measure(contenders, cuda, work, rounds=rounds, advance=advance)
     rows = {
         name: {
             "name": name,
@@ -107,19 +120,18 @@ def compare(
     for name, each in found.items():
         rows[name] |= {"iou_fp32": likeness(each, wanted), "bars": bars(fp32.bundle.name, batch, rows[name])}
     if eager is not None:
-        from benchmarks.gpu_eager import exact_frames
+        from benchmarks.gpu.reference import exact_frames
 
         exact = exact_frames(reference, shown)
         rows[EAGER]["iou_fp32"] = likeness([(number, each.mask) for number, each in enumerate(exact)], wanted)
         firsts = [sum(len(each.frames) for each in shown[:task]) for task in range(len(shown))]
         looked = [(each.frames[0], exact[first]) for each, first in zip(shown, firsts, strict=True)]
         for name, contender in ours.items():
-            result = Result()
-            agreement(looked, contender, result)
+            agreed = agreement(looked, contender)
             rows[name] |= {
                 "iou_eager": likeness(found[name], [each.mask for each in exact]),
-                "cosine": min(*result.embedding, *result.tokens),
-                "correlation": sum(result.decoder) / len(result.decoder),
+                "cosine": min(*agreed.embedding, *agreed.tokens),
+                "correlation": sum(agreed.decoder) / len(agreed.decoder),
             }
     return list(rows.values())
 
@@ -149,17 +161,17 @@ def main(
     batch: Annotated[int, typer.Option(help="Frames in a batch.", min=1)] = BATCH,
     sizes: Annotated[str, typer.Option(help="Sides of the frames in pixels, separated by commas.")] = "84",
     device: Annotated[str, typer.Option(help="The GPU: cuda, cuda:1 and so on.")] = "cuda",
-    setting: Annotated[str, typer.Option(help="Setting of the frames.")] = "video_hard",
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. [all of the pack]")] = "",
+    setting: SettingOption = "video_hard",
+    tasks: TasksOption = "",
     frames: Annotated[int, typer.Option(help="Frames of each task in a round.", min=1)] = 8,
     rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 5,
     warm_up: Annotated[int, typer.Option(help="How often each sees every frame before, untimed.", min=1)] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Time whole frames on a GPU, and print Markdown tables."""
     with one_line_errors(), ExitStack() as stack:
         gpu = _gpu(device)
-        sides = _sides(sizes)
+        sides = numbers("sizes", sizes)
         precisions = precision or ["fp32", "fp16"]
         shown = choose(load_pack(), setting, names(tasks), frames)
         kinds = _backends(backend)
@@ -189,13 +201,8 @@ def main(
             f"{fp32.bundle.name}{', reproducible weights' if eager is not None else ''}; whole frame, milliseconds; "
             f"{count} {setting} frames of {len(shown)} tasks × {rounds} rounds in turn, after {warm_up} untimed"
         )
-        typer.echo(f"`{about['command']}`\n\n{scope}")
-        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-        typer.echo(
-            f"{about['gpu']}, {about['driver']}; {about['device']}; commit {about['commit'] or 'unknown'}; {versions}"
-        )
-        for side, rows in results.items():
-            typer.echo(f"\n{side}×{side} pixels\n\n{markdown(rows, batch)}")
+        typer.echo(heading(about, scope, f"{about['gpu']}, {about['driver']}; {about['device']}"))
+        typer.echo("\n\n".join(f"{side}×{side} pixels\n\n{markdown(rows, batch)}" for side, rows in results.items()))
         for name, reason in refused.items():
             typer.echo(f"\nNot measured: {name}: {reason}")
         if json_file is not None:
@@ -216,12 +223,6 @@ def _gpu(device: str) -> driver.Gpu:
     return seen.found[index]
 
 
-def _sides(text: str) -> list[int]:
-    if not all(part.isdecimal() and int(part) > 0 for part in names(text)) or not names(text):
-        raise InputError(f"sizes must be whole numbers above 0, separated by commas, they are {text!r}")
-    return [int(part) for part in dict.fromkeys(names(text))]
-
-
 def _backends(wanted: Sequence[str] | None) -> dict[str, str]:
     """Return the backends to measure, and the version of each as far as it is known."""
     known = {status.name: status for status in probe() if status.device == "cuda"}
@@ -238,42 +239,33 @@ def _reference(
     bundle: str, exported: Path | None, precisions: Sequence[str], stack: ExitStack, device: str
 ) -> tuple[EagerSamg | None, str]:
     """Return the eager reference and its bundle's folder; of other bundles there is no reference."""
-    official = _OFFICIAL.fullmatch(bundle)
-    if official is None:
+    models = official_models(bundle)
+    if models is None:
         if exported is not None:
             raise InputError(f"exported is for official models such as l0-vits14, and bundle is {bundle!r}")
         return None, bundle
     try:
-        from benchmarks.gpu_eager import check_torch, open_official
+        from benchmarks.gpu.reference import check_torch, open_official
     except ImportError as error:
         raise MissingExtraError("comparing with PyTorch", "export") from error
     check_torch()
-    eager, folder = open_official(official[1], official[2], exported, precisions, stack, device)
+    eager, folder = open_official(*models, exported, precisions, stack, device)
     return eager, str(folder)
 
 
 def _open(
     folder: str, backends: Mapping[str, str], precisions: Sequence[str], batch: int, device: str, stack: ExitStack
 ) -> tuple[dict[str, Segmenter], dict[str, str]]:
-    """Open every backend at every precision, and say why of the rest; if none can be opened, why of the first."""
-    opened: dict[str, Segmenter] = {}
-    refused: dict[str, str] = {}
-    first: SamgError | None = None
-    for backend, version in backends.items():
-        for precision in precisions:
-            name = f"{backend} {version}".strip() + f", {precision}"
-            try:
-                segmenter = samg_fast.load(
-                    folder, backend=backend, precision=precision, device=device, batches=sorted({1, batch})
-                )
-            except SamgError as error:
-                first = first or error
-                refused[name] = str(error)
-            else:
-                opened[name] = stack.enter_context(segmenter)
-    if not opened and first is not None:
-        raise first
-    return opened, refused
+    """Open every backend at every precision, as `open_segmenters` does."""
+    batches = sorted({1, batch})
+    openers = {
+        f"{backend} {version}".strip() + f", {precision}": partial(
+            samg_fast.load, folder, backend=backend, precision=precision, device=device, batches=batches
+        )
+        for backend, version in backends.items()
+        for precision in precisions
+    }
+    return open_segmenters(openers, stack)
 
 
 def _described(gpu: driver.Gpu) -> str:

@@ -1,8 +1,8 @@
-"""What the eager reference sees with: SAM's predictor and DINOv2's feature map, in PyTorch, one picture at a time.
+"""The networks of the eager reference: SAM's predictor and DINOv2's feature map, in PyTorch, one image at a time.
 
 Written after the official code's behaviour (segment-anything's predictor as EfficientViT-SAM and SAM-G use it), with
-the same operations in the same order: each picture is transformed by Pillow, each prompt is embedded anew, each set of
-masks is made as large as the prompt frame before it is made as small as the picture. Two things are cheaper than
+the same operations in the same order: each image is transformed by Pillow, each prompt is embedded anew, each set of
+masks is made as large as the prompt frame before it is made as small as the image. Two things are cheaper than
 officially: nothing records gradients, where the official frame records DINOv2's, and layer norms over channels are one
 operation instead of six.
 """
@@ -41,11 +41,11 @@ class EagerPrompt:
     Parameters
     ----------
     points : (n, 2) int64 array
-        (x, y) in pixels of the picture.
+        (x, y) in pixels of the image.
     labels : (n,) int64 array
         1 for a positive point, 0 for a negative one.
     box : (4,) int64 array or None
-        (x_min, y_min, x_max, y_max) in pixels of the picture.
+        (x_min, y_min, x_max, y_max) in pixels of the image.
     mask_input : (1, 256, 256) float32 array or None
         Logits of an earlier decode.
     """
@@ -68,7 +68,7 @@ class Prediction:
     low_res : (3, 256, 256) float32 array
         Logits.
     high_res : (3, H, W) float32 tensor
-        Logits at the picture's size.
+        Logits at the image's size.
     """
 
     masks: Mask
@@ -78,19 +78,19 @@ class Prediction:
 
 
 def check_square(image: Frame) -> None:
-    """Refuse a picture that is not square: the official code reshapes DINOv2's tokens to a square.
+    """Refuse an image that is not square: the official code reshapes DINOv2's tokens to a square.
 
     Raises
     ------
     InputError
-        The picture is not square.
+        The image is not square.
     """
     if image.shape[0] != image.shape[1]:
         raise InputError(f"the official frame takes square pictures, not {image.shape[0]} x {image.shape[1]} pixels")
 
 
 class SamPredictor:
-    """An EfficientViT-SAM model with a picture set.
+    """An EfficientViT-SAM model with an image set.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ class SamPredictor:
     compiled : bool
         Whether `torch.compile` makes encoder and mask decoder faster.
     device : torch.device or str
-        Where the model is. Pictures and prompts come from the host, and points and masks go back there.
+        Where the model is. Images and prompts come from the host, and points and masks go back there.
     """
 
     features: Tensor
-    """(1, 256, 64, 64) float32 embedding of the picture that is set."""
+    """(1, 256, 64, 64) float32 embedding of the image that is set."""
 
     def __init__(self, sam: EfficientViTSam, *, compiled: bool = False, device: torch.device | str = "cpu") -> None:
         self.side = sam.shape.side
@@ -117,22 +117,22 @@ class SamPredictor:
         self._size = (0, 0)
 
     @torch.no_grad()
-    def transform(self, picture: Frame) -> Tensor:
-        """Bring a picture (H, W, 3) uint8 to the encoder's input (1, 3, S, S): Pillow, normalise, zero-pad."""
-        height, width = _fitted(picture.shape[:2], self.side)
-        resized = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+    def transform(self, image: Frame) -> Tensor:
+        """Bring an image (H, W, 3) uint8 to the encoder's input (1, 3, S, S): Pillow, normalise, zero-pad."""
+        height, width = _fitted(image.shape[:2], self.side)
+        resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         planes = torch.from_numpy(resized).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(values)[:, None, None] / 255 for values in (_SAM_MEAN, _SAM_STD))
         padded = F.pad((planes - mean) / std, (0, self.side - width, 0, self.side - height))
         return padded[None].to(self._device)
 
     @torch.no_grad()
-    def set_image(self, picture: Frame, clock: Stopwatch | None = None) -> None:
-        """Encode a picture (H, W, 3) uint8; laps ``preprocess`` and ``encoder``."""
-        self._size = (picture.shape[0], picture.shape[1])
-        image = self.transform(picture)
+    def set_image(self, image: Frame, clock: Stopwatch | None = None) -> None:
+        """Encode an image (H, W, 3) uint8; laps ``preprocess`` and ``encoder``."""
+        self._size = (image.shape[0], image.shape[1])
+        planes = self.transform(image)
         _lap(clock, "preprocess")
-        self.features = self._encode(image)
+        self.features = self._encode(planes)
         _lap(clock, "encoder")
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class SamPredictor:
 
     @torch.no_grad()
     def postprocess(self, maps: Tensor) -> Tensor:
-        """Bring maps (1, n, 256, 256) to the picture: up to the prompt frame, crop, and down to (1, n, H, W)."""
+        """Bring maps (1, n, 256, 256) to the image: up to the prompt frame, crop, and down to (1, n, H, W)."""
         height, width = _fitted(self._size, PROMPT_SIDE)
         large = F.interpolate(maps, (PROMPT_SIDE, PROMPT_SIDE), mode="bilinear", align_corners=False)
         return F.interpolate(large[..., :height, :width], self._size, mode="bilinear", align_corners=False)
@@ -195,21 +195,21 @@ class DinoFeatures:
         self._run: Callable[[Tensor], Tensor] = torch.compile(dino) if compiled else dino
 
     @torch.no_grad()
-    def transform(self, picture: Frame) -> Tensor:
-        """Bring a square picture (H, H, 3) uint8 to (1, 3, 448, 448): /255, resize in float, normalise."""
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device)
+    def transform(self, image: Frame) -> Tensor:
+        """Bring a square image (H, H, 3) uint8 to (1, 3, 448, 448): /255, resize in float, normalise."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
         planes = pixels.permute(2, 0, 1).contiguous().float().div(255)
         resized = F.interpolate(planes[None], (_DINO_SIDE, _DINO_SIDE), mode="bilinear", align_corners=False)
         mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_DINO_MEAN, _DINO_STD))
         return (resized - mean) / std
 
     @torch.no_grad()
-    def __call__(self, picture: Frame, clock: Stopwatch | None = None) -> tuple[Tensor, Tensor]:
-        """Describe a square picture; laps ``preprocess`` and ``features``.
+    def __call__(self, image: Frame, clock: Stopwatch | None = None) -> tuple[Tensor, Tensor]:
+        """Describe a square image; laps ``preprocess`` and ``features``.
 
         Parameters
         ----------
-        picture : (H, H, 3) uint8 array
+        image : (H, H, 3) uint8 array
         clock : Stopwatch, optional
 
         Returns
@@ -222,20 +222,20 @@ class DinoFeatures:
         Raises
         ------
         InputError
-            The picture is not square.
+            The image is not square.
         """
-        check_square(picture)
-        image = self.transform(picture)
+        check_square(image)
+        planes = self.transform(image)
         _lap(clock, "preprocess")
         grid = _DINO_SIDE // PATCH
-        tokens = self._run(image).reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
+        tokens = self._run(planes).reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
         cells = F.interpolate(tokens, (GRID, GRID), mode="bilinear", align_corners=False)
         _lap(clock, "features")
         return cells.permute(0, 2, 3, 1).squeeze(0), tokens
 
 
 def _fitted(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Return the height and width of a picture whose longest side is made `side`, rounded half up."""
+    """Return the height and width of an image whose longest side is made `side`, rounded half up."""
     scale = side / max(size)
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 

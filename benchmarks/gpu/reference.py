@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.contenders import EagerContender
-from benchmarks.eager import EagerFrame, EagerSamg
-from benchmarks.latency import Shown
-from benchmarks.official import Official
+from benchmarks.eager.frame import EagerFrame, EagerSamg
+from benchmarks.official.models import Official
 from samg_fast.devices import machine
 from samg_fast.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from benchmarks.common import Shown
+    from benchmarks.official.contenders import EagerContender
 
 __all__ = ["check_torch", "exact_frames", "open_official"]
 
@@ -46,9 +47,9 @@ def open_official(
     Parameters
     ----------
     sam, dino : str
-        As `benchmarks.official.Official` takes them.
+        As `benchmarks.official.models.Official` takes them.
     exported : Path or None
-        As `benchmarks.official.Official.export` takes it.
+        As `Official.export` takes it.
     precisions : collection of str
         What the bundle is to have beside fp32; what cannot be exported it has not.
     stack : ExitStack

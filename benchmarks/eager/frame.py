@@ -3,7 +3,7 @@
 Frame code of its own, operation by operation what the official one does and in its order: a whole similarity map at the
 prompt frame's size for each feature in each of the two maps, a look at the host for each point, three decodes whose
 masks are all made large and small again. The networks are those of `samg_fast.export` as they are published, in float32
-and not fused. What little is cheaper here than officially is said in `benchmarks.eager_predictor`.
+and not fused. `benchmarks.eager.predictor` names the two things that are cheaper here than officially.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.eager_adapt import STEPS, fit, jitter
-from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor, check_square
-from benchmarks.weights import filled
+from benchmarks.eager.adapt import STEPS, fit, jitter
+from benchmarks.eager.predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor, check_square
+from benchmarks.eager.weights import filled
 from samg_fast.checks import Frame, Mask
 from samg_fast.export.dinov2 import DinoV2
 from samg_fast.export.sam import GRID, EfficientViTSam
 from samg_fast.pipeline.stopwatch import Stopwatch
 
-__all__ = ["EagerFrame", "EagerSamg", "EagerTarget", "best", "box_of", "least", "most"]
+__all__ = ["EagerFrame", "EagerSamg", "EagerTarget", "best", "box_of", "max_point", "min_point"]
 
 _Points = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ class EagerTarget:
 
 @dataclass(frozen=True, eq=False)
 class EagerFrame:
-    """What came of a frame, and what every step saw.
+    """The result of a frame, and what every step saw.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class EagerSamg:
         ----------
         image : (H, H, 3) uint8 array
         masked_picture : (H, H, 3) uint8 array
-            The same picture, black outside the target. Where its red is above SAM's mean red, it is the target.
+            The same image, black outside the target. Where its red is above SAM's mean red, it is the target.
         points : sequence of (x, y)
             Human points, in pixels.
         part_pictures : sequence of (H, H, 3) uint8 arrays
@@ -141,13 +141,13 @@ class EagerSamg:
         Raises
         ------
         InputError
-            The picture is not square.
+            The image is not square.
         """
         check_square(image)
         dino, _ = self.features(image)
         self.predictor.set_image(image)
         sam = self.predictor.features.squeeze(0).permute(1, 2, 0)
-        cells = [self._cells(picture) for picture in (masked_picture, *part_pictures)]
+        cells = [self._cells(each) for each in (masked_picture, *part_pictures)]
         at = [(float(x) / image.shape[1] * GRID, float(y) / image.shape[0] * GRID) for x, y in points]
         found = [
             [_of_mask(dense, each) for each in cells] + [_sample(dense, x, y) for x, y in at] for dense in (sam, dino)
@@ -182,7 +182,7 @@ class EagerSamg:
         for sam, dino in zip(target.parts_sam, target.parts_dino, strict=True):
             maps.append(self._similarity(sam, dino, cells))
             clock.lap("similarity")
-            prompt = _with(prompt, most(maps[-1]), 1)
+            prompt = _with(prompt, max_point(maps[-1]), 1)
             clock.lap("points")
 
         first = self.predictor.predict(prompt, clock)
@@ -193,7 +193,7 @@ class EagerSamg:
         for turn in range(2):
             box = box_of(mask)
             # Inside the box of the first mask, then everywhere again
-            prompt = _with(prompt, least(maps[0], box if turn == 0 else None), 0)
+            prompt = _with(prompt, min_point(maps[0], box if turn == 0 else None), 0)
             prompt = replace(prompt, box=box, mask_input=settled)
             clock.lap("points")
             out = self.predictor.predict(prompt, clock)
@@ -212,7 +212,7 @@ class EagerSamg:
         ----------
         target : EagerTarget
         image : (H, H, 3) uint8 array
-            The reference picture.
+            The reference image.
         mask : (H, H) bool array
             Where the target is in it.
         steps : int
@@ -231,7 +231,7 @@ class EagerSamg:
             from_masks = len(target.parts_sam) - target.points
             pairs = list(zip(target.parts_sam, target.parts_dino, strict=True))
             for sam, dino in pairs[:from_masks]:
-                base = _with(base, most(self._similarity(sam, dino, cells)), 1)
+                base = _with(base, max_point(self._similarity(sam, dino, cells)), 1)
         random = torch.Generator().manual_seed(seed)
 
         @torch.no_grad()
@@ -239,7 +239,7 @@ class EagerSamg:
             prompt = base
             for sam, dino in pairs[from_masks:]:
                 similar = self._similarity(jitter(sam, random), jitter(dino, random), cells)
-                prompt = _with(prompt, most(similar), 1)
+                prompt = _with(prompt, max_point(similar), 1)
             return self.predictor.predict(prompt).high_res.cpu()
 
         weights = torch.from_numpy(fit(decode, mask, steps=steps))[:, None]
@@ -267,9 +267,9 @@ class EagerSamg:
         return (each[0] + each[1]) / 2
 
     def _cells(self, masked_picture: Frame) -> Tensor:
-        """Say which cells a masked picture's target reaches, (64, 64) bool."""
-        picture = self.predictor.transform(masked_picture)
-        small = F.interpolate(picture, (GRID, GRID), mode="bilinear", align_corners=False)
+        """Return which cells a masked picture's target reaches, (64, 64) bool."""
+        planes = self.predictor.transform(masked_picture)
+        small = F.interpolate(planes, (GRID, GRID), mode="bilinear", align_corners=False)
         return small.squeeze()[0] > 0
 
 
@@ -282,12 +282,12 @@ class _Cells:
     tokens: Tensor
 
 
-def most(similarity: Tensor) -> _Points:
+def max_point(similarity: Tensor) -> _Points:
     """Return the point (1, 2), as (x, y), where an (H, W) map is highest."""
     return _place(similarity.flatten().topk(1).indices, similarity.shape[1])
 
 
-def least(similarity: Tensor, box: _Points | None = None) -> _Points:
+def min_point(similarity: Tensor, box: _Points | None = None) -> _Points:
     """Return the point (1, 2), as (x, y), where an (H, W) map is lowest inside a box; (0, 0) where that is empty.
 
     The box's last row and column do not count; by default it is all of the map.
@@ -319,7 +319,7 @@ def _place(index: Tensor, width: int) -> _Points:
 
 
 def _first_prompt(similarity: Tensor) -> EagerPrompt:
-    points = np.concatenate([most(similarity), least(similarity)])
+    points = np.concatenate([max_point(similarity), min_point(similarity)])
     return EagerPrompt(points, np.array([1, 0]))
 
 

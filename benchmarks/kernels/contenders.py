@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import eager, eager_predictor
-from benchmarks.eager import EagerSamg, best, box_of, least, most
-from benchmarks.eager_predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor
+from benchmarks.eager import frame, predictor
+from benchmarks.eager.frame import EagerSamg, best, box_of, max_point, min_point
+from benchmarks.eager.predictor import DinoFeatures, EagerPrompt, Prediction, SamPredictor
 from samg_fast import ops
 from samg_fast.checks import Frame
 from samg_fast.export.dinov2 import PATCH
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from benchmarks.kernel_places import Place
-    from benchmarks.kernel_work import Given, Sizes
+    from benchmarks.kernels.inputs import Given, Sizes
+    from benchmarks.kernels.places import Place
 
 __all__ = ["Eager", "Ours", "Results", "official_code"]
 
@@ -41,8 +41,8 @@ def official_code(sizes: Sizes) -> Iterator[None]:
     """Give the eager code a model's sizes for its constants, and points on a GPU a way to the host."""
     grid, tokens_side = sizes.sam.grid, PATCH * sizes.dino.grid
     with (
-        patch.multiple(eager, GRID=grid, _place=partial(_place, eager._place)),
-        patch.multiple(eager_predictor, GRID=grid, PROMPT_SIDE=sizes.prompt_side, _DINO_SIDE=tokens_side),
+        patch.multiple(frame, GRID=grid, _place=partial(_place, frame._place)),
+        patch.multiple(predictor, GRID=grid, PROMPT_SIDE=sizes.prompt_side, _DINO_SIDE=tokens_side),
     ):
         yield
 
@@ -59,8 +59,8 @@ class Ours:
         self._given, self._box = put(given.similarity), put(given.box)
         self._weights, self._iou = put(given.weights), put(given.iou)
         self._maps = put(np.empty((sizes.features, size, size), np.float32))
-        images = [put(np.empty((1, 3, spec.side, spec.side), np.float32)) for spec in sizes.pictures]
-        self._preprocess = partial(ops.preprocess, put(given.frame[None]), sizes.pictures, out=images, device=device)
+        images = [put(np.empty((1, 3, spec.side, spec.side), np.float32)) for spec in sizes.images]
+        self._preprocess = partial(ops.preprocess, put(given.frame[None]), sizes.images, out=images, device=device)
         self._similarity = partial(
             ops.similarity_map,
             *(put(each) for each in (given.sam_features, given.dino_features, given.sam_map, given.dino_map)),
@@ -90,7 +90,7 @@ class Ours:
         self._mask = partial(ops.apply_mask, put(given.frame), put(given.mask), device=device)
 
     def preprocess(self) -> Results:
-        """Make pictures for the networks."""
+        """Make images for the networks."""
         return {f"image {index}": image for index, image in enumerate(self._preprocess())}
 
     def similarity(self) -> Results:
@@ -102,19 +102,19 @@ class Ours:
         return self._points(self._given)
 
     def similarity_points(self) -> Results:
-        """Do both, one after the other."""
+        """Compare, then find the points."""
         self._similarity()
         return self._points(self._maps)
 
     def _points(self, maps: Any) -> Results:
         return {
-            "most": self._find(maps, largest=True),
-            "least": self._find(maps[:1], largest=False, box=self._whole),
+            "max": self._find(maps, largest=True),
+            "min": self._find(maps[:1], largest=False, box=self._whole),
         }
 
     def point_in_box(self) -> Results:
         """Find the smallest point of the first map inside a box."""
-        return {"least": self._find(self._given[:1], largest=False, box=self._box)}
+        return {"min": self._find(self._given[:1], largest=False, box=self._box)}
 
     def prompt(self) -> Results:
         """Put points and a box into the decoder's slots."""
@@ -134,14 +134,14 @@ class Ours:
 
 
 class _Network:
-    """Stands for a network, and gives what it is told."""
+    """A stand-in for a network: returns what it was made with."""
 
     prompt_encoder = mask_decoder = None
 
     def __init__(self, gives: Tensor, side: int) -> None:
         self.gives, self.shape = gives, SimpleNamespace(side=side)
 
-    def image_encoder(self, _picture: Tensor) -> Tensor:
+    def image_encoder(self, _image: Tensor) -> Tensor:
         return self.gives
 
     __call__ = image_encoder
@@ -154,20 +154,20 @@ class _Network:
 
 
 class _Encoded(SamPredictor):
-    """A predictor that gets its pictures ready-made."""
+    """A predictor that gets its images ready-made."""
 
-    def transform(self, picture: Frame) -> Tensor:
-        """Do nothing."""
-        del picture
+    def transform(self, image: Frame) -> Tensor:
+        """Return an empty tensor: the network needs no input."""
+        del image
         return torch.empty(0)
 
 
 class _Described(DinoFeatures):
-    """A feature map that gets its pictures ready-made."""
+    """A feature map that gets its images ready-made."""
 
-    def transform(self, picture: Frame) -> Tensor:
-        """Do nothing."""
-        del picture
+    def transform(self, image: Frame) -> Tensor:
+        """Return an empty tensor: the network needs no input."""
+        del image
         return torch.empty(0)
 
 
@@ -182,7 +182,7 @@ class Eager:
         cells = given.dino_map.reshape(1, len(given.dino_map), -1)
         dino: Any = _Network(put(np.ascontiguousarray(cells.transpose(0, 2, 1))), sizes.dino.side)
         self._given, self._device = given, device
-        self._transforms = [SamPredictor(sam).transform, DinoFeatures(dino).transform][: len(sizes.pictures)]
+        self._transforms = [SamPredictor(sam).transform, DinoFeatures(dino).transform][: len(sizes.images)]
         self._samg = EagerSamg(sam, dino)
         self._samg.features, self._samg.predictor = _Described(dino), _Encoded(sam)
         self._samg.predictor.set_image(given.frame)
@@ -218,11 +218,11 @@ class Eager:
         return [self._samg._similarity(sam, dino, cells) for sam, dino in self._features]
 
     def _points(self, maps: Sequence[Tensor]) -> Results:
-        return {"most": [most(each) for each in maps], "least": least(maps[0])}
+        return {"max": [max_point(each) for each in maps], "min": min_point(maps[0])}
 
     def point_in_box(self) -> Results:
         """See `Ours`."""
-        return {"least": least(self._maps[0], self._prompt.box)}
+        return {"min": min_point(self._maps[0], self._prompt.box)}
 
     def prompt(self) -> Results:
         """See `Ours`."""
@@ -245,7 +245,7 @@ class Eager:
         return {"settled": settled, "logits": seen.high_res[chosen], "mask": mask, "box": box_of(mask)}
 
     def _predicted(self) -> Prediction:
-        """Do what `SamPredictor.predict` does after the decoder."""
+        """Return the decoder's results as `SamPredictor.predict` does."""
         high_res = self._samg.predictor.postprocess(self._low_res)
         masks = high_res > 0
         return Prediction(

@@ -1,6 +1,6 @@
 """Accuracy on fresh frames: IoU against MuJoCo's ground truth, per task, size and setting.
 
-Each task is identified once at every size, from one clean picture in the original setting and its mask, or from
+Each task is identified once at every size, from one clean image in the original setting and its mask, or from
 several with ``--references``; then frames of several episodes, of random but smooth actions, are segmented in every
 setting. All bundles, precisions, sizes and settings are shown the same motion. Example::
 
@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.accuracy_frames import DEFAULT_SIZES, Plan, check_seeds, load_backgrounds, plan_views, render
-from benchmarks.accuracy_report import (
+from benchmarks.accuracy.frames import DEFAULT_SIZES, Plan, check_seeds, load_backgrounds, plan_views, render
+from benchmarks.accuracy.report import (
     Scores,
     common_grid,
     heat_map,
     markdown,
     markdown_common_grid,
-    picture,
+    sheet,
     summary,
 )
 from benchmarks.common import (
     Configuration,
+    PrecisionsOption,
+    configurations,
+    heading,
     labels,
     names,
     one_line_errors,
@@ -38,16 +41,16 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from samg_fast.demo.run import iou
 from samg_fast.envs.settings import SETTINGS, check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.errors import InputError
-from samg_fast.media import PICTURE_SUFFIXES, write_image
+from samg_fast.media import IMAGE_SUFFIXES, write_image
 from samg_fast.media.drawing import Row, contact_sheet
+from samg_fast.metrics import iou
 
 if TYPE_CHECKING:
-    from benchmarks.accuracy_frames import TaskFrames, View
-    from benchmarks.accuracy_report import Results
+    from benchmarks.accuracy.frames import TaskFrames, View
+    from benchmarks.accuracy.report import Results
     from samg_fast import Segmenter
 
 __all__ = ["app", "evaluate"]
@@ -70,8 +73,8 @@ def evaluate(segmenter: Segmenter, frames: TaskFrames) -> dict[str, Scores]:
     dict
         Setting → `Scores`.
     """
-    pictures, masks = zip((frames.reference, frames.reference_mask), *frames.further, strict=True)
-    target = segmenter.identify(pictures, masks)
+    images, masks = zip((frames.reference, frames.reference_mask), *frames.further, strict=True)
+    target = segmenter.identify(images, masks)
     scores: dict[str, Scores] = {}
     for setting, (shown, truths) in frames.settings.items():
         found = np.stack([segmenter.segment(frame, target).mask for frame in shown])
@@ -84,7 +87,7 @@ def evaluate(segmenter: Segmenter, frames: TaskFrames) -> dict[str, Scores]:
 def main(
     bundle: Annotated[list[str] | None, typer.Option(help="Bundle to measure; repeat for several. [tiny]")] = None,
     backend: Annotated[str, typer.Option(help="Backend of all of them.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Precisions, separated by commas.")] = "auto",
+    precision: PrecisionsOption = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = ",".join((*EIGHT, *ADROIT)),
     unseen: Annotated[
@@ -112,16 +115,14 @@ def main(
     frames: Annotated[int, typer.Option(help="Frames of each episode.", min=1)] = 20,
     stride: Annotated[int, typer.Option(help="Steps from one frame to the next.", min=1)] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the episodes.", min=0)] = 1_000,
-    reference_seed: Annotated[int, typer.Option(help="Seed of the reference pictures.", min=0)] = 7,
-    references: Annotated[int, typer.Option(help="Reference pictures of each task.", min=1)] = 1,
+    reference_seed: Annotated[int, typer.Option(help="Seed of the reference images.", min=0)] = 7,
+    references: Annotated[int, typer.Option(help="Reference images of each task.", min=1)] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    heatmap_file: Annotated[
-        Path | None, typer.Option("--heatmap", help="Write the mean IoU as a picture here.")
-    ] = None,
+    heatmap_file: Annotated[Path | None, typer.Option("--heatmap", help="Write the mean IoU as an image here.")] = None,
     picture_file: Annotated[Path | None, typer.Option("--picture", help="Write typical and worst frames here.")] = None,
 ) -> None:
     """Render fresh frames, segment them and print the IoU as a Markdown table."""
-    # Warnings about MJCF attributes of the suite's models are none of the reader's business.
+    # MuJoCo's warnings about the suite's own models say nothing about the figures.
     logging.getLogger("absl").setLevel(logging.ERROR)
     with one_line_errors(), ExitStack() as stack:
         _check_files(json_file, heatmap_file, picture_file)
@@ -135,10 +136,8 @@ def main(
         if clips is not None:
             sides = list(dict.fromkeys(view.size for view in views))
             plan = replace(plan, clips=load_backgrounds(clips, names(clip_names), modes, sides, plan))
-        wanted = [
-            Configuration(each, backend, kind, threads) for each in bundle or ["tiny"] for kind in names(precision)
-        ]
-        segmenters, refused = open_segmenters(wanted, stack)
+        wanted = configurations(bundle, backend, precision, [threads])
+        segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
         rendered, results = _measure(views, modes, plan, segmenters)
 
         about = provenance(["gymnasium-robotics"])
@@ -158,17 +157,17 @@ def main(
             maps = [heat_map(titles[key], result) for key, result in results.items()]
             write_image(heatmap_file, contact_sheet([Row("", [each]) for each in maps]))
         if picture_file is not None:
-            write_image(picture_file, picture(next(iter(results.values())), rendered))
+            write_image(picture_file, sheet(next(iter(results.values())), rendered))
 
 
-def _check_files(json_file: Path | None, *pictures: Path | None) -> None:
+def _check_files(json_file: Path | None, *images: Path | None) -> None:
     """Check, before minutes of work, that what comes of it can be written."""
-    for file in (json_file, *pictures):
+    for file in (json_file, *images):
         if file is not None and not file.parent.is_dir():
             raise InputError(f"cannot write {file}: there is no folder {file.parent}")
-    for file in pictures:
-        if file is not None and file.suffix.lower() not in PICTURE_SUFFIXES:
-            raise InputError(f"cannot write {file}: a picture must end in {', '.join(sorted(PICTURE_SUFFIXES))}")
+    for file in images:
+        if file is not None and file.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"cannot write {file}: a picture must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _measure(
@@ -177,18 +176,17 @@ def _measure(
     """Render view by view, and show every segmenter the same frames."""
     rendered: dict[View, TaskFrames] = {}
     results: dict[Configuration, Results] = {configuration: {} for configuration in segmenters}
-    with progress_bar("tasks", len(views)) as bar:
+    with progress_bar("tasks", len(views)) as advance:
         for view in views:
-            bar.update(bar.task_ids[0], description=str(view))
             rendered[view] = render(view, settings, plan)
             for configuration, segmenter in segmenters.items():
                 results[configuration][view] = evaluate(segmenter, rendered[view])
-            bar.advance(bar.task_ids[0])
+            advance()
     return rendered, results
 
 
 def _identity(configuration: Configuration, segmenter: Segmenter) -> dict[str, str]:
-    """Say what was measured: what was asked for, and what that came to."""
+    """Return what was asked for, and what was opened."""
     return {
         "asked": str(configuration),
         "bundle": segmenter.bundle.name,
@@ -204,18 +202,16 @@ def _backgrounds(plan: Plan) -> str | dict[str, list[str]]:
 
 
 def _report(about: dict[str, Any], plan: Plan, results: dict[str, Results], rendered: dict[View, TaskFrames]) -> None:
-    """Print everything but the pictures."""
+    """Print everything but the images."""
     backgrounds = _backgrounds(plan)
     if not isinstance(backgrounds, str):
         backgrounds = "; ".join(f"{setting} with clips {', '.join(clips)}" for setting, clips in backgrounds.items())
     number = "one clean reference" if plan.references == 1 else f"{plan.references} clean references"
-    typer.echo(f"`{about['command']}`\n")
-    typer.echo(
+    what = (
         f"{plan.episodes} episodes × {plan.frames} frames of each task, size and setting, {number} each; "
         f"backgrounds: {backgrounds}; colours: {'of the sets given' if plan.palettes else 'random'}"
     )
-    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    typer.echo(f"{about['device']}; commit {about['commit'] or 'unknown'}; {versions}")
+    typer.echo(heading(about, what).rstrip())
     for title, result in results.items():
         typer.echo(f"\n**{title}**\n\n{markdown(result)}")
         if common := common_grid(result, rendered):

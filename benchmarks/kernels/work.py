@@ -1,4 +1,4 @@
-"""What `benchmarks.kernels` times: each step of a frame outside the networks, its inputs, and what it cannot avoid.
+"""What `benchmarks.kernels` times: each step of a frame outside the networks, and what it cannot avoid.
 
 Bytes are those of the arguments, read once, and of the results, written once: what a kernel keeps to itself it could do
 without. Operations are additions, multiplications, comparisons and selections, by the formulas beside each step. T is
@@ -12,129 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernel_contenders import Eager, Ours, Results, official_code
-from samg_fast.bundle import Bundle, NetworkSpec
-from samg_fast.bundle.zoo import resolve
-from samg_fast.checks import Floats, Frame, Mask
-from samg_fast.export.bundle import DINO_SIDE, dino_spec, sam_spec
-from samg_fast.export.dinov2 import FEATURES
-from samg_fast.export.efficientvit import ENCODERS
-from samg_fast.export.models import dino_variant, sam_variant
-from samg_fast.export.sam import PROMPT_SIDE
+from benchmarks.kernels.contenders import Eager, Ours, Results, official_code
+from benchmarks.kernels.inputs import Given, Sizes
+from samg_fast.bundle import NetworkSpec
 from samg_fast.ops.geometry import chain_taps, pillow_taps
-from samg_fast.ops.reference import unit
 
 if TYPE_CHECKING:
-    from benchmarks.kernel_places import Place
+    from benchmarks.kernels.places import Place
 
-__all__ = ["Given", "Sizes", "Step", "opened", "sizes_of"]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Shapes of all arrays of a frame.
-
-    Parameters
-    ----------
-    model : str
-    sam, dino : NetworkSpec
-        The maps, and the pictures they are made of.
-    shared : bool
-        Whether one graph gives both maps, of one picture.
-    prompt_side : int
-        P, the side of the prompt frame.
-    size : int
-        S, the side of the frame.
-    features : int
-        K, the features of a target and its parts.
-    """
-
-    model: str
-    sam: NetworkSpec
-    dino: NetworkSpec
-    shared: bool
-    prompt_side: int
-    size: int
-    features: int
-
-    @property
-    def pictures(self) -> tuple[NetworkSpec, ...]:
-        """The networks that get a picture of their own."""
-        return (self.sam,) if self.shared else (self.sam, self.dino)
-
-
-def sizes_of(model: str, size: int, features: int) -> Sizes:
-    """Look up the shapes of an official model, such as l0-vits14, or of a bundle.
-
-    Raises
-    ------
-    SamgError
-        There is no such model or bundle.
-    """
-    sam, dash, dino = model.partition("-")
-    if dash:
-        specs = sam_spec(ENCODERS[sam_variant(sam)].side), dino_spec(DINO_SIDE, FEATURES[dino_variant(dino)].width)
-        return Sizes(model, *specs, False, PROMPT_SIDE, size, features)
-    manifest = Bundle.open(resolve(model)).manifest
-    return Sizes(
-        model, manifest.encoder, manifest.features, manifest.shared_graph, manifest.prompt_side, size, features
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """Seeded inputs of every step; shapes as `samg_fast.ops` takes them."""
-
-    frame: Frame
-    sam_features: Floats
-    dino_features: Floats
-    sam_map: Floats
-    dino_map: Floats
-    similarity: Floats
-    low_res: Floats
-    weights: Floats
-    iou: Floats
-    points: NDArray[np.int32]
-    order: NDArray[np.int32]
-    labels: NDArray[np.int32]
-    box: NDArray[np.int32]
-    mask: Mask
-
-    @classmethod
-    def of(cls, sizes: Sizes, seed: int = 0) -> Given:
-        """Draw them: maps of noise, masks of a noisy disc."""
-        random = np.random.default_rng(seed)
-        size, count, side = sizes.size, sizes.features, 4 * sizes.sam.grid
-
-        def noise(*shape: int) -> Floats:
-            return random.standard_normal(shape, np.float32)
-
-        def feature_map(spec: NetworkSpec) -> Floats:
-            return noise(spec.channels, spec.grid, spec.grid)
-
-        def disc(side: int) -> Floats:
-            across = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
-            return np.asarray(0.3 - np.hypot(across, across[:, None]), np.float32)
-
-        return cls(
-            frame=random.integers(0, 256, (size, size, 3), np.uint8),
-            sam_features=unit(noise(count, sizes.sam.channels), axis=1),
-            dino_features=unit(noise(count, sizes.dino.channels), axis=1),
-            sam_map=feature_map(sizes.sam),
-            dino_map=feature_map(sizes.dino),
-            similarity=noise(count, size, size),
-            low_res=20 * disc(side) + noise(1, 3, side, side),
-            weights=np.array([[0.5, 0.3, 0.2]], np.float32),
-            iou=random.random((1, 3), np.float32),
-            points=random.integers(0, size, (1, count + 2, 2), np.int32),
-            order=np.arange(count + 2, dtype=np.int32)[None],
-            labels=np.array([[1, 0, *[1] * (count - 1), 0]], np.int32),
-            box=np.array([[size // 5, size // 5, size - size // 5, size - size // 5]], np.int32),
-            mask=disc(size) > 0,
-        )
+__all__ = ["Step", "opened"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +66,7 @@ def _steps(sizes: Sizes, given: Given, ours: Ours, eager: Eager) -> list[Step]:
     def step(op: str, what: str, read: Sequence[NDArray[Any]], operations: int) -> Step:
         return Step(op, sum(each.nbytes for each in read), operations, getattr(ours, what), getattr(eager, what))
 
-    preprocess = step("preprocess", "preprocess", [given.frame], sum(_preparing(size, each) for each in sizes.pictures))
+    preprocess = step("preprocess", "preprocess", [given.frame], sum(_preparing(size, each) for each in sizes.images))
     similarity = step("similarity_map", "similarity", maps, _similarity(sizes))
     both = step("similarity_points", "similarity_points", maps, _similarity(sizes) + (count + 1) * pixels)
     # A comparison for each value that is looked at
@@ -209,7 +97,7 @@ def _together(op: str, parts: Sequence[Step]) -> Step:
 
 
 def _preparing(size: int, spec: NetworkSpec) -> int:
-    """Count the operations of a picture: 2 T of each value of each pass, columns first, and 2 to normalise it."""
+    """Count the operations of an image: 2 T of each value of each pass, columns first, and 2 to normalise it."""
     taps = pillow_taps(size, spec.side) if spec.resize == "uint8" else chain_taps((size,), size, spec.side)
     return 3 * (2 * len(taps.source) * (size * spec.side + spec.side**2) + 2 * spec.side**2)
 

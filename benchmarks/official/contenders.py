@@ -1,4 +1,4 @@
-"""What `benchmarks.compare` lets take turns: the eager reference and segmenters, asked the same in the same words."""
+"""What takes turns: the eager reference and segmenters, behind one protocol."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from samg_fast.pipeline.schedule import PointSlots
 from samg_fast.pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from benchmarks.eager import EagerSamg, EagerTarget
-    from benchmarks.eager_predictor import EagerPrompt
+    from benchmarks.eager.frame import EagerSamg, EagerTarget
+    from benchmarks.eager.predictor import EagerPrompt
     from samg_fast import Segmenter, Target
     from samg_fast.checks import Floats, Frame, Mask
 
@@ -46,7 +46,7 @@ class Contender(Protocol):
     """One way to run the SAM-G frame."""
 
     def identify(self, image: Frame, mask: Mask) -> None:
-        """Learn a task from its reference picture (H, W, 3) uint8 and mask (H, W) bool; tasks are numbered."""
+        """Learn a task from its reference image (H, W, 3) uint8 and mask (H, W) bool; tasks are numbered."""
         ...
 
     def frame(self, task: int, frame: Frame) -> dict[str, float]:

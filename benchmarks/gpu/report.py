@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samg_fast.metrics import percentiles
+
 if TYPE_CHECKING:
-    from benchmarks.gpu_measure import Times
+    from benchmarks.gpu.measure import Times
 
 __all__ = ["BATCH", "EAGER", "bars", "figures", "markdown"]
 
@@ -58,12 +60,12 @@ def _spread(times: Times, kind: str, scale: float = 1.0) -> dict[str, Any] | Non
     values = np.asarray(getattr(times, kind)) * scale
     if not len(values):
         return None
-    p25, p50, p75, p95 = np.percentile(values, (25, 50, 75, 95)).tolist()
+    spread = percentiles(values, 25, 50, 75, 95)
     rounds = np.asarray(times.rounds[kind]) * scale
     return {
-        "p50": p50,
-        "p95": p95,
-        "iqr": [p25, p75],
+        "p50": spread["p50"],
+        "p95": spread["p95"],
+        "iqr": [spread["p25"], spread["p75"]],
         "rounds": [float(rounds.min()), float(rounds.max())],
         "calls": len(values),
     }
@@ -106,7 +108,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], batch: int) -> str:
     Parameters
     ----------
     rows : sequence of mapping
-        `figures` of every contender, with its ``name``, ``iou_eager`` and ``iou_fp32`` (`gpu_measure.likeness` or
+        `figures` of every contender, with its ``name``, ``iou_eager`` and ``iou_fp32`` (`measure.likeness` or
         None), ``cosine`` and ``correlation`` (None without the eager reference), and `bars`.
     batch : int
         Frames in a batch.

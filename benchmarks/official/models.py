@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.common import Configuration
-from benchmarks.contenders import Contender, EagerContender, SegmenterContender
-from benchmarks.eager import EagerFrame, EagerSamg
-from benchmarks.weights import write_checkpoint
+from benchmarks.eager.frame import EagerFrame, EagerSamg
+from benchmarks.eager.weights import write_checkpoint
+from benchmarks.official.contenders import Contender, EagerContender, SegmenterContender
 from samg_fast.bundle import MANIFEST, Bundle, sha256_of
 from samg_fast.errors import BackendError, BundleError, InputError, SamgError
 from samg_fast.export.models import dino_variant, sam_variant
@@ -135,21 +135,21 @@ class Official:
 
 
 class _Compiled(EagerContender):
-    """The eager reference with `torch.compile`, which may fail in many ways: each is one clear error here."""
+    """The eager reference with `torch.compile`, which may fail in many ways: each becomes one BackendError here."""
 
     def identify(self, image: Frame, mask: Mask) -> None:
         """See `Contender`."""
-        with _said_clearly():
+        with _in_one_sentence():
             super().identify(image, mask)
 
     def frame(self, task: int, frame: Frame) -> dict[str, float]:
         """See `Contender`."""
-        with _said_clearly():
+        with _in_one_sentence():
             return super().frame(task, frame)
 
 
 @contextmanager
-def _said_clearly() -> Iterator[None]:
+def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except SamgError:
