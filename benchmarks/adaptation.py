@@ -1,8 +1,8 @@
 """Adaptation: how long `Segmenter.adapt` takes, and whether it learns what the official procedure learns.
 
 The official procedure decodes again at each of its 1,000 steps. Here it runs so, in PyTorch, on reproducible weights
-and a reference picture of the clip pack with human points on its target; the exported bundle of the same weights adapts
-to the same picture. The shipped bundle has no official counterpart, so of it there is only a time. Example::
+and a reference image of the clip pack with human points on its target; the exported bundle of the same weights adapts
+to the same image. The shipped bundle has no official counterpart, so of it there is only a time. Example::
 
     python -m benchmarks.adaptation --sam l0 --dino vits14 --json adaptation.json
 """
@@ -22,14 +22,17 @@ from benchmarks.common import (
     Configuration,
     DinoOption,
     ExportedOption,
+    JsonOption,
     SamOption,
+    Shown,
+    choose,
+    heading,
     one_line_errors,
     provenance,
     save_json,
 )
-from benchmarks.contenders import SegmenterContender, painted
-from benchmarks.latency import Shown, choose
-from samg_fast.errors import InputError, MissingExtraError
+from benchmarks.official.contenders import SegmenterContender, painted
+from samg_fast.errors import MissingExtraError
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
@@ -141,18 +144,18 @@ def of_official(
         A name is unknown, or the bundle cannot be exported.
     """
     try:
-        from benchmarks.official import Official
+        from benchmarks.official.models import Official
     except ImportError as error:
         raise MissingExtraError("comparing with PyTorch", "export") from error
     official = Official(sam, dino, threads)
-    mask, picture = shown.reference_mask, painted(shown.reference_mask)
+    mask, masked = shown.reference_mask, painted(shown.reference_mask)
     at = human_points(mask, points)
     with ExitStack() as stack:
         ours = official.open("fp32", official.export(bundle, stack, ()), stack)
         assert isinstance(ours, SegmenterContender)
-        target = ours.segmenter.identify_masked_picture(shown.reference, picture, points=at)
+        target = ours.segmenter.identify_masked_picture(shown.reference, masked, points=at)
         seconds, weights = measure(ours.segmenter, target, shown, rounds)
-    wanted = official.eager.samg.identify(shown.reference, picture, at.astype(float))
+    wanted = official.eager.samg.identify(shown.reference, masked, at.astype(float))
     started = perf_counter()
     learned = official.eager.samg.adapt(wanted, shown.reference, mask, steps=steps).weights.flatten().tolist()
     took = perf_counter() - started
@@ -200,26 +203,23 @@ def main(
     dino: DinoOption = "vits14",
     bundle: ExportedOption = None,
     only_tiny: Annotated[bool, typer.Option("--tiny", help="Time the shipped bundle alone.")] = False,
-    task: Annotated[str, typer.Option(help="Task of the reference picture.")] = "walker_walk",
+    task: Annotated[str, typer.Option(help="Task of the reference image.")] = "walker_walk",
     points: Annotated[int, typer.Option(help="Human points on the target.", min=0)] = 2,
     steps: Annotated[int, typer.Option(help="Steps of the official procedure.", min=1)] = _STEPS,
     rounds: Annotated[int, typer.Option(help="How often ours adapts.", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Time adaptation, compare what it learns with the official procedure, and print a Markdown table."""
     with one_line_errors():
-        if task not in load_pack().tasks:
-            raise InputError(f"the clip pack has no task {task!r}: it has {', '.join(load_pack().tasks)}")
-        (shown,) = choose(load_pack(), next(iter(load_pack().tasks[task].settings)), [task], 1)
+        (shown,) = choose(load_pack(), "original", [task], 1)  # its reference is in the original setting too
         rows = [of_shipped(shown, points, rounds, threads)]
         if not only_tiny:
             how = {"points": points, "rounds": rounds, "threads": threads, "steps": steps}
             rows.append(of_official(sam, dino, shown, bundle=bundle, **how))
         about = provenance()
-        typer.echo(f"`{about['command']}`\n\nThe reference of {task} with {points} human points, seconds")
-        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-        typer.echo(f"{about['device']}, {threads} threads; commit {about['commit'] or 'unknown'}; {versions}\n")
+        what = f"The reference of {task} with {points} human points, seconds"
+        typer.echo(heading(about, what, f"{about['device']}, {threads} threads"))
         typer.echo(markdown(rows))
         if steps != _STEPS and not only_tiny:
             typer.echo(f"\nA quick look: the official procedure takes {_STEPS} steps, here it took {steps}.")

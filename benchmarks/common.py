@@ -1,4 +1,4 @@
-"""What the benchmark programs share: opening segmenters and saying where a figure comes from."""
+"""What the benchmark programs share: options, segmenters, frames, taking turns, and where a figure comes from."""
 
 from __future__ import annotations
 
@@ -8,41 +8,65 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import samg_fast
+from samg_fast.checks import whole_numbers
 from samg_fast.devices import machine
-from samg_fast.errors import SamgError
+from samg_fast.errors import InputError, SamgError
 from samg_fast.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samg_fast import Segmenter
+    from samg_fast.checks import Frame, Mask
+    from samg_fast.samples import Pack
 
 __all__ = [
+    "BackendsOption",
     "Configuration",
     "DinoOption",
     "ExportedOption",
+    "JsonOption",
+    "PrecisionsOption",
     "SamOption",
+    "SettingOption",
+    "Shown",
+    "TasksOption",
+    "choose",
+    "configurations",
+    "heading",
     "labels",
     "names",
+    "numbers",
     "one_line_errors",
     "open_segmenters",
     "progress_bar",
     "provenance",
+    "rounds_in_turn",
     "save_json",
 ]
 
 SamOption = Annotated[str, typer.Option(help="EfficientViT-SAM: l0, l1, l2, xl0 or xl1.")]
 DinoOption = Annotated[str, typer.Option(help="DINOv2: vits14, vitb14, vitl14 or vitg14, each also with -reg.")]
 ExportedOption = Annotated[Path | None, typer.Option(help="Keep the exported bundle here, and use it again.")]
+BackendsOption = Annotated[str, typer.Option(help="Backends, separated by commas.")]
+PrecisionsOption = Annotated[str, typer.Option(help="Precisions, separated by commas.")]
+SettingOption = Annotated[str, typer.Option(help="Setting of the frames.")]
+TasksOption = Annotated[str, typer.Option(help="Tasks, separated by commas. [all of the pack]")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+
+_Key = TypeVar("_Key")
 
 _PACKAGES = ("numpy", "openvino", "onnxruntime", "torch", "nncf", "mujoco", "dm_control", "gymnasium")
 
@@ -67,7 +91,7 @@ class Configuration:
     threads: int | None = None
 
     def open(self) -> Segmenter:
-        """Load the bundle so."""
+        """Load the bundle as configured."""
         return samg_fast.load(self.bundle, backend=self.backend, precision=self.precision, threads=self.threads)
 
     def __str__(self) -> str:
@@ -75,46 +99,53 @@ class Configuration:
         return f"{self.bundle}, {self.backend}, {self.precision}{threads}"
 
 
+def configurations(
+    bundles: Sequence[str] | None, backends: str, precisions: str, threads: Sequence[int | None]
+) -> list[Configuration]:
+    """Combine every bundle (tiny where none is named) with every backend, precision and number of threads."""
+    return [Configuration(*each) for each in product(bundles or ["tiny"], names(backends), names(precisions), threads)]
+
+
 def open_segmenters(
-    configurations: list[Configuration], stack: ExitStack
-) -> tuple[dict[Configuration, Segmenter], dict[Configuration, str]]:
-    """Open what can be opened, and say why of the rest.
+    openers: Mapping[_Key, Callable[[], Segmenter]], stack: ExitStack
+) -> tuple[dict[_Key, Segmenter], dict[_Key, str]]:
+    """Open the segmenters that can be opened, and keep the reason of each that cannot.
 
     Parameters
     ----------
-    configurations : list of Configuration
-        In the order they are to be reported in.
+    openers : mapping
+        What names a segmenter → what opens it, in the order they are to be reported in.
     stack : ExitStack
         Closes the segmenters.
 
     Returns
     -------
     opened : dict
-        Configuration → segmenter.
+        Name → segmenter.
     refused : dict
-        Configuration → one sentence.
+        Name → one sentence.
 
     Raises
     ------
     SamgError
-        Not one could be opened; the reason of the first.
+        None could be opened; the reason of the first.
     """
-    opened: dict[Configuration, Segmenter] = {}
-    refused: dict[Configuration, str] = {}
+    opened: dict[_Key, Segmenter] = {}
+    refused: dict[_Key, str] = {}
     first: SamgError | None = None
-    for configuration in configurations:
+    for name, opener in openers.items():
         try:
-            opened[configuration] = stack.enter_context(configuration.open())
+            opened[name] = stack.enter_context(opener())
         except SamgError as error:
             first = first or error
-            refused[configuration] = str(error)
+            refused[name] = str(error)
     if not opened and first is not None:
         raise first
     return opened, refused
 
 
 def labels(segmenters: dict[Configuration, Segmenter]) -> dict[Configuration, str]:
-    """Name every configuration by what it came to, and by what was asked for where that is not enough."""
+    """Name every configuration by what was opened; where two are alike, also by what was asked for."""
     made: dict[Configuration, str] = {}
     for key, segmenter in segmenters.items():
         threads = "" if segmenter.threads is None else f", threads {segmenter.threads}"
@@ -128,8 +159,87 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def numbers(option: str, text: str) -> list[int]:
+    """Read the whole numbers of an option, separated by commas, each once.
+
+    Raises
+    ------
+    InputError
+        There is none, or one is not a whole number above 0.
+    """
+    found = whole_numbers(text)
+    if not found:
+        raise InputError(f"{option} must be whole numbers above 0, separated by commas, not {text!r}")
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Frames of one task that every contender sees.
+
+    Attributes
+    ----------
+    task : str
+        Its name.
+    reference, reference_mask : (H, W, 3) uint8, (H, W) bool
+        What it is identified from.
+    frames, truths : (n, H, W, 3) uint8, (n, H, W) bool
+        What is segmented, and its ground truth.
+    """
+
+    task: str
+    reference: Frame
+    reference_mask: Mask
+    frames: Frame
+    truths: Mask
+
+
+def choose(pack: Pack, setting: str, tasks: Sequence[str], frames: int) -> list[Shown]:
+    """Pick frames of a pack, evenly over each episode.
+
+    Parameters
+    ----------
+    pack : Pack
+        Where they come from.
+    setting : str
+        A setting of the pack.
+    tasks : sequence of str
+        Tasks of the pack; all of them where empty.
+    frames : int
+        At most so many of each task.
+
+    Returns
+    -------
+    list of Shown
+        One per task.
+
+    Raises
+    ------
+    InputError
+        The pack has no such task or setting; the message says what it has.
+    """
+    shown = []
+    for name in tasks or pack.tasks:
+        if name not in pack.tasks:
+            raise InputError(f"the clip pack has no task {name!r}: it has {', '.join(pack.tasks)}")
+        task = pack.tasks[name]
+        if setting not in task.settings:
+            raise InputError(f"the clip pack has no setting {setting!r}: it has {', '.join(task.settings)}")
+        recorded, truths = task.settings[setting]
+        chosen = np.unique(np.linspace(0, len(recorded) - 1, min(frames, len(recorded))).round().astype(int))
+        shown.append(Shown(name, task.reference, task.reference_mask, recorded[chosen], truths[chosen]))
+    return shown
+
+
+def rounds_in_turn(contenders: Sequence[_Key], rounds: int) -> Iterator[Sequence[_Key]]:
+    """Yield the order of each round: every round starts with another contender, so that none always comes first."""
+    for turn in range(rounds):
+        start = turn % len(contenders)
+        yield [*contenders[start:], *contenders[:start]]
+
+
 def provenance(more: Sequence[str] = ()) -> dict[str, Any]:
-    """Say where figures come from.
+    """Return where figures come from.
 
     Parameters
     ----------
@@ -149,14 +259,33 @@ def provenance(more: Sequence[str] = ()) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None)
-    program = f"python -m {module}" if module else Path(sys.argv[0]).name
+    program = f"python -m {module.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
     return {
         "command": " ".join([program, *sys.argv[1:]]),
-        "device": machine.device(),
+        "device": machine.processor(),
         "system": platform.platform(terse=True),
         "commit": _commit(),
         "versions": versions,
     }
+
+
+def heading(about: Mapping[str, Any], scope: str, hardware: str = "") -> str:
+    """Return the lines above a table: the command, what was measured, and on what.
+
+    Parameters
+    ----------
+    about : mapping
+        As `provenance` returns it.
+    scope : str
+        What was measured, in one line.
+    hardware : str
+        More than the processor, where something else ran.
+    """
+    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    return (
+        f"`{about['command']}`\n\n{scope}\n"
+        f"{hardware or about['device']}; commit {about['commit'] or 'unknown'}; {versions}\n"
+    )
 
 
 def _commit() -> str | None:
@@ -179,13 +308,12 @@ def save_json(path: Path, figures: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Progress]:
-    """Show a bar on stderr with one task, number 0; nothing where stderr is no terminal."""
+def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar on stderr, nothing where that is no terminal, and yield what advances it, by one step or by more."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar.add_task(what, total=total)
-        yield bar
+        yield partial(bar.advance, bar.add_task(what, total=total))
 
 
 @contextmanager

@@ -3,10 +3,8 @@
 The contenders are the eager reference (`benchmarks.eager`), the same with `torch.compile`, the exported float32 graphs
 on ONNX Runtime, and the exported bundle on OpenVINO in each precision. They take turns on the same frames of the clip
 pack, so that a machine that slows down slows all of them, and what is timed is the whole call, from a frame in memory
-to its masked observation. Beside the times stands how well they agree with the reference. The weights are random, so
-masks say nothing; what is compared are both maps, and the logits under the reference's own prompts: of the decoder
-given the reference's embedding, and of the whole. The whole is told and held to no bar, because random weights make of
-a small error in the embedding a large one in the logits. Example::
+to its masked observation. Beside the times stands how well each agrees with the reference (`official.agreement`): both
+maps and the decoder alone are held to bars, the logits of the whole are shown and held to none. Example::
 
     python -m benchmarks.compare --sam l0 --dino vits14 --threads 2 --json compare.json
 
@@ -28,25 +26,31 @@ import typer
 from benchmarks.common import (
     DinoOption,
     ExportedOption,
+    JsonOption,
     SamOption,
+    SettingOption,
+    Shown,
+    TasksOption,
+    choose,
+    heading,
     names,
     one_line_errors,
     progress_bar,
     provenance,
+    rounds_in_turn,
     save_json,
 )
-from benchmarks.latency import Shown, choose
+from benchmarks.official.agreement import Agreement, agreement
 from samg_fast.errors import InputError, MissingExtraError, SamgError
+from samg_fast.metrics import percentiles
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
-    from benchmarks.contenders import Contender
-    from benchmarks.eager import EagerFrame
-    from benchmarks.official import Official
-    from samg_fast.checks import Floats
+    from benchmarks.official.contenders import Contender
+    from benchmarks.official.models import Official
 
-__all__ = ["KINDS", "Result", "agreement", "app", "bars", "compare", "cosine", "markdown", "measure", "refused", "row"]
+__all__ = ["KINDS", "Times", "app", "bars", "compare", "markdown", "measure", "refused", "row"]
 
 app = typer.Typer(add_completion=False)
 
@@ -59,29 +63,19 @@ _PAUSE = 0.2  # seconds: thread pools spin for a while after their last work, an
 
 
 @dataclass
-class Result:
-    """What was found of one contender.
+class Times:
+    """Milliseconds of one contender, one entry per frame.
 
     Attributes
     ----------
-    ms : list of float
-        Of each whole frame.
+    total : list of float
+        Of each whole frame, by the caller's clock.
     stages : dict
-        Stage → milliseconds of each frame.
-    embedding, tokens : list of float
-        Cosine with the reference's map, of each frame looked at.
-    logits : list of float
-        Pearson correlation with the reference's logits under its prompts, of each decode of each frame looked at.
-    decoder : list of float
-        The same where the decoder also gets the reference's embedding.
+        Stage → milliseconds of each frame, as the contender reports them.
     """
 
-    ms: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
-    embedding: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    logits: list[float] = field(default_factory=list)
-    decoder: list[float] = field(default_factory=list)
 
 
 def measure(
@@ -90,7 +84,7 @@ def measure(
     *,
     rounds: int,
     advance: Callable[[], None] = lambda: None,
-) -> dict[str, Result]:
+) -> dict[str, Times]:
     """Let the contenders take turns on the same frames; each must have identified their tasks.
 
     Parameters
@@ -107,58 +101,25 @@ def measure(
     Returns
     -------
     dict
-        Kind → its `Result`, times only.
+        Kind → its `Times`.
     """
-    results = {kind: Result() for kind in contenders}
-    order = list(contenders)
-    for turn in range(rounds):
-        start = turn % len(order)
-        for kind in order[start:] + order[:start]:
+    times = {kind: Times() for kind in contenders}
+    for order in rounds_in_turn(list(contenders), rounds):
+        for kind in order:
             sleep(_PAUSE)
             for task, each in enumerate(shown):
                 for frame in each.frames:
                     started = perf_counter()
                     stages = contenders[kind].frame(task, frame)
-                    results[kind].ms.append((perf_counter() - started) * 1e3)
+                    times[kind].total.append((perf_counter() - started) * 1e3)
                     for stage in STAGES:
-                        results[kind].stages[stage].append(stages[stage])
+                        times[kind].stages[stage].append(stages[stage])
             advance()
-    return results
+    return times
 
 
-def agreement(reference: Sequence[tuple[Any, EagerFrame]], contender: Contender, result: Result) -> None:
-    """Compare a contender's maps, and its logits under the reference's prompts, and add that to its result.
-
-    Parameters
-    ----------
-    reference : sequence of (frame, EagerFrame)
-        Frames (H, W, 3) uint8, and what the reference made of them.
-    contender : Contender
-    result : Result
-        Gets an entry per frame, or per decode.
-    """
-    for frame, wanted in reference:
-        embedding = wanted.embedding.numpy()
-        seen = contender.look(frame, wanted.prompts, embedding)
-        result.embedding.append(cosine(seen.embedding, embedding))
-        result.tokens.append(cosine(seen.tokens, wanted.tokens.numpy()))
-        for own, given, decode in zip(seen.logits, seen.given, wanted.decodes, strict=True):
-            result.logits.append(_correlation(own, decode.low_res))
-            result.decoder.append(_correlation(given, decode.low_res))
-
-
-def cosine(one: Floats, other: Floats) -> float:
-    """Return the cosine between two maps, each taken as one vector."""
-    a, b = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _correlation(one: Floats, other: Floats) -> float:
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
-
-
-def row(kind: str, result: Result, eager: Result) -> dict[str, Any]:
-    """Reduce a result to a row of the table.
+def row(kind: str, times: Times, agreed: Agreement, eager: Times) -> dict[str, Any]:
+    """Reduce what was found of a contender to a row of the table.
 
     Returns
     -------
@@ -169,21 +130,21 @@ def row(kind: str, result: Result, eager: Result) -> dict[str, Any]:
         prompts and embedding, and ``logits_correlation_whole``, given its prompts alone: means over decodes;
         ``stages``, medians; ``frames``, how many calls.
     """
-    p25, p50, p75, p95 = np.percentile(result.ms, (25, 50, 75, 95)).tolist()
-    embedding, tokens = min(result.embedding), min(result.tokens)
+    spread = percentiles(times.total, 25, 50, 75, 95)
+    embedding, tokens = min(agreed.embedding), min(agreed.tokens)
     return {
         **_named(kind),
-        "ms_p50": p50,
-        "ms_p95": p95,
-        "iqr": [p25, p75],
-        "ratio_vs_eager": float(np.median(eager.ms)) / p50,
+        "ms_p50": spread["p50"],
+        "ms_p95": spread["p95"],
+        "iqr": [spread["p25"], spread["p75"]],
+        "ratio_vs_eager": float(np.median(eager.total)) / spread["p50"],
         "agreement": min(embedding, tokens),
         "cosine_embedding": embedding,
         "cosine_tokens": tokens,
-        "logits_correlation": float(np.mean(result.decoder)),
-        "logits_correlation_whole": float(np.mean(result.logits)),
-        "stages": {stage: float(np.median(values)) for stage, values in result.stages.items()},
-        "frames": len(result.ms),
+        "logits_correlation": float(np.mean(agreed.decoder)),
+        "logits_correlation_whole": float(np.mean(agreed.logits)),
+        "stages": {stage: float(np.median(values)) for stage, values in times.stages.items()},
+        "frames": len(times.total),
     }
 
 
@@ -210,9 +171,9 @@ def bars(rows: Sequence[dict[str, Any]]) -> list[tuple[str, float, float]]:
     if reduced:
         best = max(reduced, key=lambda precision: float(reduced[precision]))
         found.append((f"{best}, the fastest reduced precision, times as fast as eager", 3.5, reduced[best]))
-    for precision, least in (("fp32", 0.999), ("bf16", 0.999), ("fp16", 0.999), ("int8", 0.98)):
+    for precision, minimum in (("fp32", 0.999), ("bf16", 0.999), ("fp16", 0.999), ("int8", 0.98)):
         if precision in ours:
-            found.append((f"{precision}, cosine of maps", least, ours[precision]["agreement"]))
+            found.append((f"{precision}, cosine of maps", minimum, ours[precision]["agreement"]))
             found.append(
                 (f"{precision}, correlation of the decoder's logits", 0.99, ours[precision]["logits_correlation"])
             )
@@ -235,11 +196,11 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             f"{each['logits_correlation']:.5f} | {each['logits_correlation_whole']:.5f} |"
         )
         stages.append(f"| {label} | " + " | ".join(f"{each['stages'][stage]:.1f}" for stage in STAGES) + " |")
-    told = ["", "| bar | at least | found | |", "| --- | ---: | ---: | --- |"]
-    for what, least, value in bars(rows):
-        told.append(f"| {what} | {least:g} | {value:.4f} | {'met' if value >= least else 'missed'} |")
+    held = ["", "| bar | at least | found | |", "| --- | ---: | ---: | --- |"]
+    for what, minimum, value in bars(rows):
+        held.append(f"| {what} | {minimum:g} | {value:.4f} | {'met' if value >= minimum else 'missed'} |")
     missing = [f"\nNot run: {each['name']}, {each['precision']}: {each['reason']}" for each in rows if "reason" in each]
-    return "\n".join([*lines, *stages, *(told if len(told) > 3 else []), *missing])
+    return "\n".join([*lines, *stages, *(held if len(held) > 3 else []), *missing])
 
 
 def compare(
@@ -282,12 +243,11 @@ def compare(
             except SamgError as error:
                 contenders.pop(kind, None)
                 rows[kind] = refused(kind, str(error))
-        with progress_bar("rounds", rounds * len(contenders)) as bar:
-            results = measure(contenders, shown, rounds=rounds, advance=lambda: bar.advance(bar.task_ids[0]))
+        with progress_bar("rounds", rounds * len(contenders)) as advance:
+            times = measure(contenders, shown, rounds=rounds, advance=advance)
         looked = [(each.frames[0], official.reference(task, each.frames[0])) for task, each in enumerate(shown)]
         for kind, contender in contenders.items():
-            agreement(looked, contender, results[kind])
-            rows[kind] = row(kind, results[kind], results["eager"])
+            rows[kind] = row(kind, times[kind], agreement(looked, contender), times["eager"])
     return [rows[kind] for kind in kinds]
 
 
@@ -305,13 +265,13 @@ def main(
     bundle: ExportedOption = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="Compare the shipped bundle's precisions instead.")] = False,
     only: Annotated[str, typer.Option(help="Contenders, separated by commas. [all]")] = "",
-    setting: Annotated[str, typer.Option(help="Setting of the frames.")] = "video_hard",
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. [all of the pack]")] = "",
+    setting: SettingOption = "video_hard",
+    tasks: TasksOption = "",
     frames: Annotated[int, typer.Option(help="Frames of each task in a round.", min=1)] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 5,
     warm_up: Annotated[int, typer.Option(help="Untimed frames of each contender.", min=0)] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads of each contender.", min=1)] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Compare whole frames with PyTorch's, and print Markdown tables."""
     with one_line_errors():
@@ -320,15 +280,13 @@ def main(
         if tiny:
             from benchmarks.compare_tiny import compare_tiny, markdown_tiny
 
-            rows = compare_tiny(kinds, threads=threads)
-            what, table = "The shipped bundle on all frames of the clip pack", markdown_tiny(rows)
+            rows = compare_tiny(kinds, threads=threads, tasks=names(tasks))
+            what, table = f"The shipped bundle on all frames of {tasks or 'the clip pack'}", markdown_tiny(rows)
         else:
             rows = compare(_official(sam, dino, threads), kinds, shown, bundle=bundle, rounds=rounds, warm_up=warm_up)
             what, table = f"{sam} and {dino} on reproducible weights, {_scope(shown, setting, rounds)}", markdown(rows)
         about = provenance()
-        typer.echo(f"`{about['command']}`\n\n{what}")
-        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-        typer.echo(f"{about['device']}, {threads} threads; commit {about['commit'] or 'unknown'}; {versions}\n")
+        typer.echo(heading(about, what, f"{about['device']}, {threads} threads"))
         typer.echo(table)
         if json_file is not None:
             save_json(json_file, {"rows": rows, **about, "threads": threads, "scope": what})
@@ -349,7 +307,7 @@ def _kinds(wanted: Sequence[str]) -> list[str]:
 
 def _official(sam: str, dino: str, threads: int) -> Official:
     try:
-        from benchmarks.official import Official
+        from benchmarks.official.models import Official
     except ImportError as error:
         raise MissingExtraError("comparing with PyTorch", "export") from error
     return Official(sam, dino, threads)

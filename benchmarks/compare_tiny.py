@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import Configuration, progress_bar
-from samg_fast.demo.run import iou
 from samg_fast.errors import SamgError
+from samg_fast.metrics import iou
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ ACCURACY_LOST = 0.01
 _PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
-def compare_tiny(kinds: Sequence[str], *, threads: int, backend: str = "openvino") -> list[dict[str, Any]]:
-    """Segment all frames of the clip pack in each precision, frame by frame in turn.
+def compare_tiny(
+    kinds: Sequence[str], *, threads: int, backend: str = "openvino", tasks: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Segment frames of the clip pack in each precision, frame by frame in turn.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ def compare_tiny(kinds: Sequence[str], *, threads: int, backend: str = "openvino
         CPU threads of each network.
     backend : str
         What runs. fp16 and int8 files are made of the shipped ones for the purpose.
+    tasks : sequence of str
+        Tasks of the pack; all where empty.
 
     Returns
     -------
@@ -74,11 +78,11 @@ def compare_tiny(kinds: Sequence[str], *, threads: int, backend: str = "openvino
                 figures = dict.fromkeys(("ms_p50", "ratio_vs_eager", "agreement"))
                 rows[precision] = {"name": "tiny", "precision": precision, **figures, "reason": str(error)}
         found: dict[str, list[tuple[float, float, float]]] = {precision: [] for precision in opened}
-        tasks = load_pack().tasks
-        with progress_bar("tasks", len(tasks)) as bar:
-            for task in tasks.values():
-                _segment(task, opened, found)
-                bar.advance(bar.task_ids[0])
+        pack = load_pack()
+        with progress_bar("tasks", len(tasks or pack.tasks)) as advance:
+            for task in tasks or pack.tasks:
+                _segment(pack.tasks[task], opened, found)
+                advance()
     base = np.array(found["fp32"]).T
     for precision, each in found.items():
         ms, shared, truth = np.array(each).T

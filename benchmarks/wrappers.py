@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,15 @@ import numpy as np
 import typer
 
 from benchmarks.common import (
+    BackendsOption,
     Configuration,
+    JsonOption,
+    PrecisionsOption,
+    SettingOption,
+    TasksOption,
+    choose,
+    configurations,
+    heading,
     labels,
     names,
     one_line_errors,
@@ -30,8 +37,7 @@ from benchmarks.common import (
     provenance,
     save_json,
 )
-from benchmarks.latency import Shown, choose
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
 from samg_fast.wrappers.gymnasium import MaskedObservation
@@ -40,9 +46,9 @@ from samg_fast.wrappers.masking import CHANNELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
+    from benchmarks.common import Shown
     from samg_fast import Segmenter, Target
+    from samg_fast.checks import Frame, Mask
     from samg_fast.results import Segmentation
 
 __all__ = ["Calls", "Replay", "Times", "app", "markdown", "measure", "summary"]
@@ -53,7 +59,7 @@ app = typer.Typer(add_completion=False)
 class Replay(gymnasium.Env[Any, Any]):
     """Shows frames one after another, for ever, and keeps how long its last step took."""
 
-    def __init__(self, frames: NDArray[np.uint8]) -> None:
+    def __init__(self, frames: Frame) -> None:
         self.observation_space = gymnasium.spaces.Box(0, 255, frames.shape[1:], np.uint8)
         self.action_space = gymnasium.spaces.Discrete(1)
         self.frames, self.index, self.took = frames, -1, 0.0
@@ -79,7 +85,7 @@ class Clocked:
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter, self.check_target, self.took = segmenter, segmenter.check_target, 0.0
 
-    def segment_batch(self, frames: NDArray[np.uint8], target: Target | Sequence[Target]) -> list[Segmentation]:
+    def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]:
         started = perf_counter()
         found = self.segmenter.segment_batch(frames, target)
         self.took = perf_counter() - started
@@ -104,7 +110,7 @@ class Calls:
     iou: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
 
-    def add(self, seconds: float, found: Sequence[Segmentation], truths: Sequence[NDArray[np.bool_]]) -> None:
+    def add(self, seconds: float, found: Sequence[Segmentation], truths: Sequence[Mask]) -> None:
         """Add a round."""
         self.total.append(seconds * 1e3)
         self.iou += [iou(out.mask, truth) for out, truth in zip(found, truths, strict=True)]
@@ -208,9 +214,9 @@ def _one_task(segmenter: Segmenter, shown: Shown, target: Target, times: Times) 
 
 def _one_round_together(
     segmenter: Segmenter,
-    frames: NDArray[np.uint8],
+    frames: Frame,
     targets: Sequence[Target],
-    truths: Sequence[NDArray[np.bool_]],
+    truths: Sequence[Mask],
     times: Times,
 ) -> None:
     """Segment a frame of every environment, one by one and then together."""
@@ -235,15 +241,15 @@ def summary(times: Times, environments: int) -> dict[str, Any]:
     """
     segment = float(np.median(times.segment))
     added = {mode: float(np.median(values)) for mode, values in times.added.items()}
-    p25, gain, p75 = np.percentile(np.divide(times.single.total, times.together.total), (25, 50, 75)).tolist()
+    gain = percentiles(np.divide(times.single.total, times.together.total), 25, 50, 75)
     calls = {"single": times.single, "together": times.together}
     return {
         "segment": segment,
         "added": added,
         "percent": {mode: 100 * value / segment for mode, value in added.items()},
         **{name: 1e3 * environments / float(np.median(each.total)) for name, each in calls.items()},
-        "gain": gain,
-        "gain_iqr": [p25, p75],
+        "gain": gain["p50"],
+        "gain_iqr": [gain["p25"], gain["p75"]],
         "iou": {name: float(np.mean(each.iou)) for name, each in calls.items()},
         "stages": {
             name: {stage: float(np.median(values)) for stage, values in each.stages.items() if values}
@@ -294,47 +300,40 @@ def markdown(figures: dict[str, dict[str, Any]], environments: int) -> str:
 @app.command()
 def main(
     bundle: Annotated[list[str] | None, typer.Option(help="Bundle to time; repeat for several. [tiny]")] = None,
-    backend: Annotated[str, typer.Option(help="Backends, separated by commas.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Precisions, separated by commas.")] = "auto",
+    backend: BackendsOption = "auto",
+    precision: PrecisionsOption = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. [the backend's]", min=1)] = None,
-    setting: Annotated[str, typer.Option(help="Setting of the frames.")] = "video_hard",
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. [all of the pack]")] = "",
+    setting: SettingOption = "video_hard",
+    tasks: TasksOption = "",
     environments: Annotated[int, typer.Option(help="Environments that are segmented together.", min=1)] = 16,
     frames: Annotated[int, typer.Option(help="Frames of each task in a round.", min=1)] = 4,
     rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 20,
     warm_up: Annotated[int, typer.Option(help="Untimed calls of each configuration.", min=0)] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Time what wrappers add and what batches save, and print Markdown tables."""
     with one_line_errors(), ExitStack() as stack:
-        wanted = [
-            Configuration(name, engine, kind, threads)
-            for name in bundle or ["tiny"]
-            for engine in names(backend)
-            for kind in names(precision)
-        ]
+        wanted = configurations(bundle, backend, precision, [threads])
         shown = choose(load_pack(), setting, names(tasks), frames)
-        segmenters, refused = open_segmenters(wanted, stack)
-        with progress_bar("rounds", rounds * len(segmenters)) as bar:
+        segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
+        with progress_bar("rounds", rounds * len(segmenters)) as advance:
             times = measure(
                 segmenters,
                 shown,
                 environments=environments,
                 rounds=rounds,
                 warm_up=warm_up,
-                advance=lambda: bar.advance(bar.task_ids[0]),
+                advance=advance,
             )
         about = provenance()
         figures = {label: summary(times[key], environments) for key, label in labels(segmenters).items()}
         height, width = shown[0].frames.shape[1:3]
         count = sum(len(each.frames) for each in shown)
-        typer.echo(f"`{about['command']}`\n")
-        typer.echo(
+        what = (
             f"{height}×{width} pixels, medians in milliseconds; {count} {setting} frames of {len(shown)} tasks × "
             f"{rounds} rounds in turn, after {warm_up} untimed calls each"
         )
-        versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-        typer.echo(f"{about['device']}; commit {about['commit'] or 'unknown'}; {versions}\n")
+        typer.echo(heading(about, what))
         typer.echo(markdown(figures, environments))
         for configuration, reason in refused.items():
             typer.echo(f"\nNot timed: {configuration}: {reason}")

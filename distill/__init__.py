@@ -1,7 +1,7 @@
-"""Train the ``tiny`` bundle from nothing but rendered ground truth.
+"""Trains the ``tiny`` bundle from rendered ground truth alone.
 
-Rooms, in the order the data flows: `scenes` (MuJoCo models, random pose, camera, light, colour) → `pool` (rendered
-once, kept on disk) → `compose` (frames put together anew at every step: backgrounds, colours, targets) → `model`
-(encoder and prompt decoder) → `episode` (the SAM-G frame, in batches, as the training loop lives it) and `losses` →
-`train` → `bundle` (ONNX files and manifest, with a parity check).
+Modules in the order of data flow: `scenes` (MuJoCo models with random pose, camera, light and colours) → `pool`
+(rendered once, kept on disk) → `compose` (builds new training pairs at every step: backgrounds, colours, targets) →
+`model` (encoder and prompt decoder) → `episode` (a SAM-G frame in batches, with gradients) and `losses` → `train` →
+`bundle` (ONNX files and manifest, with a parity check).
 """

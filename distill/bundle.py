@@ -1,4 +1,4 @@
-"""Turn a checkpoint into a bundle: two ONNX files, a manifest, and a check that they compute what it does."""
+"""Turns a checkpoint into a bundle: two ONNX files and a manifest, with a check that they agree with PyTorch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from samg_fast.bundle import FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
+from samg_fast.bundle import Bundle, FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
 from samg_fast.errors import BundleError
+from samg_fast.export.agreement import with_agreement
 from samg_fast.export.graph import OPSET, save_graph, trace
 
 from .model import EMPTY_SLOT, Tiny
 from .train import MEAN, STD
 
 TOLERANCE = 1e-3
-"""Largest difference from PyTorch allowed, relative to an output's range: float32 sums, in another order."""
+"""Maximum difference from PyTorch, relative to an output's range: float32 sums in another order."""
 
 _ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
 _PROMPTS = ("embedding", "point_coords", "point_labels", "mask_input", "has_mask_input")
@@ -44,9 +45,9 @@ def _write(
 
 
 def _halve_weights(graph: onnx.GraphProto) -> None:
-    """Keep weights as float16, cast to float32 when the file is loaded, wherever that loses nothing: half the size.
+    """Store weights as float16 with a cast to float32 wherever that is lossless, which halves the file.
 
-    Runtimes fold the casts, so that nothing is computed in half precision.
+    Runtimes fold the casts when they load the file, so nothing is computed in half precision.
     """
     casts = []
     for tensor in graph.initializer:
@@ -65,7 +66,7 @@ def _halve_weights(graph: onnx.GraphProto) -> None:
 
 
 def _round_weights(network: nn.Module) -> None:
-    """Round every matrix to what float16 can hold, in place, so that it can be kept so."""
+    """Round every weight matrix to float16 values, in place, so that `_halve_weights` loses nothing."""
     for parameter in network.parameters():
         if parameter.ndim > 1:
             parameter.copy_(parameter.half().float())
@@ -84,7 +85,7 @@ def _fold(network: nn.Module) -> None:
 
 
 def examples(model: Tiny, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return random inputs of the encoder and of the decoder, prompts of every kind among them."""
+    """Return random inputs of the encoder and of the decoder, with prompts of every kind."""
     shape = model.shape
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, 3, shape.side, shape.side, generator=generator)
@@ -111,19 +112,19 @@ def check_parity(model: Tiny, folder: Path) -> list[Parity]:
 
     image, prompts = examples(model, 3)
     with torch.no_grad():
-        wanted = dict(zip(("embedding", "features"), model.encoder(image), strict=True))
-        wanted |= dict(zip(("low_res_masks", "iou"), model.decoder(*prompts), strict=True))
-    given = {
+        expected = dict(zip(("embedding", "features"), model.encoder(image), strict=True))
+        expected |= dict(zip(("low_res_masks", "iou"), model.decoder(*prompts), strict=True))
+    feeds = {
         _ENCODER: {"image": image.numpy()},
         _DECODER: {n: p.numpy() for n, p in zip(_PROMPTS, prompts, strict=True)},
     }
     report = []
-    for file, inputs in given.items():
+    for file, inputs in feeds.items():
         session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         for name, found in zip(names, session.run(names, inputs), strict=True):
-            expected = wanted[name].numpy()
-            difference = np.abs(found - expected) / np.ptp(expected)
+            output = expected[name].numpy()
+            difference = np.abs(found - output) / np.ptp(output)
             report.append(Parity(name, float(difference.max()), float(difference.mean())))
     worst = max(report, key=lambda parity: parity.largest)
     if not worst.largest <= TOLERANCE:
@@ -134,14 +135,14 @@ def check_parity(model: Tiny, folder: Path) -> list[Parity]:
 
 
 def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, source: str) -> list[Parity]:
-    """Write a bundle folder and prove it.
+    """Write a bundle folder, and check it against PyTorch.
 
     Parameters
     ----------
     model : Tiny
-        Changed in place: batch norms are folded, weights rounded to half precision.
+        Changed in place: batch norms are folded, and weights rounded to half precision.
     folder : path
-        Made if it is not there; its files are replaced.
+        Created if it does not exist; its files are replaced.
     name, description, source : str
         For the manifest.
 
@@ -153,7 +154,7 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
     Raises
     ------
     BundleError
-        The ONNX files do not compute what the model does. No manifest is written then, so it cannot be loaded.
+        The ONNX files do not agree with the model. No manifest is written then, so the bundle cannot be loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = model.eval()
@@ -179,5 +180,5 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
         prompt_side=shape.side, slots=shape.slots, encoder=head("embedding"), features=head("features"),
         decoder=FileSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER)),
     )  # fmt: skip
-    write_manifest(folder, manifest)
+    write_manifest(folder, with_agreement(Bundle(folder, manifest), frames=32))
     return report

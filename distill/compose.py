@@ -1,6 +1,6 @@
-"""Put training pairs together from the pool: background, colours, flip and target are drawn anew every time.
+"""Builds training pairs from the pool; background, colours, flip and target are random each time.
 
-A pair is two pictures of one scene, *reference* and *query*, with the same target masked in both.
+A pair is two images of one scene, *reference* and *query*, with masks of the same target.
 """
 
 from __future__ import annotations
@@ -12,36 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from samg_fast.checks import Frame, Mask
 from samg_fast.envs.backgrounds import VideoClip, procedural_clip
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY, KIND_STATIC
 
 from .pool import Group
 
 TRAINING_SEEDS = 1_000_000
-"""Procedural backgrounds of training have seeds below this; those of tests and demos lie above."""
-
-Picture = NDArray[np.uint8]
+"""Procedural backgrounds have seeds below this in training, and this or above in tests and demos."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture of a pair.
+    """One image of a pair.
 
     Attributes
     ----------
     frame : (F, F, 3) uint8
     target, moving : (F, F) bool
-        The target, and all that moves.
+        Masks of the target, and of everything that moves.
     rival : (F, F) bool
-        Things that are not the target and could be taken for it: what else moves, and what else stands in the scene.
+        Mask of distractors: everything else that moves, and all other objects in the scene.
     body : (F, F) uint8
-        Body that moves, 0 for none.
+        The moving body at each pixel, 0 for none.
     """
 
-    frame: Picture
-    target: NDArray[np.bool_]
-    moving: NDArray[np.bool_]
-    rival: NDArray[np.bool_]
+    frame: Frame
+    target: Mask
+    moving: Mask
+    rival: Mask
     body: NDArray[np.uint8]
 
     def flipped(self) -> Example:
@@ -50,39 +49,39 @@ class Example:
 
 
 class Backgrounds:
-    """Pictures to stand behind a scene: from clips, and procedural ones in a bank that slowly renews itself."""
+    """Background images: from clips, and procedural ones from a bank that is slowly replaced."""
 
     def __init__(self, clips: Sequence[VideoClip], rng: np.random.Generator, *, bank: int = 300) -> None:
         self.clips = clips
         self.rng = rng
         self.bank = [self._procedural() for _ in range(bank)]
 
-    def _procedural(self) -> Picture:
+    def _procedural(self) -> Frame:
         clip = procedural_clip(int(self.rng.integers(TRAINING_SEEDS)))
         return clip.frame(int(self.rng.integers(200)))
 
-    def draw(self, side: int) -> Picture:
-        """Return a (side, side, 3) picture."""
+    def draw(self, side: int) -> Frame:
+        """Return a random (side, side, 3) image."""
         rng = self.rng
         if self.clips and rng.random() < 0.65:
             clip = self.clips[int(rng.integers(len(self.clips)))]
-            picture = clip.frame(int(rng.integers(len(clip.frames))))
+            image = clip.frame(int(rng.integers(len(clip.frames))))
         else:
             index = int(rng.integers(len(self.bank)))
             if rng.random() < 0.05:
                 self.bank[index] = self._procedural()
-            picture = self.bank[index]
-        height, width = picture.shape[:2]
+            image = self.bank[index]
+        height, width = image.shape[:2]
         crop = int(min(height, width) * (1.0 if rng.random() < 0.4 else rng.uniform(0.45, 1.0)))
         top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
         box = (left, top, left + crop, top + crop)
-        resized = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR, box=box))
+        resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box))
         return resized[:, ::-1] if rng.random() < 0.5 else resized
 
 
-def jitter(picture: Picture, strength: float, rng: np.random.Generator) -> Picture:
-    """Change brightness, contrast, colour balance and hue of a picture, by about ``strength``."""
-    values = picture.astype(np.float32)
+def jitter(image: Frame, strength: float, rng: np.random.Generator) -> Frame:
+    """Change brightness, contrast, colour balance and hue of an image, by about ``strength``."""
+    values = image.astype(np.float32)
     mixing = np.eye(3, dtype=np.float32) + rng.normal(0.0, 0.25 * strength, (3, 3)).astype(np.float32)
     gain = np.exp(rng.normal(0.0, 0.3 * strength, 3)).astype(np.float32)
     offset = rng.normal(0.0, 25.0 * strength, 3).astype(np.float32)
@@ -91,40 +90,40 @@ def jitter(picture: Picture, strength: float, rng: np.random.Generator) -> Pictu
 
 
 def choose_target(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Choose bodies that are to be the target: all that move (mostly), or neighbours in the kinematic tree.
+    """Choose the bodies of the target: mostly all that move, else neighbours in the kinematic tree.
 
     Parameters
     ----------
     first, second : (H, W) uint8
-        Body seen at each pixel of the two pictures, 0 where nothing moves.
+        Body at each pixel of the two images, 0 where nothing moves.
     rng : numpy.random.Generator
 
     Returns
     -------
     (n,) uint8
-        Bodies, each of which at least one picture shows; together they show in both.
+        Bodies; each is visible in at least one image, and together they are visible in both.
     """
     present = np.union1d(first, second)
     present = present[present > 0]
     if rng.random() < 0.7 or len(present) < 2:
         return present.astype(np.uint8)
     for _ in range(4):
-        # MuJoCo numbers bodies depth first, so that a run of numbers is a limb, or a few.
+        # MuJoCo numbers bodies depth first, so consecutive numbers form one or a few limbs.
         start = int(rng.integers(len(present)))
         chosen = present[start : start + int(rng.integers(1, len(present)))]
-        if min(int(np.isin(picture, chosen).sum()) for picture in (first, second)) >= 16:
+        if min(int(np.isin(image, chosen).sum()) for image in (first, second)) >= 16:
             return chosen.astype(np.uint8)
     return present.astype(np.uint8)
 
 
 def compose(
-    rgb: Picture, kind: NDArray[np.uint8], backgrounds: Backgrounds, rng: np.random.Generator, *, clean: bool
-) -> tuple[Picture, NDArray[np.bool_]]:
-    """Return one frame, as rendered (``clean``, or by chance) or on another background, and where that was put in."""
+    rgb: Frame, kind: NDArray[np.uint8], backgrounds: Backgrounds, rng: np.random.Generator, *, clean: bool
+) -> tuple[Frame, Mask]:
+    """Return a frame, as rendered or with another background and colours, and the mask of replaced pixels."""
     if clean:
         return rgb, np.zeros(kind.shape, bool)
     frame = rgb
-    if rng.random() < 0.35:  # what moves, in other colours
+    if rng.random() < 0.35:  # recolour what moves
         frame = np.where((kind == KIND_MOVING)[..., None], jitter(frame, 0.5, rng), frame)
     choice = rng.random()
     if choice < 0.2:
@@ -151,7 +150,7 @@ def compose(
 
 
 def make_pair(group: Group, backgrounds: Backgrounds, rng: np.random.Generator) -> tuple[Example, Example]:
-    """Draw two views of a group, a target in both, and their frames; the reference is clean more often than not."""
+    """Draw two views of a group with one target, and compose their frames; the reference is usually clean."""
     views = [int(i) for i in rng.choice(len(group.rgb), 2, replace=False)]
     moving = [group.kind[view] == KIND_MOVING for view in views]
     bodies = [np.where(moves, group.body[view], 0).astype(np.uint8) for moves, view in zip(moving, views, strict=True)]
@@ -170,12 +169,12 @@ def make_pair(group: Group, backgrounds: Backgrounds, rng: np.random.Generator) 
 
 
 def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, NDArray[np.generic]]:
-    """Stack pairs of one picture size: all references, then all queries.
+    """Stack pairs of one image size: all references, then all queries.
 
     Returns
     -------
     dict
-        ``image`` (2n, 3, S, S) uint8 brought to the encoder's side as the runtime does it, ``target``, ``moving`` and
+        ``image`` (2n, 3, S, S) uint8, resized to the encoder's side as the runtime does, ``target``, ``moving`` and
         ``rival`` (2n, F, F) bool, ``body`` (2n, F, F) uint8.
     """
     examples = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
@@ -201,19 +200,19 @@ def stream(
     seed: Sequence[int],
     emphasis: Mapping[str, float] | None = None,
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Yield batches for ever.
+    """Yield batches forever.
 
     Parameters
     ----------
     groups : sequence of Group
     clips : sequence of VideoClip
     pairs : int
-        Pairs in a batch, all of one picture size; sizes are drawn by how many groups have them.
+        Pairs in a batch. All have one image size, which is drawn in proportion to the number of groups that have it.
     side : int
-        Of the encoder's input, in pixels.
+        Side of the encoder's input in pixels.
     seed : sequence of int
     emphasis : mapping, optional
-        How many times as often as others the groups of a source are drawn.
+        Source -> weight of its groups when drawing; 1 if missing.
     """
     rng = np.random.default_rng(list(seed))
     backgrounds = Backgrounds(clips, rng)

@@ -1,8 +1,8 @@
-"""The SAM-G frame as training lives it: in batches, with gradients through every decode.
+"""The SAM-G frame in training: in batches, with gradients through every decode.
 
-The steps are those of the runtime (`samg_fast.pipeline.host`). Prompts of other kinds are mixed in (points and boxes
-drawn from the truth, corrected by clicks, as Segment Anything was trained), so that the decoder understands prompts and
-not one procedure.
+The steps are those of the runtime (`samg_fast.pipeline.host`). Other prompts are mixed in, as in the training of
+Segment Anything: points and boxes drawn from the ground truth, then corrective clicks. So the decoder learns prompts in
+general, not only the sequence that SAM-G uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .model import BOX_END, BOX_START, EMPTY_SLOT, NEGATIVE, PADDING, POSITIVE, 
 
 
 class Prompts:
-    """Slots of a batch: points that stay, a box that is replaced, all in pixels of the frame."""
+    """Prompt slots of a batch: points accumulate, the box is replaced; all in pixels of the frame."""
 
     def __init__(self, batch: int, slots: int) -> None:
         self.coords = torch.zeros(batch, slots, 2)
@@ -28,7 +28,7 @@ class Prompts:
         self.has_box = torch.zeros(batch, dtype=torch.bool)
 
     def add(self, where: Tensor, label: Tensor | int, chosen: Tensor | None = None) -> None:
-        """Add point ``where`` (B, 2) with its label to the pictures ``chosen`` (B,) bool, all by default."""
+        """Add point ``where`` (B, 2) with its label to the images ``chosen`` (B,) bool, by default to all."""
         rows = torch.arange(len(self.used)) if chosen is None else chosen.nonzero()[:, 0]
         at = self.used[rows]
         self.coords[rows, at] = where[rows].float()
@@ -36,7 +36,7 @@ class Prompts:
         self.used[rows] += 1
 
     def set_box(self, box: Tensor, chosen: Tensor) -> None:
-        """Put ``box`` (B, 4) in place for the pictures ``chosen``."""
+        """Set ``box`` (B, 4) for the images ``chosen``."""
         self.box[chosen] = box[chosen].float()
         self.has_box |= chosen
 
@@ -50,24 +50,25 @@ class Prompts:
         return coords * scale, labels
 
 
-def _place(flat: Tensor, width: int) -> Tensor:
+def _point(flat: Tensor, width: int) -> Tensor:
+    """Convert flat indices to points (x, y)."""
     return torch.stack([flat % width, flat // width], -1)
 
 
 def _draw(weights: Tensor) -> Tensor:
-    """Draw a pixel (x, y) of each (B, F, F) map among those over 0; among all where none is."""
+    """Draw a pixel (x, y) of each (B, F, F) map among those above 0, or among all if there are none."""
     flat = (weights > 0).flatten(1).float() + 1e-3
-    return _place((torch.rand_like(flat) * flat).argmax(1), weights.shape[2])
+    return _point((torch.rand_like(flat) * flat).argmax(1), weights.shape[2])
 
 
 def _argmin(similarity: Tensor, allowed: Tensor | None = None) -> Tensor:
     values = similarity if allowed is None else similarity.masked_fill(~allowed, torch.inf)
     values = values if allowed is not None else values[:, :-1, :-1]
-    return _place(values.flatten(1).argmin(1), values.shape[2])
+    return _point(values.flatten(1).argmin(1), values.shape[2])
 
 
 def boxes_of(mask: Tensor) -> Tensor:
-    """Bounding boxes (B, 4) of masks (B, F, F) bool; the official fallback (1, 1, W−1, H−1) where a mask is empty."""
+    """Return bounding boxes (B, 4) of masks (B, F, F) bool; the official fallback (1, 1, W−1, H−1) if one is empty."""
     height, width = mask.shape[1:]
     columns, rows = mask.any(1), mask.any(2)
     x0, y0 = columns.float().argmax(1), rows.float().argmax(1)
@@ -84,7 +85,7 @@ def _inside(box: Tensor, side: int) -> Tensor:
 
 
 def target_feature(features: Tensor, inside: Tensor) -> Tensor:
-    """Point feature of each target: (max + mean)/2 over the cells ``inside`` (B, G, G) bool, L2-normalised, (B, C)."""
+    """Return each target's point feature (B, C): (max + mean)/2 over cells ``inside`` (B, G, G) bool, L2-normalised."""
     chosen = inside[:, None]
     mean = (features * chosen).sum((2, 3)) / chosen.sum((2, 3)).clamp(min=1)
     largest = features.masked_fill(~chosen, -1e4).amax((2, 3))
@@ -93,7 +94,7 @@ def target_feature(features: Tensor, inside: Tensor) -> Tensor:
 
 @dataclass
 class Outcome:
-    """Loss of a batch with its terms, and the IoU of each decode's used mask on the SAM-G prompts."""
+    """Loss of a batch with its terms, and the IoU of the mask that each decode uses, on SAM-G prompts."""
 
     loss: Tensor
     terms: dict[str, float]
@@ -101,7 +102,7 @@ class Outcome:
 
 
 def to_frame(maps: Tensor, side: int, frame: int) -> Tensor:
-    """Bring (B, M, 4G, 4G) to the prompt frame, then to (B, M, F, F), bilinear."""
+    """Resize (B, M, 4G, 4G) to the prompt frame, then to (B, M, F, F), bilinearly."""
     if maps.shape[-1] != side:
         maps = F.interpolate(maps, size=(side, side), mode="bilinear")
     return F.interpolate(maps, size=(frame, frame), mode="bilinear") if frame != side else maps
@@ -114,10 +115,10 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
     ----------
     model : Tiny
     batch : dict of Tensor
-        As `distill.compose.collate` makes it, ``image`` normalised to float. References first, then queries; each
-        picture of a pair serves the other as reference.
+        From `samg_fast.distill.compose.collate`, with ``image`` normalised to float. References first, then queries;
+        each image of a pair is the reference of the other.
     only_samg : bool
-        Use SAM-G's own prompts for every picture (for validation).
+        Use SAM-G's own prompts for every image, as for validation.
     """
     image, target = batch["image"], batch["target"].float()
     count, frame, side, grid = len(image), target.shape[1], model.shape.side, model.shape.grid
@@ -148,7 +149,7 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
         samg, clicks, boxed = mode < 0.6, (mode >= 0.6) & (mode < 0.9), mode >= 0.9
         partial = (target != moving).flatten(1).any(1)
         prompts = Prompts(count, model.shape.slots)
-        positive = torch.where(samg[:, None], _place(shown.flatten(1).argmax(1), frame), _draw(target))
+        positive = torch.where(samg[:, None], _point(shown.flatten(1).argmax(1), frame), _draw(target))
         prompts.add(positive, POSITIVE, samg | clicks)
         prompts.add(
             torch.where(samg[:, None], _argmin(shown), _draw(1 - target)),

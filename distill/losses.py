@@ -1,4 +1,4 @@
-"""What is minimised: masks (cross-entropy and dice), predicted quality, and correspondence of features."""
+"""The losses: masks (cross-entropy and dice), predicted IoU, and correspondence of features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy plus dice, per mask.
+    """Return cross-entropy plus dice loss per mask.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def true_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of the thresholded masks with the target, (B, M)."""
+    """Return the IoU of the thresholded masks with the target, (B, M)."""
     mask, wanted = logits > 0, target[:, None] > 0.5
     both = (mask & wanted).sum((2, 3)).float()
     return both / (mask | wanted).sum((2, 3)).clamp(min=1)
 
 
 def decode_loss(logits: Tensor, iou: Tensor, target: Tensor, *, weighted: bool) -> Tensor:
-    """Loss of one decode as SAM-G uses its result.
+    """Return the loss of one decode, by how SAM-G uses its result.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def decode_loss(logits: Tensor, iou: Tensor, target: Tensor, *, weighted: bool) 
     iou : (B, 4)
     target : (B, F, F) float
     weighted : bool
-        True for the first decode, whose three masks are averaged; False for the others, which keep the mask thought
-        best.
+        True for the first decode, whose three masks are averaged; False for the others, which keep the mask with the
+        best predicted IoU.
     """
     every = mask_loss(logits, target)
     three = every[:, 1:]
@@ -57,18 +57,18 @@ def decode_loss(logits: Tensor, iou: Tensor, target: Tensor, *, weighted: bool) 
 
 
 def point_loss(similarity: Tensor, inside: Tensor, rival: Tensor, temperature: float = 0.05) -> Tensor:
-    """Make the best cell lie inside the target and the worst outside, on a rival where there is one.
+    """Return a loss that puts the best cell inside the target and the worst outside, on a distractor if there is one.
 
-    The worst cell becomes SAM-G's negative point: it says most where it lies on what could be taken for the target.
+    The worst cell becomes SAM-G's negative point, which is most useful on a distractor.
 
     Parameters
     ----------
     similarity : (B, G, G)
-        Cosine similarity of the target's feature, −1..1.
+        Cosine similarity to the target's feature, −1..1.
     inside : (B, G, G)
-        Share of each cell that the target covers.
+        Fraction of each cell that the target covers.
     rival : (B, G, G)
-        Share of each cell that things cover which are not the target and could be taken for it.
+        Fraction of each cell that distractors cover.
     """
     flat, cover = similarity.flatten(1) / temperature, inside.flatten(1)
     surely = torch.where(cover >= cover.amax(1, keepdim=True).clamp(max=0.6), 0.0, -1e4)
@@ -78,20 +78,20 @@ def point_loss(similarity: Tensor, inside: Tensor, rival: Tensor, temperature: f
     nowhere = torch.where(wanted, 0.0, -1e4)
     positive = torch.logsumexp(flat, 1) - torch.logsumexp(flat + surely, 1)
     negative = torch.logsumexp(-flat, 1) - torch.logsumexp(-flat + nowhere, 1)
-    # Beyond the extremes, every cell should be on its side: people look at these maps, and parts are found in them.
+    # Not only the extremes matter: parts are found in these maps, and people look at them.
     margin = F.binary_cross_entropy_with_logits((similarity.flatten(1) - 0.5) * 10, cover)
     return (positive + negative).mean() + margin
 
 
 def part_loss(first: Tensor, second: Tensor, body: Tensor, temperature: float = 0.07, samples: int = 48) -> Tensor:
-    """Match cells of one picture to cells that show the same body in the other.
+    """Return a loss that matches cells of one image to cells of the other that show the same body.
 
     Parameters
     ----------
     first, second : (B, C, G, G)
         L2-normalised features of reference and query.
     body : (2, B, G, G)
-        Body in the middle of each cell, 0 for none.
+        Body at the centre of each cell, 0 for none.
     """
     a, b = first.flatten(2).transpose(1, 2), second.flatten(2).transpose(1, 2)
     of_a, of_b = body[0].flatten(1), body[1].flatten(1)

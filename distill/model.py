@@ -3,7 +3,7 @@
 The encoder follows EfficientViT (Cai et al., ICCV 2023) and EfficientViT-SAM (arXiv 2402.05008): fused residual blocks,
 ReLU linear attention in the deepest stage, a neck that brings three stages to one grid. The decoder follows Segment
 Anything (arXiv 2304.02643): random Fourier positions, labelled points, a two-way transformer, hypernetworks for the
-masks. What differs is said where it does.
+masks. Differences are described at each class.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMPTY_SLOT, PADDING, NEGATIVE, POSITIVE, BOX_START, BOX_END = -2, -1, 0, 1, 2, 3
-_MASKED = -1e4  # added to attention logits: small enough to vanish, and finite in half precision
+_MASKED = -1e4  # added to attention logits: its exponential is 0, yet half precision can hold it
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class ConvNorm(nn.Sequential):
 class FusedResidual(nn.Module):
     """A 3×3 convolution that expands and a 1×1 that projects, with a shortcut where shapes allow it.
 
-    EfficientViT's large variants use it in their fine stages: dense convolutions use a processor better than depthwise.
+    As in the fine stages of EfficientViT's large variants: processors run dense convolutions more efficiently than
+    depthwise ones.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, expand: int = 2) -> None:
@@ -76,7 +77,7 @@ class FusedResidual(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project, with a shortcut; for the coarse stage, where it is cheap."""
+    """Expand, depthwise convolution, project, with a shortcut; for the coarse stage, where it is cheap."""
 
     def __init__(self, channels: int, expand: int = 4) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class LinearAttention(nn.Module):
         qkv = qkv.reshape(batch, -1, 3 * self.head, height * width).float()
         q, k, v = qkv.chunk(3, 2)
         q, k = F.relu(q), F.relu(k)
-        # The sums over cells are what overflows in half precision: they stay in float32, over the number of cells.
+        # Sums over cells would overflow in half precision: they stay in float32, divided by the number of cells.
         k = k / (height * width)
         context = v @ k.transpose(-1, -2)
         total = k.sum(-1, keepdim=True)
@@ -121,7 +122,7 @@ class LinearAttention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture → embedding for the decoder and features for correspondence, on one grid, from one trunk."""
+    """Image → embedding for the decoder and features for correspondence, on one grid, from one trunk."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class Encoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention that may work in fewer channels than its inputs have, as SAM's does."""
+    """Multi-head attention, as in SAM; `reduce` divides its number of channels."""
 
     def __init__(self, channels: int, heads: int, reduce: int = 1) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class Attention(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens attend to tokens, then to the picture; the picture attends to the tokens."""
+    """Tokens attend to tokens, then to the image; then the image attends to the tokens."""
 
     def __init__(self, channels: int, heads: int, *, first: bool) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N, C) and picture (B, cells, C), each with its positions; ``bias`` hides empty slots."""
+        """Update tokens (B, N, C) and image (B, cells, C), each with its positions; ``bias`` hides empty slots."""
         if self.first:
             tokens = self.own(tokens, tokens, tokens, bias)
         else:
@@ -203,11 +204,11 @@ class TwoWayBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding and prompts → four masks and how good each is thought to be.
+    """Embedding and prompts → four masks and their predicted IoU.
 
-    Differs from SAM's in three ways, all for speed on a CPU: the transformer sees the grid at half its resolution; the
-    full grid comes back through a shortcut; and in place of two transposed convolutions a hypernetwork gives each of a
-    cell's 4 × 4 sub-pixels a weight vector of its own.
+    Differs from SAM's decoder in three ways, all for speed on a CPU: the transformer works on the grid at half its
+    resolution; a shortcut brings the full grid back; and instead of two transposed convolutions a hypernetwork gives
+    each of a cell's 4 × 4 sub-pixels its own weight vector.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -243,12 +244,12 @@ class Decoder(nn.Module):
         )
 
     def _positions(self, where: Tensor) -> Tensor:
-        """Random Fourier features of (…, 2) coordinates in 0..1."""
+        """Return random Fourier features of (…, 2) coordinates in 0..1."""
         angle = 2 * torch.pi * ((2 * where - 1) @ self.frequencies)
         return torch.cat([angle.sin(), angle.cos()], -1)
 
     def _prompts(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed point slots; return them with the bias that hides the empty ones from every attention."""
+        """Embed point slots; also return the bias that hides empty slots from every attention."""
         known = torch.stack([labels == value for value in (PADDING, NEGATIVE, POSITIVE, BOX_START, BOX_END)], -1)
         position = self._positions((coords + 0.5) / self.shape.side)
         is_place = (labels >= 0).to(coords.dtype)[..., None]
@@ -258,7 +259,7 @@ class Decoder(nn.Module):
     def forward(
         self, embedding: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Decode one set of prompts per picture.
+        """Decode one set of prompts per image.
 
         Parameters
         ----------
@@ -279,7 +280,7 @@ class Decoder(nn.Module):
         has = has_mask_input.reshape(-1, 1, 1, 1).to(dense.dtype)
         source = embedding + dense * has + self.no_mask * (1 - has)
         sparse, empty = self._prompts(point_coords, point_labels)
-        # Padded and added rather than expanded and joined: no node of the exported graph needs to know the batch
+        # Padding and adding, instead of expanding and concatenating, needs no node that computes the batch
         tokens = F.pad(sparse, (0, 0, 5, 0)) + F.pad(self.own_tokens.weight, (0, 0, 0, sparse.shape[1]))
         bias = F.pad(empty, (5, 0))[:, None, None, :]
         token_pe, image = tokens, self.down(source).flatten(2).transpose(1, 2)
@@ -298,16 +299,16 @@ class Decoder(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Encoder and decoder together, with a head for training that the bundle does not keep."""
+    """Encoder and decoder, with an additional head for training that the bundle does not contain."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
-        # What could be a target at all, by sub-pixel of each cell. Trained beside the rest, it teaches the trunk early
+        # Predicts what moves, per sub-pixel of each cell. This additional task teaches the trunk early in training
         self.anything = nn.Conv2d(shape.channels, 16, 1)
 
     def objectness(self, embedding: Tensor) -> Tensor:
-        """Logits of "something that moves", (B, 1, 4G, 4G)."""
+        """Return logits of "something that moves", (B, 1, 4G, 4G)."""
         return F.pixel_shuffle(self.anything(embedding), 4)

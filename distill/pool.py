@@ -1,7 +1,7 @@
-"""The pool: groups of rendered pictures on disk, made once, read by every training run.
+"""The pool: groups of rendered images on disk, rendered once and read by every training run.
 
-A file holds one group of pictures that share a scene and its look. Files appear whole or not at all, each from a seed
-of its own, so a build that was interrupted goes on where it stopped and gives the same pool.
+A file holds one group: images of one scene with the same colours and lights. Files appear whole or not at all, and each
+has its own seed, so an interrupted build resumes where it stopped and gives the same pool.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures of one scene: ``rgb`` (V, H, W, 3), ``body`` and ``kind`` (V, H, W), all uint8, and their source."""
+    """Images of one scene: ``rgb`` (V, H, W, 3), ``body`` and ``kind`` (V, H, W), all uint8, and their source."""
 
     source: str
     rgb: NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Group:
 
     @property
     def side(self) -> int:
-        """Height and width of the pictures in pixels."""
+        """Height and width of the images in pixels."""
         return int(self.rgb.shape[1])
 
 
@@ -56,15 +56,13 @@ def _render(arguments: tuple[str, int, int, int, tuple[int, ...]]) -> None:
     for _ in range(20):
         source = choices[rng.choice(len(choices), p=weights)]
         try:
-            pictures = render_group(source, rng, views=views, side=side)
-        except (
-            ValueError,
-            RuntimeError,
-        ) as error:  # a random model that MuJoCo will not compile, a state that diverges
+            images = render_group(source, rng, views=views, side=side)
+        # A random model may not compile, and a state may diverge
+        except (ValueError, RuntimeError) as error:
             logger.info("group %d: %s gave nothing (%s)", index, source.name, error)
             continue
-        if pictures is not None:
-            arrays: dict[str, Any] = {"source": np.array(source.name), **pack(pictures)}
+        if images is not None:
+            arrays: dict[str, Any] = {"source": np.array(source.name), **pack(images)}
             with replacing(path) as temporary:
                 np.savez_compressed(temporary, **arrays)
             return
@@ -81,19 +79,19 @@ def build_pool(
     workers: int | None = None,
     progress: Callable[[], None] | None = None,
 ) -> None:
-    """Render ``groups`` groups of ``views`` pictures into ``folder``; those already there are kept.
+    """Render ``groups`` groups of ``views`` images into ``folder``; existing ones are kept.
 
     Parameters
     ----------
     folder : path
     groups, views : int
     sides : tuple of int
-        Picture sides in pixels, drawn with equal odds for each group.
+        Image sides in pixels; one is drawn for each group, all entries with equal probability.
     seed : int
     workers : int, optional
-        Processes; as many as there are cores by default.
+        Number of processes; by default one per core.
     progress : callable, optional
-        Called once for each group that is there.
+        Called once for each finished group.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ensure_gl()
@@ -108,7 +106,7 @@ def build_pool(
 
 
 def read_pool(folder: Path, known: dict[Path, Group] | None = None) -> Iterator[Group]:
-    """Yield the groups of a pool in order, taking those in ``known`` from there and adding the others to it."""
+    """Yield the groups of a pool in order; ``known`` caches those that were read."""
     known = {} if known is None else known
     for path in sorted(folder.glob("group-*.npz")):
         if path not in known:

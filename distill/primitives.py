@@ -1,7 +1,7 @@
-"""Random articulated things made of capsules, spheres and boxes, as MJCF text.
+"""Random articulated objects made of capsules, spheres and boxes, as MJCF text.
 
-Most of what a prompted segmenter must know is that parts which are joined and move together are one thing, whatever
-they look like. These scenes teach that without any robot.
+A prompted segmenter must mainly know that parts which are joined and move together are one object, whatever they look
+like. These scenes teach that without any robot.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def _rgb(rng: np.random.Generator) -> str:
     return _numbers(rng.random(3))
 
 
-class _Things:
-    """Writes bodies with random geoms, counting on one random generator."""
+class _ObjectWriter:
+    """Writes random objects as MJCF, from one random generator."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
 
     def geom(self, scale: float, material: str, *, thin: bool = False) -> tuple[str, np.ndarray]:
-        """Return one geom of about ``scale`` metres and the point where a child would be joined."""
+        """Return a geom of about ``scale`` metres, and the point where a child is attached."""
         rng = self.rng
         look = f'material="{material}"' if rng.random() < 0.7 else f'rgba="{_rgb(rng)} 1"'
         shape = rng.choice(["capsule", "capsule", "capsule", "sphere", "box", "cylinder", "ellipsoid"])
@@ -58,7 +58,7 @@ class _Things:
         return f'<body pos="{_numbers(position)}">{joint}{geom}{children}</body>'
 
     def tree(self, index: int) -> str:
-        """Return one moving thing: legged, a chain on a base, a cart on a rail, or a loose object."""
+        """Return one moving object: legged, a chain on a base, a cart on a rail, or a loose object."""
         rng = self.rng
         self.planar = bool(rng.random() < 0.5)
         scale, material = float(rng.uniform(0.12, 0.45)), f"m{rng.integers(6)}"
@@ -97,9 +97,9 @@ def _texture(rng: np.random.Generator, name: str) -> str:
 
 
 def random_scene(rng: np.random.Generator) -> str:
-    """Return the MJCF of a random scene: floor, sky, walls and props that stay, one to three things that move."""
-    things = _Things(rng)
-    # Some floors look as dm_control's do, since that is where most users' robots stand.
+    """Return the MJCF of a random scene: floor, sky, static objects, and one to three moving objects."""
+    writer = _ObjectWriter(rng)
+    # Some floors look like dm_control's, which most users have.
     suite_floor = rng.random() < 0.4
     floor_texture = (
         '<texture name="floor" type="2d" builtin="checker" rgb1=".1 .2 .3" rgb2=".2 .3 .4" width="128" height="128"/>'
@@ -124,9 +124,9 @@ def random_scene(rng: np.random.Generator) -> str:
         )
     for _ in range(rng.choice([0, 1, 2, 4, 7])):
         place = np.array([*rng.uniform(-1.0, 1.0, 2), rng.uniform(0.0, 1.2)])
-        geom = things.geom(float(rng.uniform(0.05, 0.4)), f"m{rng.integers(6)}")[0]
+        geom = writer.geom(float(rng.uniform(0.05, 0.4)), f"m{rng.integers(6)}")[0]
         static += f'<body pos="{_numbers(place)}">{geom}</body>'
-    moving = "".join(things.tree(i) for i in range(rng.choice([1, 1, 1, 2, 3])))
+    moving = "".join(writer.tree(i) for i in range(rng.choice([1, 1, 1, 2, 3])))
     return f"""<mujoco><compiler angle="degree"/><option gravity="0 0 0"/>
 <visual><headlight ambient="{_numbers(rng.uniform(0.1, 0.5))} .3 .3" diffuse=".5 .5 .5"/></visual>
 <asset><texture name="sky" type="skybox" builtin="gradient" rgb1="{sky[0]}" rgb2="{sky[1]}" width="128" height="768"/>

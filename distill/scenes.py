@@ -1,7 +1,7 @@
-"""The scenes that training pictures are rendered from.
+"""The scenes that training images are rendered from.
 
-A `Source` makes `Scene` objects: a compiled MuJoCo model with a way to strike a random pose. Four domains of dm_control
-are never among them, so that they can be used to measure how the bundle does on what it has not seen.
+A `Source` builds `Scene` objects: a compiled MuJoCo model with a function that sets a random pose. Four domains of
+dm_control are left out, to measure the bundle on domains that it has not seen.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HELD_OUT_DOMAINS = frozenset({"reacher", "pendulum", "acrobot", "swimmer"})
-"""dm_control domains that no training picture shows."""
+"""dm_control domains that are not in any training image."""
 
-# Domain → (share among the suite's scenes, cameras worth using, tasks whose models differ).
+# Domain → (weight among the suite's scenes, cameras to use, tasks with different models).
 _SUITE: dict[str, tuple[float, tuple[int, ...], tuple[str, ...]]] = {
     "walker": (4, (0, 1), ("walk",)),
     "cartpole": (4, (0, 0, 1), ("swingup", "swingup", "swingup", "two_poles", "three_poles")),
@@ -50,16 +50,16 @@ _SUITE: dict[str, tuple[float, tuple[int, ...], tuple[str, ...]]] = {
 
 @dataclass
 class Scene:
-    """A compiled model with a way to pose it.
+    """A compiled model, and a function that poses it.
 
     Attributes
     ----------
     name : str
     model : mujoco.MjModel
     pose : callable
-        ``pose(rng)`` returns a `mujoco.MjData` in a new state, kinematics computed.
+        ``pose(rng)`` returns a `mujoco.MjData` in a new random state, after ``mj_forward``.
     cameras : tuple of int
-        Cameras of the model that show what moves; may be empty.
+        Cameras of the model that show the moving bodies; may be empty.
     """
 
     name: str
@@ -70,15 +70,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Source:
-    """Something that makes scenes, and how often to ask it."""
+    """A factory of scenes, and how often to use it."""
 
     name: str
     weight: float
-    make: Callable[[np.random.Generator], Scene]
+    build: Callable[[np.random.Generator], Scene]
 
 
 def _random_joints(model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
-    """Move every joint that has limits, or turns, to a random place; leave the root where it is."""
+    """Move every joint that is limited or rotates to a random position; the root keeps its place."""
     import mujoco
 
     amount = rng.uniform(0.2, 1.0)
@@ -123,12 +123,12 @@ def _suite_scene(domain: str, cameras: tuple[int, ...], tasks: tuple[str, ...], 
 
     def pose(rng: np.random.Generator) -> mujoco.MjData:
         environment.reset()
-        if rng.random() < 0.55:  # a state the task starts from, and some steps of a clumsy agent
+        if rng.random() < 0.55:  # an initial state of the task, after some steps of random actions
             action = rng.uniform(-1, 1, spec.shape)
             for _ in range(int(rng.choice([0, 3, 15, 40]))):
                 action = np.clip(0.7 * action + 0.6 * rng.normal(size=spec.shape), -1, 1)
                 environment.step(action * (spec.maximum - spec.minimum) / 2 + (spec.maximum + spec.minimum) / 2)
-        else:  # a pose an able agent may reach, without waiting for one
+        else:  # a random pose, such as a trained agent may reach
             with physics.reset_context():
                 if domain in ("quadruped", "dog", "humanoid", "humanoid_CMU"):
                     physics.data.qpos[:] = model.qpos0
@@ -180,7 +180,7 @@ def _package_files(package: str, folder: str, names: tuple[str, ...], weight: fl
 
 
 def _menagerie_sources() -> Iterator[Source]:
-    """Yield MuJoCo Menagerie's robots. The package is small and fetches a robot at first use: that may fail offline."""
+    """Yield MuJoCo Menagerie's robots. The package downloads a robot at its first use, which may fail offline."""
     try:
         import mujoco_menagerie
 
@@ -195,7 +195,7 @@ def _menagerie_sources() -> Iterator[Source]:
 
 @cache
 def sources() -> tuple[Source, ...]:
-    """List every source of scenes that this machine has, weights summing to one."""
+    """Return every source of scenes on this machine, with weights that sum to one."""
     ensure_gl()
     found = [*_suite_sources(), Source("primitives", 0.25, _primitive_scene)]
     adroit = ("adroit_door", "adroit_hammer", "adroit_pen", "adroit_relocate")
@@ -208,13 +208,13 @@ def sources() -> tuple[Source, ...]:
     )
     found += _menagerie_sources()
     total = sum(source.weight for source in found)
-    return tuple(Source(source.name, source.weight / total, source.make) for source in found)
+    return tuple(Source(source.name, source.weight / total, source.build) for source in found)
 
 
 def randomise_look(model: mujoco.MjModel, rng: np.random.Generator) -> None:
-    """Change colours, textures and lights of a model in place. Must come before its renderer is made."""
+    """Change colours, textures and lights of a model in place, before its renderer is created."""
     moving = moving_bodies(model)[np.asarray(model.geom_bodyid)]
-    recolour = rng.random(2) < 0.5  # what moves, what stays
+    recolour = rng.random(2) < 0.5  # moving geoms, static geoms
     for chosen, geoms in zip(recolour, (moving, ~moving), strict=True):
         if not chosen:
             continue
@@ -269,51 +269,51 @@ def _free_camera(scene: Scene, data: mujoco.MjData, rng: np.random.Generator) ->
 def render_group(
     source: Source, rng: np.random.Generator, *, views: int, side: int, tries: int = 40
 ) -> list[Rendered] | None:
-    """Render ``views`` pictures of one scene that looks the same in all: pose, and somewhat the camera, change.
+    """Render ``views`` images of one scene in random poses, partly with random cameras; its colours stay the same.
 
     Parameters
     ----------
     source : Source
     rng : numpy.random.Generator
     views : int
-        Pictures wanted.
+        Number of images.
     side : int
         Height and width in pixels.
     tries : int
-        Renders to spend at the most; a picture does not count where what moves is hardly to be seen, or hides all else.
+        Maximum number of renders. Images where moving bodies are hardly visible, or cover most pixels, are dropped.
 
     Returns
     -------
     list of Rendered, or None
-        None where the scene did not yield enough good pictures.
+        None if the scene did not give enough usable images.
     """
-    scene = source.make(rng)
+    scene = source.build(rng)
     if rng.random() < 0.6:
         randomise_look(scene.model, rng)
     scene.model.vis.quality.shadowsize = 1024
     shadows = bool(rng.random() < 0.7)
     from_task_camera = bool(scene.cameras) and rng.random() < 0.65
     camera: Any = int(rng.choice(scene.cameras)) if from_task_camera else None
-    pictures: list[Rendered] = []
+    images: list[Rendered] = []
     with SceneRenderer(scene.model, (side, side)) as renderer:
         for attempt in range(tries):
             data = scene.pose(rng)
             if not from_task_camera and (camera is None or attempt % 2 == 0):
                 camera = _free_camera(scene, data, rng)
-            picture = renderer.render(data, camera, shadows=shadows)
-            share = float(np.mean(picture.mask))
+            rendered = renderer.render(data, camera, shadows=shadows)
+            share = float(np.mean(rendered.mask))
             if 0.004 < share < 0.6:
-                pictures.append(picture)
-            if len(pictures) == views:
-                return pictures
+                images.append(rendered)
+            if len(images) == views:
+                return images
     return None
 
 
-def pack(pictures: list[Rendered]) -> dict[str, NDArray[np.uint8]]:
+def pack(images: list[Rendered]) -> dict[str, NDArray[np.uint8]]:
     """Stack a group into arrays: ``rgb`` (V, H, W, 3), ``body`` (V, H, W; 0 where no body) and ``kind`` (V, H, W)."""
-    body = np.stack([np.clip(picture.body + 1, 0, 255).astype(np.uint8) for picture in pictures])
+    body = np.stack([np.clip(image.body + 1, 0, 255).astype(np.uint8) for image in images])
     return {
-        "rgb": np.stack([picture.rgb for picture in pictures]),
+        "rgb": np.stack([rendered.rgb for rendered in images]),
         "body": body,
-        "kind": np.stack([picture.kind for picture in pictures]),
+        "kind": np.stack([rendered.kind for rendered in images]),
     }

@@ -1,6 +1,6 @@
-"""Train the networks; stop and resume at any step.
+"""Trains the networks; training can be stopped and resumed at any step.
 
-Everything that decides the result is in `Settings`, which is kept in every checkpoint, and in the pool's folder.
+The result depends only on `Settings`, which every checkpoint contains, and on the pool's folder.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -29,36 +30,36 @@ from .pool import Group
 logger = logging.getLogger(__name__)
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""ImageNet's mean and deviation on 0..255, as SAM normalises."""
+"""ImageNet's mean and standard deviation on 0..255, as in SAM."""
 
 
 def _emphasis() -> dict[str, float]:
-    """Draw the domains of the paper's tasks more often than others, and most what is smallest and thinnest."""
+    """Return higher weights for the domains of the paper's tasks, the highest for the smallest and thinnest target."""
     paper = ("walker", "cartpole", "finger", "cheetah", "hopper")
     return {"suite/ball_in_cup": 4.0, "suite/quadruped": 2.0, **{f"suite/{domain}": 2.5 for domain in paper}}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is made of.
+    """Hyperparameters of a training run.
 
     Attributes
     ----------
     steps : int
-        Optimiser steps in all; the learning rate's cosine ends there.
+        Total number of optimiser steps; the learning rate's cosine ends there.
     pairs : int
-        Pairs of pictures a step; twice as many pictures.
+        Pairs of images per step.
     rate, decay : float
         AdamW's peak learning rate and weight decay.
     warmup : int
-        Steps over which the rate rises.
+        Steps over which the learning rate rises.
     average : float
-        Decay of the moving average of the weights, which is what becomes the bundle.
+        Decay of the moving average of the weights; the average becomes the bundle.
     seed : int
     validation_every : int
-        Every so-many-th group of the pool is kept for validation.
+        One group in this many is kept for validation.
     emphasis : dict
-        How many times as often as others the groups of a source are drawn.
+        Source -> weight of its groups when drawing; 1 if missing.
     shape : Shape
     """
 
@@ -79,7 +80,7 @@ class _Pairs(IterableDataset[dict[str, Tensor]]):
         self.groups, self.clips, self.settings, self.start = groups, clips, settings, start
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        # The seed holds the step at which this run starts: a resumed run draws new pairs, not the first ones again.
+        # The seed includes the start step, so that a resumed run draws new pairs instead of repeating the first ones.
         worker = torch.utils.data.get_worker_info()
         seed = (self.settings.seed, self.start, worker.id if worker else 0)
         settings = self.settings
@@ -92,11 +93,16 @@ class _Pairs(IterableDataset[dict[str, Tensor]]):
             emphasis=settings.emphasis,
         )
         for batch in batches:
-            yield {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+            yield to_tensors(batch)
+
+
+def to_tensors(batch: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Convert the arrays of a batch to tensors."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
 
 def normalise(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the uint8 pictures of a batch into the encoder's input."""
+    """Normalise the uint8 images of a batch to the encoder's input."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     image = ((batch["image"].float() - mean) / std).contiguous(memory_format=torch.channels_last)
     return {**batch, "image": image}
@@ -110,7 +116,7 @@ class MovingAverage:
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def update(self, model: Tiny) -> None:
-        """Take the model's present state in."""
+        """Update the average with the model's current state."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         for name, value in model.state_dict().items():
@@ -121,7 +127,7 @@ class MovingAverage:
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    """Return the learning rate of a step: linear warm-up, then a cosine down to a hundredth of the peak."""
     if step < settings.warmup:
         return settings.rate * (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
@@ -130,7 +136,7 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 @torch.no_grad()
 def validate(model: Tiny, batches: list[dict[str, Tensor]]) -> list[float]:
-    """Mean IoU after each of the three decodes, on SAM-G's own prompts."""
+    """Return the mean IoU after each of the three decodes, on SAM-G's own prompts."""
     was_training = model.training
     model.eval()
     outcomes = []
@@ -144,7 +150,7 @@ def validate(model: Tiny, batches: list[dict[str, Tensor]]) -> list[float]:
 
 
 def load_checkpoint(path: Path) -> tuple[Tiny, Settings, int]:
-    """Return the averaged model of a checkpoint, its settings and its step."""
+    """Return the model of a checkpoint with averaged weights, its settings and its step."""
     saved = torch.load(path, weights_only=True)
     settings = Settings(**{**saved["settings"], "shape": Shape(**saved["settings"]["shape"])})
     model = Tiny(settings.shape)
@@ -162,19 +168,19 @@ def train(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     save_every: int = 250,
 ) -> Path:
-    """Train until ``settings.steps``, resuming from ``out`` if a checkpoint is there.
+    """Train until ``settings.steps``, resuming if ``out`` has a checkpoint.
 
     Parameters
     ----------
     groups : list of Group
-        The pool; some of it is used for validation only.
+        The pool; some groups are used for validation only.
     clips, validation_clips : list of VideoClip
-        Backgrounds, besides the procedural ones.
+        Background clips, besides the procedural ones.
     out : path
         Folder for ``checkpoint.pt`` and ``log.jsonl``.
     settings : Settings
     progress : callable, optional
-        Called after every step with the step and the smoothed terms of the loss.
+        Called after every step with its number and the smoothed terms of the loss.
     save_every : int
         Steps between checkpoints, each with a validation.
 
@@ -206,7 +212,7 @@ def train(
     held = groups[:: settings.validation_every]
     training = [group for index, group in enumerate(groups) if index % settings.validation_every]
     draw = stream(held, validation_clips, pairs=settings.pairs, side=settings.shape.side, seed=(settings.seed, 999))
-    fixed = [normalise({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in next(draw).items()}) for _ in range(8)]
+    fixed = [normalise(to_tensors(next(draw))) for _ in range(8)]
     loader = DataLoader(_Pairs(training, clips, settings, start), batch_size=None, num_workers=1, prefetch_factor=4)
 
     smooth: dict[str, float] = {}

@@ -11,9 +11,7 @@ Needs the extras ``cpu`` and ``triton``.
 from __future__ import annotations
 
 import argparse
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 import samg_fast
-from samg_fast.bundle import ROLES, Bundle
+from samg_fast.bundle import Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import BackendError
 from samg_fast.samples import load_pack
@@ -67,8 +65,8 @@ class TritonNetwork:
         return tensor
 
 
-class TritonBackend:
-    """A Triton server that holds a bundle's networks, as a `samg_fast.backends.Backend`."""
+class TritonServer:
+    """A Triton server that holds a bundle's networks, as a `samg_fast.backends.Runtime`."""
 
     name = "triton"
     threads: int | None = None
@@ -78,19 +76,7 @@ class TritonBackend:
         self._bundle = bundle
         self.version: str = self._connection.ask("get_server_metadata").version
         self.precision: str = self._config("encoder").parameters[PRECISION].string_value
-
-    def files(self, precision: str) -> str:
-        """Return the precision itself: which file it comes to was settled when the repository was written."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: the server has the networks."""
-
-    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TritonNetwork:  # noqa: ARG002 (the server's)
-        """Find the model that was written from an ONNX file of the bundle."""
-        manifest = self._bundle.manifest
-        role = next(r for r in ROLES for p in manifest.precisions if self._bundle.onnx_path(r, p) == Path(path))
-        return TritonNetwork(self._connection, self._config(role))
+        self.networks = {role: TritonNetwork(self._connection, self._config(role)) for role in bundle.manifest.graphs}
 
     def _config(self, role: Any) -> Any:
         config = self._connection.ask("get_model_config", model_name(self._bundle, role)).config
@@ -109,7 +95,8 @@ def main() -> None:
     bundle = Bundle.open(resolve(options.bundle))
     walker = load_pack().tasks["walker_walk"]
     frames, truth = walker.settings["video_hard"]
-    with samg_fast.Segmenter(bundle, TritonBackend(bundle, options.url)) as segmenter:
+    server = TritonServer(bundle, options.url)
+    with samg_fast.Segmenter(bundle, server, server.networks) as segmenter:
         print(segmenter)
         target = segmenter.identify(walker.reference, walker.reference_mask)
         for frame, mask in zip(frames[:8], truth[:8], strict=True):

@@ -1,7 +1,6 @@
-"""Official checkpoints -> bundles: the models in PyTorch, ONNX, precisions, and the proof that they agree.
+"""Official checkpoints -> bundles: models in PyTorch, ONNX graphs at every precision, checks that they agree.
 
-The only room of the package that imports torch, with `samg_fast.distill`; the runtime never does. Needs the extra
-``export``.
+Needs PyTorch, from the extra ``export``; loading a bundle and segmenting with it does not.
 """
 
 from __future__ import annotations

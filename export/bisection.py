@@ -1,4 +1,4 @@
-"""Which layers must stay in float32: found by building a graph with fewer and fewer of them, and comparing each."""
+"""Finds the layers of a graph that must stay in float32, by bisection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .variants import Say
 __all__ = ["MAX_LAYERS", "failing_layers"]
 
 MAX_LAYERS = 8
-"""Where more layers than these would have to stay in float32, no layer is to blame, and the search ends."""
+"""Maximum number of layers to keep in float32; the search gives up if more would be needed."""
 
 
 def failing_layers(
@@ -32,36 +32,36 @@ def failing_layers(
 ) -> tuple[str, ...]:
     """Find layers of a graph that must stay in float32 for the rest to work in half precision.
 
-    Layers are the graph's products, in the order in which it computes them. Those of the end are put into half
-    precision until that fails: the one that makes it fail is kept in float32 from then on, and the search goes on
-    before it. That takes about log2 of the number of layers tries for each that is found.
+    Layers are the graph's products, in the order of computation. Starting from the end, more and more layers are put
+    into half precision until the graph fails. The layer that made it fail is kept in float32 from then on, and the
+    search continues before it. Each layer found takes about log2(number of layers) tries.
 
     Parameters
     ----------
     path : str or os.PathLike
         The float32 graph.
     precision : {"fp16", "bf16"}
-        Which half.
+        The half precision.
     holds : callable
-        Builds a graph, runs it and says whether it agrees with the float32 graph.
+        Builds and runs a graph, and returns whether it agrees with the float32 graph.
     feeds : sequence of dict
-        Inputs of some runs, by name: `to_half` is told the ranges of these, as in an export.
+        Inputs of some runs, by name; `to_half` gets the ranges measured on them, as in an export.
     say : callable
-        Told what each try came to, and how many there were.
+        Called with a line about the result of each try, and one about their number.
 
     Returns
     -------
     tuple of str
-        Names of the ONNX nodes, in the graph's order; that of its output for a node without a name. None if the whole
-        graph holds in half precision. With these in float32 it was seen to hold. None of them can be left out, if
-        keeping more layers in float32 never does harm.
+        Names of the ONNX nodes in the graph's order, or the output's name for a node without one; empty if the whole
+        graph holds in half precision. The graph was run with exactly these in float32, and held. All of them are
+        needed, provided that keeping more layers in float32 never makes a graph worse.
 
     Raises
     ------
     InputError
-        The precision is no half precision.
+        `precision` is not a half precision.
     BackendError
-        The graph does not hold in float32 either, or no few layers are to blame.
+        The graph fails in float32 too, or more than `MAX_LAYERS` layers would have to stay in float32.
     """
     if precision not in ("fp16", "bf16"):
         raise InputError(f"precision is {precision!r}, expected fp16 or bf16: no other is bisected")
@@ -82,13 +82,13 @@ def failing_layers(
     if not holds_with(order):
         raise BackendError(f"{name} fails in fp32 too: it is not a matter of {precision}")
     found: list[str] = []
-    end = len(order)  # with those found and all before here in float32 it holds
+    end = len(order)  # with `found` and all layers before this one in float32, the graph holds
     while end and not holds_with(found):
         if len(found) == MAX_LAYERS:
             raise BackendError(
                 f"{name} fails at {precision} even with {', '.join(layers[each] for each in found)} in fp32"
             )
-        fails = 0  # with those before here it does not
+        fails = 0  # with `found` and all layers before this one in float32, it fails
         while end - fails > 1:
             middle = (fails + end) // 2
             if holds_with([*order[:middle], *found]):

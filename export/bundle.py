@@ -1,4 +1,4 @@
-"""Official checkpoints -> a bundle folder, proven against PyTorch before its manifest is written."""
+"""Official checkpoints -> a bundle folder, checked against PyTorch before its manifest is written."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .models import dino_variant, load_dino, load_sam, sam_variant
 from .sam import CHANNELS, GRID, PROMPT_SIDE, EfficientViTSam, PromptDecoder
 from .tokens import TokenDecoder
 from .torch_network import TorchNetwork
-from .variants import ExportReport, Findings, Say, Variants, file_name, precisions
+from .variants import ExportReport, Findings, Say, Variants, file_name, parse_precisions
 
 __all__ = ["DINO_SIDE", "SLOTS", "dino_spec", "export_bundle", "sam_spec"]
 
 DINO_SIDE = 448
-"""Input side of the DINO side, in pixels: SAM-G's."""
+"""Default input side of the features network in pixels, as in SAM-G."""
 
 SLOTS = 16
-"""Points and box corners the decoder takes: a target of up to ten parts."""
+"""Default number of points and box corners that the decoder takes: enough for a target with ten parts."""
 
 _STRIDE = 32
 _OUTPUTS: dict[Role, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ _OUTPUTS: dict[Role, tuple[str, ...]] = {
     "decoder": ("low_res_masks", "iou"),
 }
 
-_NO_HASH = "0" * 64  # in a manifest whose files are not written yet
+_NO_HASH = "0" * 64  # placeholder in a manifest whose files are not written yet
 
 
 def export_bundle(
@@ -57,7 +57,7 @@ def export_bundle(
     name: str | None = None,
     say: Say = lambda _: None,
 ) -> ExportReport:
-    """Make a bundle of official checkpoints.
+    """Build a bundle from official checkpoints.
 
     Parameters
     ----------
@@ -70,23 +70,23 @@ def export_bundle(
     dino_checkpoint : str or os.PathLike
         Its official checkpoint.
     out : str or os.PathLike
-        The folder to write; made if it is not there. Files of a bundle in it are replaced.
+        The folder to write; created if it does not exist. A bundle's files in it are replaced.
     precision : str or sequence of str
-        Of ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"``, also as ``"fp16,int8"``. The fp32 files, which the others are
-        measured against, are always written.
+        Any of ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"``, also as ``"fp16,int8"``. The fp32 files are always
+        written, because the others are compared with them.
     batch : int or None
-        Pictures that every graph takes at once, a fixed number; None leaves it open.
+        Fixed batch size of every graph; None leaves it dynamic.
     sam_side : int, optional
-        Input side of the SAM side in pixels, a multiple of 32; by default the one the model was trained at. A smaller
-        one is faster, and nobody has measured what it costs.
+        Input side of the encoder in pixels, a multiple of 32; by default the one it was trained at. A smaller side is
+        faster; its effect on accuracy is not measured.
     dino_side : int
-        Input side of the DINO side in pixels, a multiple of 14.
+        Input side of the features network in pixels, a multiple of 14.
     slots : int
-        Points and box corners the decoder takes: K parts need K + 6.
+        Number of points and box corners that the decoder takes; a target with K parts needs K + 6.
     name : str, optional
-        The bundle's name; ``"l0-vits14"`` and so on by default.
+        The bundle's name; by default ``"l0-vits14"`` and the like.
     say : callable
-        Told what is being done.
+        Called with a line about each stage.
 
     Returns
     -------
@@ -95,21 +95,21 @@ def export_bundle(
     Raises
     ------
     InputError, InputTypeError
-        An argument is none of the above.
+        An argument is invalid.
     CheckpointError
-        A checkpoint is not the model's.
+        A checkpoint does not belong to its model.
     BundleError
-        A network does not agree with PyTorch within `samg_fast.parity.THRESHOLDS`; no manifest is written then,
-        so that nothing can be loaded from `out`.
+        A network does not agree with PyTorch within `samg_fast.parity.THRESHOLDS`. No manifest is written then, so
+        nothing can be loaded from `out`.
     FileError
         The folder cannot be written.
 
     Notes
     -----
-    At fp16, bf16 and int8 the decoder keeps to float32 where it does not hold its threshold in half precision: its
-    attention's logits can be so large that any rounding changes the mask. The report says so.
+    At fp16 and bf16 the decoder stays in float32 if it misses its threshold in half precision: its attention logits can
+    be so large that any rounding changes the mask. At int8 it always does. The report says so.
     """
-    kinds = precisions(precision)
+    others = parse_precisions(precision)
     _check_numbers(batch, sam_side, dino_side, slots)
     models = _Models(load_sam(sam, sam_checkpoint), load_dino(dino, dino_checkpoint), sam_side, dino_side)
     folder = prepare_folder(Path(out))
@@ -131,8 +131,8 @@ def export_bundle(
     say("PyTorch: running the official networks on sample frames")
     samples = sample_frames()
     networks = {role: TorchNetwork(module, _OUTPUTS[role]) for role, module in models.networks.items()}
-    wanted, runs = record(Bundle(folder, manifest), "pytorch", networks, samples)
-    findings = Findings("PyTorch", samples, wanted)
+    expected, runs = record(Bundle(folder, manifest), "pytorch", networks, samples)
+    findings = Findings("PyTorch", samples, expected)
     variants = Variants(folder, runs, batch, findings)
     say("fp32: tracing the networks")
     graphs = models.trace(batch, slots)
@@ -144,11 +144,11 @@ def export_bundle(
         decoder=files["decoder"],
     )
     findings.check_frames(folder, manifest, "fp32")
-    return variants.finish(manifest, graphs, kinds, say)
+    return variants.finish(manifest, graphs, others, say)
 
 
 def sam_spec(side: int) -> NetworkSpec:
-    """Describe the SAM side of an official model; its file's SHA-256 is not known yet."""
+    """Describe the encoder of an official model; its file's SHA-256 is not known yet."""
     return NetworkSpec(
         file=file_name("encoder"),
         sha256=_NO_HASH,
@@ -163,7 +163,7 @@ def sam_spec(side: int) -> NetworkSpec:
 
 
 def dino_spec(side: int, width: int) -> NetworkSpec:
-    """Describe the DINO side of an official model; its file's SHA-256 is not known yet."""
+    """Describe the features network of an official model; its file's SHA-256 is not known yet."""
     return NetworkSpec(
         file=file_name("features"),
         sha256=_NO_HASH,
@@ -178,7 +178,7 @@ def dino_spec(side: int, width: int) -> NetworkSpec:
 
 
 class _Models:
-    """Both models with their weights, as the three networks of a bundle."""
+    """Both official models with their weights, as the three networks of a bundle."""
 
     def __init__(self, sam: EfficientViTSam, dino: DinoV2, sam_side: int | None, dino_side: int) -> None:
         self.sam, self.dino, self.dino_side = sam, dino, dino_side
@@ -190,7 +190,7 @@ class _Models:
         }
 
     def trace(self, batch: int | None, slots: int) -> dict[Role, onnx.ModelProto]:
-        """Fold what can be folded, in place, and export the networks."""
+        """Fold constants into the models, in place, and export the networks."""
         fuse(self.sam)
         fuse(self.dino)
         networks = {**self.networks, "decoder": TokenDecoder(PromptDecoder(self.sam)).eval()}
@@ -202,7 +202,7 @@ class _Models:
         }
 
     def examples(self, role: Role, batch: int, slots: int) -> dict[str, Tensor]:
-        """Return inputs of the right shapes."""
+        """Return example inputs of the right shapes."""
         if role != "decoder":
             side = self.sam_side if role == "encoder" else self.dino_side
             return {"image": torch.zeros(batch, 3, side, side)}

@@ -1,4 +1,4 @@
-"""Official checkpoints as tensors: read without running what is in them, and fitted to a model key by key."""
+"""Reads official checkpoints as tensors, without running code in them, and loads them into models key by key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml")
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_LISTED = 3
+_MAX_LISTED = 3
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -29,23 +29,23 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : str or os.PathLike
-        A file that `torch.save` wrote, of a dict of tensors or of ``{"state_dict": dict of tensors}``; or a
+        A file that `torch.save` wrote, with a dict of tensors or ``{"state_dict": dict of tensors}``; or a
         ``.safetensors`` file.
 
     Returns
     -------
     dict of str to torch.Tensor
-        On the CPU, floating-point tensors as float32, all their values finite. They may lie in the file: it must not be
-        changed while they are used.
+        On the CPU, floating-point tensors as float32, all their values finite. They may be memory-mapped: do not change
+        the file while they are in use.
 
     Raises
     ------
     CheckpointError
-        There is no such file, or it is no checkpoint, or it is truncated, or it holds code, which is not run, or a
-        value is NaN or infinite.
+        The file does not exist, is not a checkpoint, is truncated, contains code (which is not run), or contains NaN or
+        infinite values.
     """
     path = Path(path)
-    _refuse_what_is_no_checkpoint(path)
+    _check_file(path)
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -57,7 +57,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             raise CheckpointError(
                 f"checkpoint {path} holds {_kind(value)} under {key!r}; expected a dict of tensors by name"
             )
-        # Some are published in half precision
+        # Some checkpoints are published in half precision
         tensor = value.detach().to(torch.float32) if value.is_floating_point() else value.detach()
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"checkpoint {path}: {key} holds NaN or infinite values; expected finite ones")
@@ -73,29 +73,30 @@ def load_into(
     path: str | os.PathLike[str],
     variants: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
 ) -> None:
-    """Copy a checkpoint's tensors into a model that has exactly these keys and shapes, buffers included.
+    """Load a checkpoint's tensors into a model with exactly the same keys and shapes, buffers included.
 
     Parameters
     ----------
     model : torch.nn.Module
     state_dict : mapping of str to torch.Tensor
     name : str
-        Which checkpoint the model needs, for the message: ``"efficientvit-sam-l0"``.
+        Name of the checkpoint that the model needs, for error messages: ``"efficientvit-sam-l0"``.
     path : str or os.PathLike
-        Where the tensors came from, for the message.
+        Where the tensors came from, for error messages.
     variants : mapping, optional
-        The keys and shapes of every checkpoint that is known, by its name: what does not fit is compared to them.
+        Name -> keys and shapes of every known checkpoint, to recognise a checkpoint that does not fit.
 
     Raises
     ------
     CheckpointError
-        Keys are missing or unknown, or shapes differ. The model is as it was. If the tensors fit another of the
+        Keys are missing or unknown, or shapes differ; the model is unchanged. If the tensors fit another of the
         `variants`, the message names it.
     """
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}
     if found == expected:
-        model.load_state_dict(state_dict, strict=True, assign=True)  # the model may have no memory of its own yet
+        # assign: the model may be on the meta device, without memory of its own
+        model.load_state_dict(state_dict, strict=True, assign=True)
         return
     for other, shapes in (variants or {}).items():
         if other != name and found == {key: tuple(shape) for key, shape in shapes.items()}:
@@ -112,14 +113,14 @@ def load_into(
             ],
         ),
     )
-    told = "; ".join(f"{len(what)} {how} ({_first(what)})" for how, what in differences if what)
+    listed = "; ".join(f"{len(keys)} {how} ({_first(keys)})" for how, keys in differences if keys)
     raise CheckpointError(
-        f"{path} is no checkpoint of {name}: of its {len(found)} tensors and {len(expected)} expected ones, {told}"
+        f"{path} is no checkpoint of {name}: of its {len(found)} tensors and {len(expected)} expected ones, {listed}"
     )
 
 
-def _refuse_what_is_no_checkpoint(path: Path) -> None:
-    """Name what often lies where a checkpoint should: nothing, a folder, a web page, a pointer, half a file."""
+def _check_file(path: Path) -> None:
+    """Raise an error for what often lies where a checkpoint should: nothing, a folder, a web page, a pointer."""
     try:
         if path.is_dir():
             raise CheckpointError(f"checkpoint {path} is a folder; expected a file")
@@ -151,14 +152,14 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _torch_file(path: Path) -> Any:
-    """Unpickle tensors and plain containers, and nothing that would run code."""
+    """Unpickle tensors and plain containers, but nothing that would run code."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's protocol; what cannot be read is refused below
+            warnings.simplefilter("ignore")  # about the pickle protocol; unreadable files are reported below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except EOFError as error:
         raise CheckpointError(f"checkpoint {path} is truncated") from error
-    except Exception as error:  # an unpickler ends in any exception at all on bytes that are no pickle
+    except Exception as error:  # an unpickler may raise any exception on bytes that are not a pickle
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
                 f"checkpoint {path} holds code ({code[1]}) beside tensors, so it is not loaded; expected tensors alone"
@@ -177,4 +178,4 @@ def _kind(value: object) -> str:
 
 def _first(texts: Iterable[str]) -> str:
     texts = list(texts)
-    return ", ".join(texts[:_LISTED]) + (", …" if len(texts) > _LISTED else "")
+    return ", ".join(texts[:_MAX_LISTED]) + (", …" if len(texts) > _MAX_LISTED else "")

@@ -1,4 +1,4 @@
-"""More precisions for a bundle that is there already, ``tiny`` among them."""
+"""Adds precisions to an existing bundle, such as ``tiny``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from samg_fast.backends.onnxruntime import OnnxRuntimeBackend
+from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeBackend
 from samg_fast.bundle import ROLES, Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.errors import InputError
 from samg_fast.parity import record, sample_frames
 
 from .graph import prepare_folder
-from .variants import ExportReport, Findings, Say, Variants, precisions
+from .variants import ExportReport, Findings, Say, Variants, parse_precisions
 
 __all__ = ["add_precisions"]
 
@@ -31,33 +31,33 @@ def add_precisions(
     precision: str | Sequence[str],
     say: Say = lambda _: None,
 ) -> ExportReport:
-    """Write a bundle again, with files for more precisions.
+    """Write a copy of a bundle with files for more precisions.
 
     Parameters
     ----------
     bundle : str or os.PathLike
         Name or folder of a bundle.
     out : str or os.PathLike
-        The folder to write; another one.
+        The folder to write; not the bundle's own.
     precision : str or sequence of str
-        Of ``"fp16"``, ``"bf16"``, ``"int8"``.
+        Any of ``"fp16"``, ``"bf16"``, ``"int8"``.
     say : callable
-        Told what is being done.
+        Called with a line about each stage.
 
     Returns
     -------
     ExportReport
-        Compared with the bundle's own fp32 files on ONNX Runtime.
+        The comparison with the bundle's own fp32 files on ONNX Runtime.
 
     Raises
     ------
     InputError, InputTypeError
-        An argument is none of the above.
+        An argument is invalid.
     BundleError
-        The bundle cannot be read, or an image network does not hold `samg_fast.parity.THRESHOLDS`; no manifest
-        is written then.
+        The bundle cannot be read, or an image network misses `samg_fast.parity.THRESHOLDS`; no manifest is written
+        then.
     """
-    kinds = precisions(precision)
+    others = parse_precisions(precision)
     source = Bundle.open(resolve(bundle))
     if Path(out).resolve() == source.path.resolve():
         raise InputError(f"out is {out}, the bundle itself; expected another folder")
@@ -69,17 +69,17 @@ def add_precisions(
                 shutil.copyfile(source.path / name, folder / name)
     manifest = replace(source.manifest, precisions=("fp32",), precision_files={})
 
-    roles = [role for role in ROLES if role != "features" or not manifest.shared_graph]
+    roles = manifest.graphs
     runtime = OnnxRuntimeBackend("fp32", None)
     networks = {role: runtime.open(source.onnx_path(role)) for role in roles}
     samples = sample_frames()
-    wanted, runs = record(source, runtime.name, networks, samples)
-    variants = Variants(folder, runs, manifest.batch, Findings("its fp32 files", samples, wanted))
-    return variants.finish(manifest, {role: float_graph(source.onnx_path(role)) for role in roles}, kinds, say)
+    expected, runs = record(source, runtime.name, networks, samples)
+    variants = Variants(folder, runs, manifest.batch, Findings("its fp32 files", samples, expected))
+    return variants.finish(manifest, {role: float_graph(source.onnx_path(role)) for role in roles}, others, say)
 
 
 def float_graph(path: Path) -> onnx.ModelProto:
-    """Read a graph, with weights that are kept as float16 and cast at load turned into the float32 they stand for."""
+    """Read a graph; weights stored as float16 with a cast become float32 weights without one."""
     model = onnx.load(path)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     kept = []

@@ -1,7 +1,7 @@
 """DINOv2's vision transformers, with the official names of every parameter (Oquab et al., arXiv 2304.07193).
 
-With registers: Darcet et al., arXiv 2309.16588. A model is built for one input side, and `positions` bakes the position
-embeddings for it the way the official code interpolates them at every call.
+Registers: Darcet et al., arXiv 2309.16588. An exported model has one input side: its position embeddings are
+interpolated once, with the result that the official code computes at every call.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ PATCH = 14
 """Side of a patch, in pixels."""
 
 _EPSILON = 1e-6
-_TRAINED_GRID = 37  # patches a side at 518 pixels, the side of the official position embeddings
-_OFFSET = 0.1  # the models without registers scale by (g + 0.1) / 37; those with registers resize to g with antialias
+_TRAINED_GRID = 37  # patches per side at 518 pixels, the input side of the official position embeddings
+_OFFSET = 0.1  # models without registers scale by (g + 0.1) / 37; those with registers resize to g with antialiasing
 
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What tells one variant from another.
+    """Hyperparameters of one variant.
 
     Parameters
     ----------
     width, depth, heads : int
-        Channels of a token, blocks, attention heads.
+        Channels of a token, number of blocks, number of attention heads.
     gated : bool
         Whether the feed-forward layers are SwiGLU (ViT-g) instead of GELU.
     registers : int
-        Register tokens.
+        Number of register tokens.
     """
 
     width: int
@@ -57,7 +57,7 @@ FEATURES = _PLAIN | {
 
 
 class PatchEmbed(nn.Module):
-    """A linear layer on every patch."""
+    """A linear embedding of every patch."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.scaled = False  # whether the scale is in the weights already
+        self.scaled = False  # whether the scale is folded into the weights
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -132,7 +132,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each normalised before and added after."""
+    """Attention, then feed-forward, each with a norm before and a residual sum after."""
 
     def __init__(self, shape: FeatureShape) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Block(nn.Module):
 
 
 class DinoV2(nn.Module):
-    """All that an official DINOv2 checkpoint holds.
+    """DINOv2, with every parameter of an official checkpoint.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class DinoV2(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _TRAINED_GRID**2, shape.width))
         self.register_tokens = nn.Parameter(torch.zeros(1, shape.registers, shape.width)) if shape.registers else None
-        self.mask_token = nn.Parameter(torch.zeros(1, shape.width))  # for training alone, and in every checkpoint
+        self.mask_token = nn.Parameter(torch.zeros(1, shape.width))  # used in training only, but in every checkpoint
         self.patch_embed = PatchEmbed(shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width, eps=_EPSILON)
@@ -179,7 +179,7 @@ class DinoV2(nn.Module):
         if self.shape.registers:
             place = F.interpolate(place, (grid, grid), mode="bicubic", antialias=True)
         else:
-            # The scale, not the size, decides where samples are taken: the offset moves each by a little
+            # The samples depend on the scale, not on the size: the offset shifts each slightly
             scale = (grid + _OFFSET) / _TRAINED_GRID
             place = F.interpolate(place, scale_factor=(scale, scale), mode="bicubic")
         if place.shape[-1] != grid:
@@ -187,20 +187,20 @@ class DinoV2(nn.Module):
         return torch.cat([self.pos_embed[:, :1], place.flatten(2).transpose(1, 2)], 1)
 
     def constant_tokens(self, grid: int) -> Tensor:
-        """Return all that does not depend on the picture, (1, 1 + registers + grid * grid, width).
+        """Return the part of the tokens that does not depend on the image, (1, 1 + registers + grid * grid, width).
 
-        That is the class token at its position, the registers, which have none, and the positions of the patches.
+        These are the class token with its position, the registers, which have no position, and the patches' positions.
         """
         place = self.positions(grid)
         registers = [] if self.register_tokens is None else [self.register_tokens]
         return torch.cat([self.cls_token + place[:, :1], *registers, place[:, 1:]], 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, S, S) -> x_norm_patchtokens (B, g * g, width); positions are interpolated anew, as officially."""
+        """(B, 3, S, S) -> x_norm_patchtokens (B, g * g, width); interpolates positions at every call, as officially."""
         return self.tokens(image, self.constant_tokens(image.shape[-1] // PATCH))
 
     def tokens(self, image: Tensor, constant: Tensor) -> Tensor:
-        """Do as `forward`, with `constant_tokens` that were made before."""
+        """As `forward`, with `constant_tokens` computed beforehand."""
         before = 1 + self.shape.registers
         x = F.pad(self.patch_embed(image), (0, 0, before, 0)) + constant
         for block in self.blocks:
@@ -210,7 +210,7 @@ class DinoV2(nn.Module):
 
 
 class PatchFeatures(nn.Module):
-    """The graph ``features``: patch tokens as a map, position embeddings baked for one side.
+    """The graph ``features``: patch tokens as a map, with position embeddings computed once for one input side.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ class PatchFeatures(nn.Module):
         self.register_buffer("constant", model.constant_tokens(self.grid).detach())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Describe (B, 3, S, S) -> features (B, width, g, g)."""
+        """Image (B, 3, S, S) -> features (B, width, g, g)."""
         tokens: Tensor = self.model.tokens(image, self.constant)
         maps: Tensor = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return maps

@@ -1,8 +1,8 @@
 """EfficientViT-SAM's image encoders, L0 to XL1, with the official names of every parameter.
 
 EfficientViT (Cai et al., ICCV 2023, arXiv 2205.14756), its large variants and the SAM neck (Zhang et al., arXiv
-2402.05008). Each module does operation by operation what the official one does; what makes the exported graph faster
-is done to it afterwards, in `samg_fast.export.fuse`.
+2402.05008). Each module repeats the official one operation by operation; `samg_fast.export.fuse` makes them faster
+for export.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch import Tensor, nn
 __all__ = ["ENCODERS", "EncoderShape", "ImageEncoder", "LayerNorm2d"]
 
 EPSILON = 1e-6
-"""The official loader sets every norm layer's epsilon to this, the decoder's included."""
+"""Epsilon of every norm layer, the decoder's included; the official loader sets it."""
 
 _HEAD = 32  # channels of a head of the linear attention
-_DIVISION = 1e-15  # added to the linear attention's denominator
+_EPSILON_DIVISION = 1e-15  # added to the linear attention's denominator
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What tells one variant from another.
+    """Hyperparameters of one variant.
 
     Parameters
     ----------
     side : int
-        Input side in pixels that it was trained at; any multiple of 32 can be encoded.
+        Input side in pixels in training; any multiple of 32 can be encoded.
     widths, depths, blocks, expands, fewer_norms : tuples, one entry per stage
-        Channels; blocks after the first; their kind (``"res"``, ``"fmb"``, ``"mb"``, or ``"att3"`` and ``"att5"``,
-        attention with an aggregating 3x3 or 5x5 convolution beside); how far they expand; whether only the last
-        convolution of a block is normalised.
+        Channels; number of blocks after the first; their kind (``"res"``, ``"fmb"``, ``"mb"``, or ``"att3"`` and
+        ``"att5"``: attention with an additional 3x3 or 5x5 aggregating convolution); their expansion factor; whether
+        only the last convolution of a block has a norm.
     neck_depth, neck_expand : int
-        Blocks of the neck, and how far they expand.
+        Number of blocks in the neck, and their expansion factor.
     """
 
     side: int
@@ -50,7 +50,7 @@ class EncoderShape:
 
     @property
     def grid(self) -> int:
-        """Side of the embedding's grid: SAM's, whatever the input."""
+        """Side of the embedding's grid, as in SAM; it does not depend on the input side."""
         return 64
 
 
@@ -91,7 +91,7 @@ ENCODERS = {
 
 
 def gelu() -> nn.Module:
-    """Return EfficientViT's activation: GELU by its tanh approximation."""
+    """Return EfficientViT's activation: GELU in its tanh approximation."""
     return nn.GELU(approximate="tanh")
 
 
@@ -141,7 +141,7 @@ class ResBlock(nn.Module):
 
 
 class FusedMBConv(nn.Module):
-    """A 3x3 convolution that expands, a 1x1 that projects."""
+    """An expanding 3x3 convolution, then a projecting 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int, fewer_norm: bool) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class LinearAttention(nn.Module):
         q, k = F.relu(q), F.relu(k)
         v = F.pad(v, (0, 0, 0, 1), value=1.0)  # a row of ones, which becomes the denominator
         out = (v @ k.transpose(-1, -2)) @ q
-        out = out[:, :, :-1] / (out[:, :, -1:] + _DIVISION)
+        out = out[:, :, :-1] / (out[:, :, -1:] + _EPSILON_DIVISION)
         projected: Tensor = self.proj(out.reshape(batch, -1, height, width))
         return projected
 
@@ -212,7 +212,7 @@ class Residual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the block makes of `x` to `x`, if there is a shortcut."""
+        """Return the block's output, plus `x` if there is a shortcut."""
         out: Tensor = self.main(x)
         return out + x if self.shortcut else out
 
@@ -232,7 +232,7 @@ class AttentionBlock(nn.Module):
 
 
 class OpList(nn.Module):
-    """A sequence under the official name ``op_list``."""
+    """Modules in sequence, under the official name ``op_list``."""
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class OpList(nn.Module):
 
 
 class Backbone(nn.Module):
-    """EfficientViT's stages; each but the first halves the picture's side, and the first does too."""
+    """EfficientViT's stages, each of which halves the side."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -256,8 +256,8 @@ class Backbone(nn.Module):
             kind, expand, fewer = shape.blocks[index], shape.expands[index], shape.fewer_norms[index]
             down = FusedMBConv if kind == "fmb" else MBConv
             blocks: list[nn.Module] = [Residual(down(inputs, outputs, 2, 4 * expand, fewer), shortcut=False)]
-            make = _blocks(kind, outputs, expand, fewer)
-            blocks += [make() for _ in range(shape.depths[index])]
+            build = _block_factory(kind, outputs, expand, fewer)
+            blocks += [build() for _ in range(shape.depths[index])]
             stages.append(OpList(*blocks))
         self.stages = nn.ModuleList(stages)
 
@@ -274,7 +274,7 @@ def _first_stage(shape: EncoderShape) -> list[nn.Module]:
     return [Residual(ResBlock(shape.widths[0])) for _ in range(shape.depths[0])]
 
 
-def _blocks(kind: str, channels: int, expand: int, fewer_norm: bool) -> Callable[[], nn.Module]:
+def _block_factory(kind: str, channels: int, expand: int, fewer_norm: bool) -> Callable[[], nn.Module]:
     if kind.startswith("att"):
         return lambda: AttentionBlock(channels, int(kind[3:]), expand)
     block = FusedMBConv if kind == "fmb" else MBConv
@@ -292,13 +292,13 @@ class _Upsample(nn.Module):
         """(B, C, h, w) -> (B, C, G, G)."""
         if x.shape[-1] == self.grid:
             return x
-        # By a factor and not to a size, so that the graph needs to know no batch
+        # By a factor, not to a size: a size would make the graph compute the batch
         factor = self.grid / x.shape[-1]
         return F.interpolate(x, scale_factor=factor, mode="bicubic", align_corners=False)
 
 
 class Neck(nn.Module):
-    """SamNeck: the last three stages on one grid, summed, refined, and brought to SAM's 256 channels."""
+    """SamNeck: resizes the last three stages to one grid, sums and refines them, with SAM's 256 channels."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -321,12 +321,12 @@ class LayerNorm2d(nn.LayerNorm):
     """Layer norm over the channels of each cell of a (B, C, H, W) map."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W). With the channels last it is one LayerNormalization node in the graph."""
+        """(B, C, H, W) -> (B, C, H, W). Channels are moved last, so that the graph has one LayerNormalization node."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ImageEncoder(nn.Module):
-    """Picture -> SAM's embedding.
+    """Image -> SAM's embedding.
 
     Parameters
     ----------

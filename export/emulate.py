@@ -1,7 +1,8 @@
-"""Run half-precision graphs on any CPU as hardware would, overflow and all.
+"""Emulates half-precision graphs on any CPU with the results of real hardware, overflow included.
 
-ONNX Runtime and OpenVINO compute a CPU's float16 nodes in float32 and drop the casts between them, so what overflows on
-a GPU does not overflow there. Here every value of a half type is rounded by float32 arithmetic that no runtime removes.
+On a CPU, ONNX Runtime and OpenVINO compute float16 nodes in float32 and drop the casts between them, so values that
+overflow on a GPU do not overflow there. Here every half-precision value is rounded by float32 arithmetic that no
+runtime optimises away.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ __all__ = ["emulated", "measure_ranges", "with_ranges"]
 
 
 class _Half(NamedTuple):
-    """A half type, by what rounds a float32 to it."""
+    """The constants that round a float32 to a half-precision type."""
 
-    split: float  # Veltkamp's constant: 2 to the number of bits dropped, plus 1
-    smallest: float  # the smallest normal number; below it numbers lie evenly
-    magic: float  # added and taken off again, it rounds to that even spacing
-    beyond: float  # what is not smaller becomes infinite
+    split: float  # Veltkamp's constant: 2 to the number of dropped bits, plus 1
+    smallest: float  # the smallest normal number; below it, numbers are evenly spaced
+    magic: float  # adding and subtracting this rounds to that even spacing
+    overflow: float  # magnitudes from here on become infinite
 
 
-# bfloat16 has float32's range, so that only the bits are dropped.
+# bfloat16 has float32's range: it only drops bits.
 _KINDS = {
     TensorProto.FLOAT16: _Half(2.0**13 + 1, 2.0**-14, 0.75, 65520.0),
     TensorProto.BFLOAT16: _Half(2.0**16 + 1, 0.0, 0.0, np.inf),
@@ -32,17 +33,17 @@ _KINDS = {
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn a graph with half-precision types into a float32 graph with the same results.
+    """Convert a graph with half-precision types to a float32 graph with the same results.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        With inputs and outputs in float32, as `samg_fast.export.precision.to_half` makes it. Not changed.
+        With inputs and outputs in float32, as from `samg_fast.export.precision.to_half`. Not changed.
 
     Returns
     -------
     onnx.ModelProto
-        Products sum in float32, as tensor cores do; each result is rounded once. A value beyond the range becomes
+        Products accumulate in float32, as tensor cores do; each result is rounded once. Values beyond the range become
         infinite or NaN.
     """
     source = model.graph
@@ -62,7 +63,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     def rounded(name: str, to_name: str, half: _Half) -> None:
         large = node("Mul", name, constant(half.split), output=f"{to_name}.large")
         rest = node("Sub", large, name, output=f"{to_name}.rest")
-        if half.beyond == np.inf:
+        if half.overflow == np.inf:
             node("Sub", large, rest, output=to_name)
             return
         short = node("Sub", large, rest, output=f"{to_name}.short")
@@ -71,8 +72,8 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
         size = node("Abs", name, output=f"{to_name}.size")
         tiny = node("Less", size, constant(half.smallest), output=f"{to_name}.tiny")
         either = node("Where", tiny, even, short, output=f"{to_name}.either")
-        fits = node("Less", size, constant(half.beyond), output=f"{to_name}.fits")
-        # Not by a product with a constant: runtimes move those into the next matrix product, and it overflows
+        fits = node("Less", size, constant(half.overflow), output=f"{to_name}.fits")
+        # Not a product with a constant: runtimes fold such products into the next matrix product, which then overflows
         node("Where", fits, either, constant(np.inf), output=to_name)
 
     for each in source.node:
@@ -105,7 +106,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Add outputs ``NAME.range`` to a float32 graph: the largest magnitude of each of the values named."""
+    """Add outputs ``NAME.range`` to a float32 graph: the largest magnitude of each named value."""
     out = onnx.ModelProto()
     out.CopyFrom(model)
     for name in names:
@@ -118,20 +119,20 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def measure_ranges(
     model: onnx.ModelProto, names: list[str], feeds: list[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]
 ) -> dict[str, float]:
-    """Run a float32 graph and note the largest magnitude of each of the values named, weights among them.
+    """Run a float32 graph and return the largest magnitude of each named value, which may be a weight.
 
     Parameters
     ----------
     model : onnx.ModelProto
     names : list of str
-        Values of the graph.
+        Names of values or weights of the graph.
     feeds : list of dict
         Inputs of each run.
 
     Returns
     -------
     dict of str to float
-        Infinite where a value was infinite or NaN.
+        Name -> largest magnitude; infinite if a value was infinite or NaN.
     """
     import onnxruntime
 

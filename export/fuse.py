@@ -1,6 +1,6 @@
-"""Make a model cheaper without changing what it computes: constants that follow a linear layer are folded into it.
+"""Makes a model faster without changing what it computes, by folding constants into linear layers.
 
-What remains differs from the official model by float32 rounding alone; `samg_fast.parity` measures it.
+The result differs from the official model by float32 rounding only; `samg_fast.parity` measures the difference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def fuse(model: nn.Module) -> nn.Module:
     Parameters
     ----------
     model : torch.nn.Module
-        In evaluation mode. What is none of these is left alone.
+        In evaluation mode. All other modules are unchanged.
 
     Returns
     -------

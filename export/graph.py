@@ -1,4 +1,4 @@
-"""PyTorch -> ONNX files that every runtime can take: static shapes, nothing computed from them, real layer norms."""
+"""PyTorch -> ONNX files that every runtime accepts: static shapes, no shape arithmetic, LayerNormalization nodes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from samg_fast.files import replacing
 __all__ = ["OPSET", "SHAPE_ARITHMETIC", "check_graph", "drop_unused", "prepare_folder", "save_graph", "trace"]
 
 OPSET = 20
-"""The first opset with a Gelu node; LayerNormalization is there since 17."""
+"""The first opset with a Gelu node; LayerNormalization exists since 17."""
 
 SHAPE_ARITHMETIC = frozenset(
     ("ConstantOfShape", "Expand", "If", "Loop", "NonZero", "Range", "Scan", "Shape", "Size", "Where")
 )
-"""Nodes that make, or depend on, shapes known only when the graph runs. None may be left."""
+"""Nodes that compute, or depend on, shapes known only at run time. An exported graph has none."""
 
-_MAX_BYTES = 1 << 30  # a file above it keeps its weights beside it: protobuf ends at 2 GiB
+_MAX_BYTES = 1 << 30  # larger graphs keep their weights in a second file, as protobuf is limited to 2 GiB
 
 
 def trace(
@@ -42,11 +42,11 @@ def trace(
     network : torch.nn.Module
         In evaluation mode.
     inputs : mapping of str to Tensor
-        Name -> an example, in the order of `network`'s arguments. Their shapes become the graph's.
+        Name -> example input, in the order of `network`'s arguments. The graph gets their shapes.
     outputs : sequence of str
-        Names of what the network returns.
+        Names of the network's outputs.
     dynamic_batch : bool
-        Whether the first dimension of every input is left open. The examples need a batch of 2 or more then.
+        Whether the first dimension of every input is dynamic. The examples then need a batch of 2 or more.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def trace(
         Shape arithmetic is left in the graph.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
-    # The exporter talks about its progress and about packages that are not needed here
+    # The exporter prints its progress, and warns about packages that are not needed here
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -84,22 +84,22 @@ def trace(
     if program is None:
         raise BundleError(f"{type(network).__name__} was not exported")
     model = program.model_proto
-    for node in model.graph.node:  # names of source files and lines are of no use to anybody else
+    for node in model.graph.node:  # the metadata are names and lines of source files
         del node.metadata_props[:]
     del model.graph.metadata_props[:]
     if dynamic_batch:
-        _settle_reshapes(model)
+        _make_reshapes_constant(model)
     check_graph(model)
     return model
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """See that a graph keeps the contract.
+    """Check that a graph follows the format of a bundle's graphs.
 
     Raises
     ------
     BundleError
-        It holds shape arithmetic, or a layer norm in pieces.
+        It contains shape arithmetic, a layer norm as single operations, or an opset below 17.
     """
     kinds = {node.op_type for node in model.graph.node}
     if left := sorted(kinds & SHAPE_ARITHMETIC):
@@ -112,18 +112,18 @@ def check_graph(model: onnx.ModelProto) -> None:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> str | None:
-    """Write a graph, whole or not at all; one that is too large for a single file keeps its weights beside it.
+    """Write a graph, whole or not at all; weights go into a second file if the graph is too large for one.
 
     Parameters
     ----------
     model : onnx.ModelProto
     path : pathlib.Path
-        The file to make or replace.
+        The file to create or replace.
 
     Returns
     -------
     str or None
-        Name of the file of weights beside it, if there is one.
+        Name of the file of weights, if there is one.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> str | None:
             if tensor.ByteSize() < 1024:
                 continue
             raw = numpy_helper.to_array(tensor).tobytes()
-            file.write(b"\0" * (-file.tell() % 4096))  # runtimes map the file page by page
+            file.write(b"\0" * (-file.tell() % 4096))  # page-aligned, as runtimes memory-map the file
             where = {"location": data.name, "offset": str(file.tell()), "length": str(len(raw))}
             file.write(raw)
             tensor.ClearField("raw_data")
@@ -156,7 +156,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> str | None:
 
 
 def prepare_folder(folder: Path) -> Path:
-    """Make a bundle's folder, and take away a manifest that would vouch for files that are about to change.
+    """Create a bundle's folder, and remove an existing manifest, whose files are about to change.
 
     Raises
     ------
@@ -171,11 +171,11 @@ def prepare_folder(folder: Path) -> Path:
     return folder
 
 
-def _settle_reshapes(model: onnx.ModelProto) -> None:
-    """Give every reshape of a graph with an open batch a constant shape, -1 where the batch is.
+def _make_reshapes_constant(model: onnx.ModelProto) -> None:
+    """Give every reshape of a graph with a dynamic batch a constant shape, with -1 for the batch.
 
-    The exporter reads the batch from an input and computes each shape from it; but the rest of a shape is known, and
-    ONNX works out one dimension by itself. What computed the shapes is then used by nobody and dropped.
+    The exporter reads the batch from an input and computes every shape from it. But the other dimensions are known, and
+    ONNX infers one dimension by itself. The nodes that computed the shapes are then unused, and dropped.
     """
     known = {value.name: value for value in [*model.graph.value_info, *model.graph.output]}
     for node in model.graph.node:
@@ -191,19 +191,19 @@ def _settle_reshapes(model: onnx.ModelProto) -> None:
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes and weights whose outputs nobody uses, in place."""
-    wanted = {output.name for output in graph.output}
+    """Remove unused nodes and weights, in place."""
+    used = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if wanted & set(node.output):
+        if used & set(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            used.update(node.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
     for values in (graph.initializer, graph.value_info):
-        useful = [each for each in values if each.name in wanted]
+        remaining = [each for each in values if each.name in used]
         del values[:]
-        values.extend(useful)
+        values.extend(remaining)
 
 
 def _dims(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:

@@ -1,4 +1,4 @@
-"""The official models by name."""
+"""Loads the official models by name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_sam(name: str, checkpoint: str | os.PathLike[str]) -> EfficientViTSam:
     Raises
     ------
     CheckpointError
-        The file is no checkpoint of this model.
+        The file is not a checkpoint of this model.
     InputError, InputTypeError
         There is no such model.
     """
@@ -65,7 +65,7 @@ def load_dino(name: str, checkpoint: str | os.PathLike[str]) -> DinoV2:
     Raises
     ------
     CheckpointError
-        The file is no checkpoint of this model.
+        The file is not a checkpoint of this model.
     InputError, InputTypeError
         There is no such model.
     """
@@ -74,7 +74,7 @@ def load_dino(name: str, checkpoint: str | os.PathLike[str]) -> DinoV2:
 
 @lru_cache(maxsize=1)
 def known_shapes() -> Mapping[str, Mapping[str, tuple[int, ...]]]:
-    """Return the keys of every model's checkpoint with their shapes, to tell whose a checkpoint is."""
+    """Return keys and shapes of every model's checkpoint, to recognise which model a checkpoint belongs to."""
     with torch.device("meta"):
         models: dict[str, nn.Module] = {_SAM + each: EfficientViTSam(each) for each in ENCODERS}
         models |= {_DINO + each: DinoV2(each) for each in FEATURES}

@@ -1,19 +1,19 @@
-"""Half precision by design: which nodes of a graph compute in float16 or bfloat16 is written into its types.
+"""Half precision by explicit rules: a graph's types say which of its nodes compute in float16 or bfloat16.
 
-TensorRT 11 knows strongly typed networks alone, and a float16 that is left to luck overflows: EfficientViT-SAM's larger
-variants have activations beyond 65,504. What the rules are:
+TensorRT 11 supports only strongly typed networks, and without rules float16 overflows: EfficientViT-SAM's larger
+variants have activations beyond 65,504. The rules:
 
-- Convolutions and matrix products work in half precision, on weights kept in it. That is where the time goes.
-- Everything else works in float32: layer norms, softmax, GELU, the residual sums, divisions.
-- The products of the linear attention stay in float32: they are sums over all cells of a picture, of values that no
-  softmax has bounded, and their quotient's epsilon (1e-15) does not exist in float16.
-- So does what makes angles of coordinates: an error there moves a point.
-- So does an attention whose logits grow large on pictures it was tried on: half precision rounds them in proportion to
-  their size, and a softmax turns what is then lost absolutely into a factor on its weights.
-- In float16, a product whose operands or result come near 65,504 on pictures it was tried on is given its operand
-  divided by a power of two, and its result is multiplied by it in float32: exactly the same, in a range that fits. Near
-  means within a factor of 8. Where operand and result are so far apart that no power fits both, it stays in float32.
-- What only moves values about stays in the type that it is given, so that no cast stands between two products.
+- Convolutions and matrix products compute in half precision, on weights stored in it. They take most of the time.
+- Everything else computes in float32: layer norms, softmax, GELU, residual sums, divisions.
+- The products of the linear attention stay in float32: they sum values that no softmax has bounded over all cells of
+  an image, and the epsilon of their quotient (1e-15) does not exist in float16.
+- So do the products that turn coordinates into angles: an error there moves a point.
+- So does an attention whose logits are large on the sample images: half precision rounds them in proportion to their
+  size, and softmax turns the absolute error into a factor on its weights.
+- In float16, a product whose operands or result come within a factor of 8 of 65,504 on the sample images gets its
+  operand divided by a power of two, and its result is multiplied back in float32: exactly the same, in a range that
+  fits. If operand and result are so far apart that no power fits both, the product stays in float32.
+- Nodes that only move values keep the type of their inputs, so that there is no cast between two products.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .graph import drop_unused
 
-__all__ = ["FLOAT16_LARGEST", "HEADROOM", "PRODUCTS", "naive_half", "to_half", "watched"]
+__all__ = ["FLOAT16_LARGEST", "HEADROOM", "PRODUCTS", "to_half", "watched"]
 
 FLOAT16_LARGEST = 65504.0
 """The largest finite float16."""
 
 HEADROOM = 8.0
-"""How far below `FLOAT16_LARGEST` the largest value seen must stay for a product to work in float16."""
+"""Factor by which the largest value seen must be below `FLOAT16_LARGEST` for a product to compute in float16."""
 
 SOFTMAX_ERROR = 0.05
-"""How far half precision may move an attention's largest logit, and so by what share a weight of its softmax."""
+"""Maximum rounding error of an attention's largest logit, which is also the relative error of a softmax weight."""
 
 PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
-"""The nodes that work in half precision."""
+"""The nodes that compute in half precision."""
 
 _MOVES = frozenset(
     ("Concat", "Gather", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 )
-_SCALES = _MOVES | {"Add", "Div", "Mul"}  # what may stand between a softmax attention's products and its softmax
-_SMALLEST_OPERAND = 0.25  # a thousand times what float16's even spacing near 0 spoils
+_SCALES = _MOVES | {"Add", "Div", "Mul"}  # nodes allowed between a softmax attention's products and its softmax
+_SMALLEST_OPERAND = 0.25  # a thousand times larger than values that float16's spacing near 0 distorts
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _ROUNDING = {"fp16": 2.0**-11, "bf16": 2.0**-9}  # largest relative error of one rounding
 
@@ -59,20 +59,20 @@ def to_half(
     headroom: float = HEADROOM,
     keep: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """Write half precision into a float32 graph, by the rules above.
+    """Convert a float32 graph to half precision, by the rules of this module.
 
     Parameters
     ----------
     model : onnx.ModelProto
         Float32; not changed. Its inputs and outputs stay float32.
     precision : {"fp16", "bf16"}
-        Which half.
+        The half precision.
     ranges : mapping of str to float, optional
-        Largest magnitude seen of each of `watched`; what is not in it is thought safe.
+        Largest magnitude seen of each value that `watched` names; values that are missing count as safe.
     headroom : float
         See `HEADROOM`.
     keep : collection of str
-        Outputs of more products that stay in float32, beside those of the rules.
+        Outputs of further products that stay in float32, besides those of the rules.
 
     Returns
     -------
@@ -82,12 +82,16 @@ def to_half(
     seen = ranges or {}
     graph = model.graph
     around = _Neighbours(graph)
-    kept = _unbounded(graph, around) | _sharp(graph, around, seen, SOFTMAX_ERROR / _ROUNDING[precision]) | set(keep)
+    kept = (
+        _unbounded(graph, around)
+        | _steep_attention(graph, around, seen, SOFTMAX_ERROR / _ROUNDING[precision])
+        | set(keep)
+    )
     writer = _Writer(graph, _TYPES[precision])
     for node in graph.node:
         power = _power(node, seen, limit, writer.weights) if node.op_type in PRODUCTS else None
         if power is None or node.output[0] in kept:
-            writer.add(node, half=node.op_type in _MOVES and writer.comes_in_half(node))
+            writer.add(node, half=node.op_type in _MOVES and writer.has_half_inputs(node))
         elif power == 0:
             writer.add(node, half=True)
         else:
@@ -99,7 +103,7 @@ def to_half(
 
 
 def _power(node: onnx.NodeProto, seen: Mapping[str, float], limit: float, weights: Collection[str]) -> int | None:
-    """Return by which power of two a product must be divided to fit into half precision; None if by none."""
+    """Return the exponent of the power of two to divide a product's operand by, 0 or more; None if none fits."""
     operands = [name for name in node.input[:2] if name not in weights]
     largest_in = max((seen.get(name, 0.0) for name in operands), default=0.0)
     largest = max(largest_in, seen.get(node.output[0], 0.0))
@@ -109,55 +113,40 @@ def _power(node: onnx.NodeProto, seen: Mapping[str, float], limit: float, weight
     if largest <= limit:
         return 0
     power = int(np.ceil(np.log2(largest / limit)))
-    # With both operands computed each would have to be divided; and a small operand would lose its own small values
+    # Two computed operands would both have to be divided; and dividing a small operand would lose its small values
     return power if len(operands) == 1 and largest_in * 2.0**-power >= _SMALLEST_OPERAND else None
 
 
-def naive_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Cast everything to float16, as exporters do that know no better; for tests to show what goes wrong then."""
-    writer = _Writer(model.graph, TensorProto.FLOAT16)
-    floats = _float_values(model.graph)
-    for node in model.graph.node:
-        writer.add(node, half=bool(node.input) and node.op_type != "Cast" and node.output[0] in floats)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    writer.write(out.graph)
-    return out
-
-
 def watched(graph: onnx.GraphProto) -> list[str]:
-    """Name the values whose ranges `to_half` asks for.
-
-    They are what goes into and comes out of every product, weights included.
-    """
+    """Name the values whose ranges `to_half` needs: inputs and outputs of every product, weights included."""
     names = (name for node in graph.node if node.op_type in PRODUCTS for name in [*node.input, *node.output] if name)
     return list(dict.fromkeys(names))
 
 
 @dataclass
 class _Writer:
-    """Rewrites a graph's nodes one after the other, adding casts where types meet."""
+    """Rewrites a graph's nodes one after the other, adding casts where types change."""
 
     source: onnx.GraphProto
     kind: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     halves: dict[str, str] = field(default_factory=dict)  # float32 name -> name of the same value in half precision
-    born_half: set[str] = field(default_factory=set)
+    computed_in_half: set[str] = field(default_factory=set)
     cast_back: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.weights = {tensor.name: tensor for tensor in self.source.initializer}
-        self.made: list[onnx.TensorProto] = []
+        self.new_weights: list[onnx.TensorProto] = []
         self.floats = _float_values(self.source)
         self.outputs = {output.name for output in self.source.output}
 
-    def comes_in_half(self, node: onnx.NodeProto) -> bool:
-        """Whether all that a node is given was made in half precision, but for constants."""
+    def has_half_inputs(self, node: onnx.NodeProto) -> bool:
+        """Whether all inputs of a node, constants aside, were computed in half precision."""
         given = [name for name in node.input if name in self.floats and name not in self.weights]
-        return bool(given) and self.born_half.issuperset(given)
+        return bool(given) and self.computed_in_half.issuperset(given)
 
     def add(self, node: onnx.NodeProto, *, half: bool) -> None:
-        """Add a node, working in half precision or in float32."""
+        """Add a node that computes in half precision or in float32."""
         new = onnx.NodeProto()
         new.CopyFrom(node)
         take: Callable[[str], str] = self._as_half if half else self._as_float
@@ -167,14 +156,14 @@ class _Writer:
             for index, name in enumerate(node.output):
                 if name in self.floats:
                     new.output[index] = self.halves[name] = f"{name}.half"
-                    self.born_half.add(name)
+                    self.computed_in_half.add(name)
         self.nodes.append(new)
         if half:
             for name in set(node.output) & self.outputs:
                 self._as_float(name)
 
     def add_scaled(self, node: onnx.NodeProto, power: int) -> None:
-        """Add a product in half precision on its one computed operand divided by 2 to a power, and multiply it back."""
+        """Add a half-precision product of its one computed operand divided by 2**power; multiply the result back."""
         new = onnx.NodeProto()
         new.CopyFrom(node)
         out = node.output[0]
@@ -183,10 +172,10 @@ class _Writer:
                 small = self._times(self._as_float(name), 2.0**-power, f"{out}.operand.small")
                 self._cast(small, f"{small}.half", self.kind)
                 new.input[index] = f"{small}.half"
-            elif index == 2:  # the bias is added to what is divided
+            elif index == 2:  # the bias must be divided too
                 new.input[index] = f"{out}.bias.half"
                 bias = numpy_helper.to_array(self.weights[name]) * np.float32(2.0**-power)
-                self.made.append(_half_tensor(numpy_helper.from_array(bias, name), new.input[index], self.kind))
+                self.new_weights.append(_half_tensor(numpy_helper.from_array(bias, name), new.input[index], self.kind))
             else:
                 new.input[index] = self._as_half(name)
         new.output[0] = f"{out}.small.half"
@@ -196,7 +185,7 @@ class _Writer:
 
     def _times(self, name: str, factor: float, to_name: str) -> str:
         constant = f"{to_name}.factor"
-        self.made.append(numpy_helper.from_array(np.array(factor, np.float32), constant))
+        self.new_weights.append(numpy_helper.from_array(np.array(factor, np.float32), constant))
         self.nodes.append(helper.make_node("Mul", [name, constant], [to_name], name=f"{to_name}.times"))
         return to_name
 
@@ -204,7 +193,7 @@ class _Writer:
         """Put the rewritten nodes and weights into a copy of the source."""
         del graph.node[:]
         graph.node.extend(self.nodes)
-        graph.initializer.extend(self.made)
+        graph.initializer.extend(self.new_weights)
         del graph.value_info[:]
         drop_unused(graph)
 
@@ -212,13 +201,13 @@ class _Writer:
         if name not in self.halves:
             half = self.halves[name] = f"{name}.half"
             if name in self.weights:
-                self.made.append(_half_tensor(self.weights[name], half, self.kind))
+                self.new_weights.append(_half_tensor(self.weights[name], half, self.kind))
             else:
                 self._cast(name, half, self.kind)
         return self.halves[name]
 
     def _as_float(self, name: str) -> str:
-        if name in self.born_half and name not in self.cast_back:
+        if name in self.computed_in_half and name not in self.cast_back:
             self.cast_back.add(name)
             self._cast(self.halves[name], name, TensorProto.FLOAT)
         return name
@@ -236,7 +225,7 @@ def _half_tensor(tensor: onnx.TensorProto, name: str, kind: int) -> onnx.TensorP
 
 
 def _bfloat16_bytes(values: NDArray[np.float32]) -> bytes:
-    """Round float32 to bfloat16, to nearest even, which is the upper half of its bits."""
+    """Round float32 to bfloat16, to nearest even, and return the bytes: the upper half of the bits."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
 
@@ -249,7 +238,7 @@ def _float_values(graph: onnx.GraphProto) -> set[str]:
 
 
 def _unbounded(graph: onnx.GraphProto, around: _Neighbours) -> set[str]:
-    """Name the outputs of products that must stay in float32: the linear attention's, and those that make angles."""
+    """Name the outputs of products that must stay in float32: the linear attention's, and those that compute angles."""
     keep = set()
     for node in graph.node:
         if node.op_type not in PRODUCTS:
@@ -265,12 +254,14 @@ def _unbounded(graph: onnx.GraphProto, around: _Neighbours) -> set[str]:
     return keep
 
 
-def _sharp(graph: onnx.GraphProto, around: _Neighbours, ranges: Mapping[str, float], largest: float) -> set[str]:
-    """Name the outputs of products that make attention logits beyond `largest`, and of those before them."""
+def _steep_attention(
+    graph: onnx.GraphProto, around: _Neighbours, ranges: Mapping[str, float], largest: float
+) -> set[str]:
+    """Name the outputs of products that compute attention logits beyond `largest`, and of the products before them."""
     keep = set()
     for node in graph.node:
         for logits in around.before(node.input, _SCALES) if node.op_type == "Softmax" else ():
-            # Before the bias that hides empty slots, which is large and exact
+            # Checked before the bias that hides empty slots is added, as that is large but exact
             if ranges.get(logits.output[0], 0.0) > largest:
                 keep.add(logits.output[0])
                 keep |= {operand.output[0] for operand in around.before(logits.input, _SCALES)}
@@ -278,22 +269,22 @@ def _sharp(graph: onnx.GraphProto, around: _Neighbours, ranges: Mapping[str, flo
 
 
 class _Neighbours:
-    """Who makes and who uses each value of a graph."""
+    """The nodes that compute and that use each value of a graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.weights = {tensor.name for tensor in graph.initializer}
-        self.makers = {name: node for node in graph.node for name in node.output}
+        self.producers = {name: node for node in graph.node for name in node.output}
         self.users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
 
     def before(self, names: Iterable[str], through: frozenset[str]) -> list[onnx.NodeProto]:
-        """Nodes that made the values, looking through nodes of some kinds."""
-        return _walk(names, through, lambda name: [self.makers[name]] if name in self.makers else [], "input")
+        """Nodes that computed the values, looking through nodes of the kinds `through`."""
+        return _walk(names, through, lambda name: [self.producers[name]] if name in self.producers else [], "input")
 
     def after(self, names: Iterable[str], through: frozenset[str]) -> list[onnx.NodeProto]:
-        """Nodes that use the values, looking through nodes of some kinds."""
+        """Nodes that use the values, looking through nodes of the kinds `through`."""
         return _walk(names, through, lambda name: self.users.get(name, []), "output")
 
 

@@ -1,4 +1,4 @@
-"""int8 by NNCF: quantise and dequantise nodes in the graph, their ranges from frames that the project renders."""
+"""int8 by NNCF: QuantizeLinear and DequantizeLinear nodes, with ranges measured on the shipped rendered frames."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnx import numpy_helper
 __all__ = ["FRAMES", "calibration_frames", "to_int8"]
 
 FRAMES = 32
-"""How many frames ranges are taken from."""
+"""Number of frames to measure ranges on."""
 
 
 def calibration_frames(count: int = FRAMES) -> NDArray[np.uint8]:
-    """Pick rendered frames from all tasks and settings of the shipped clips, (count, H, W, 3) uint8."""
+    """Return shipped frames spread evenly over all tasks and settings, (count, H, W, 3) uint8."""
     from samg_fast.samples import load_pack
 
-    clips = [frames for task in load_pack().tasks.values() for frames, _ in task.settings.values()]
-    every = np.concatenate(clips)
-    chosen: NDArray[np.uint8] = every[np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)]
-    return chosen
+    clips = [clip for task in load_pack().tasks.values() for clip, _ in task.settings.values()]
+    frames = np.concatenate(clips)
+    selected: NDArray[np.uint8] = frames[np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)]
+    return selected
 
 
 def to_int8(model: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]], *, transformer: bool) -> onnx.ModelProto:
@@ -37,16 +37,16 @@ def to_int8(model: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]], *, tr
     model : onnx.ModelProto
         Float32, one input.
     inputs : sequence of float32 arrays
-        What ranges are taken from.
+        Inputs to measure ranges on.
     transformer : bool
-        Whether it is one: the inputs of its layer norms and its residual sums stay in float then.
+        Whether the network is a transformer: inputs of layer norms and residual sums then stay in float32.
 
     Returns
     -------
     onnx.ModelProto
         With quantise and dequantise nodes; weights in int8 per channel, activations in uint8 or int8 per tensor.
     """
-    # NNCF writes to its loggers and to the terminal, at import too
+    # NNCF prints to its loggers and to the terminal, even at import
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
@@ -55,7 +55,7 @@ def to_int8(model: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]], *, tr
         name = model.graph.input[0].name
         dataset = nncf.Dataset([{name: each} for each in inputs])
         parameters: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER} if transformer else {}
-        # One scale for all channels of an activation: ONNX Runtime's convolutions know no other
+        # One scale for all channels of an activation: ONNX Runtime's convolutions support nothing else
         whole = QuantizationParameters(per_channel=False)
         quantised = nncf.quantize(
             model,
@@ -66,15 +66,15 @@ def to_int8(model: onnx.ModelProto, inputs: Sequence[NDArray[np.float32]], *, tr
             **parameters,
         )
     out: onnx.ModelProto = quantised
-    _unsigned(out)
+    _make_unsigned(out)
     return out
 
 
-def _unsigned(model: onnx.ModelProto) -> None:
-    """Turn asymmetric int8 activations into the same in uint8, in place.
+def _make_unsigned(model: onnx.ModelProto) -> None:
+    """Convert asymmetric int8 activations to equivalent uint8 ones, in place.
 
-    NNCF shifts int8 by a zero point. OpenVINO has fast kernels for shifted uint8 alone and computes shifted int8 in
-    float32; 128 more on the zero point and on every value is the same numbers.
+    NNCF uses int8 with a zero point. OpenVINO has fast kernels for uint8 with a zero point only, and computes such int8
+    in float32. Adding 128 to the zero point and to every value represents the same numbers.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     points = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
@@ -83,4 +83,4 @@ def _unsigned(model: onnx.ModelProto) -> None:
         if point.dtype == np.int8 and point.any():
             shifted = (point.astype(np.int16) + 128).astype(np.uint8)
             weights[name].CopyFrom(numpy_helper.from_array(shifted, name))
-    del model.graph.value_info[:]  # it speaks of int8 still; runtimes work types out by themselves
+    del model.graph.value_info[:]  # it still says int8; runtimes infer types themselves

@@ -1,6 +1,7 @@
-"""Segment Anything's prompt encoder and mask decoder, official parameter names, as one graph for every decode of SAM-G.
+"""Segment Anything's prompt encoder and mask decoder, as one graph for every decode of SAM-G.
 
-Kirillov et al., arXiv 2304.02643; the modules follow segment-anything's, as EfficientViT-SAM uses them.
+Kirillov et al., arXiv 2304.02643. Modules and parameter names are those of segment-anything, which EfficientViT-SAM
+uses.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ GRID = 64
 """Side of the embedding's grid."""
 
 PROMPT_SIDE = 1024
-"""Side of the frame that prompts are given in."""
+"""Side of the prompt frame: the coordinates of points and boxes."""
 
 CHANNELS = 256
 """Channels of the embedding and of the tokens."""
 
 EMPTY_SLOT, NOT_A_POINT, NEGATIVE, POSITIVE, BOX_FIRST, BOX_SECOND = -2, -1, 0, 1, 2, 3
 
-HIDDEN = -1e4  # added to the attention logits of an empty slot: its exponential is 0, and half precision can hold it
+HIDDEN = -1e4  # added to the attention logits of an empty slot: its exponential is 0, yet half precision can hold it
 
 
 class PositionEncoding(nn.Module):
-    """Random Fourier features of a place."""
+    """Random Fourier features of a position."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -74,11 +75,11 @@ class PromptEncoder(nn.Module):
 
     def sparse(self, coords: Tensor, labels: Tensor) -> Tensor:
         """Embed (B, N, 2) coordinates in the prompt frame with (B, N) labels -> (B, N, 256)."""
-        place: Tensor = self.pe_layer((coords + 0.5) / PROMPT_SIDE) * (labels >= 0).to(coords.dtype)[..., None]
+        position: Tensor = self.pe_layer((coords + 0.5) / PROMPT_SIDE) * (labels >= 0).to(coords.dtype)[..., None]
         rows = torch.cat([each.weight for each in (self.not_a_point_embed, *self.point_embeddings)])
         kinds = torch.arange(NOT_A_POINT, BOX_SECOND + 1, device=labels.device, dtype=labels.dtype)
         chosen = (labels[..., None] == kinds).to(coords.dtype)  # an empty slot is none of these
-        return place + chosen @ rows
+        return position + chosen @ rows
 
     def dense(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         """Embed (B, 1, 4G, 4G) logits where `has_mask_input` (B,) is 1, "no mask" where it is 0 -> (B, 256, G, G)."""
@@ -90,7 +91,7 @@ class PromptEncoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, in half the channels where it crosses between tokens and picture."""
+    """Multi-head attention; `reduce` 2 halves its channels, as between tokens and image."""
 
     def __init__(self, reduce: int = 1, heads: int = 8) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ def _norm() -> nn.LayerNorm:
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens attend to tokens, then to the picture; the picture attends to the tokens."""
+    """Tokens attend to tokens, then to the image; then the image attends to the tokens."""
 
     def __init__(self, *, first: bool) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, n, 256) and picture (B, G * G, 256), each with its positions; `bias` hides empty slots."""
+        """Update tokens (B, n, 256) and image (B, G * G, 256), each with its positions; `bias` hides empty slots."""
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens, bias)
         else:
@@ -162,7 +163,7 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Two blocks, and a last look of the tokens at the picture."""
+    """Two two-way blocks, then a last attention from the tokens to the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = _norm()
 
     def forward(self, image: Tensor, image_pe: Tensor, token_pe: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Picture (B, G * G, 256) and tokens (B, n, 256) -> both, after they have seen each other."""
+        """Image (B, G * G, 256) and tokens (B, n, 256) -> updated tokens and image."""
         tokens = token_pe
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe, bias)
@@ -223,7 +224,7 @@ class MaskDecoder(nn.Module):
         image_pe : (1, 256, G, G)
         sparse : (B, N, 256)
         empty : (B, N)
-            What is added to the attention logits of each slot.
+            Added to the attention logits of each slot: 0, or `HIDDEN` if the slot is empty.
 
         Returns
         -------
@@ -231,7 +232,7 @@ class MaskDecoder(nn.Module):
         iou : (B, 4)
         """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        # Padded and added rather than expanded and joined: no node needs to know the batch
+        # Padding and adding, instead of expanding and concatenating, needs no node that computes the batch
         tokens = F.pad(sparse, (0, 0, 5, 0)) + F.pad(own, (0, 0, 0, sparse.shape[1]))
         bias = F.pad(empty, (5, 0))[:, None, None, :]
         image, pe = source.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2)
@@ -243,7 +244,7 @@ class MaskDecoder(nn.Module):
 
 
 class EfficientViTSam(nn.Module):
-    """All that an official EfficientViT-SAM checkpoint holds.
+    """EfficientViT-SAM, with every parameter of an official checkpoint.
 
     Parameters
     ----------
@@ -260,12 +261,12 @@ class EfficientViTSam(nn.Module):
 
 
 class PromptDecoder(nn.Module):
-    """The graph ``decoder``: prompt encoder and mask decoder of a model, the grid's positions computed once.
+    """The graph ``decoder``: a model's prompt encoder and mask decoder, with the grid's positions computed once.
 
     Parameters
     ----------
     sam : EfficientViTSam
-        With its weights: the positions are made of them here.
+        With its weights: the positions are computed from them here.
     """
 
     image_pe: Tensor
@@ -279,7 +280,7 @@ class PromptDecoder(nn.Module):
     def forward(
         self, embedding: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Decode one set of prompts per picture.
+        """Decode one set of prompts per image.
 
         Parameters
         ----------

@@ -1,11 +1,11 @@
-"""The prompt decoder as it is exported: the picture stays a sequence of cells from first to last layer.
+"""The prompt decoder in the form that is exported: the image stays a sequence of cells through all layers.
 
-SAM moves between maps and sequences: a transformer works on cells, transposed convolutions enlarge the result. Their
-kernels are as large as their strides, so each is a linear layer on cells. Written so, nothing but the embedding has to
-change its layout, which on a CPU takes as long as many a product.
+SAM switches between sequences, for its transformer, and maps, for the transposed convolutions that enlarge the result.
+Their kernels are as large as their strides, so each equals a linear layer on cells. As linear layers they need no
+change of layout, except of the embedding; on a CPU such a change takes as long as many a product.
 
-The strided convolutions that read the mask could be written so too. They stay what they are: the layer norm behind them
-is over four channels, and multiplies what another order of summing rounds by a hundred.
+The strided convolutions that read the mask input could be converted too, but are not: the layer norm after them is over
+only four channels, and would enlarge the rounding differences of another summation order a hundredfold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["TokenDecoder"]
 
 
 class TokenDecoder(nn.Module):
-    """`PromptDecoder`, with the same inputs and outputs, to float32 rounding.
+    """`PromptDecoder`, with the same inputs and, to float32 rounding, the same outputs.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class TokenDecoder(nn.Module):
         *reading, last = prompt.mask_downscaling
         self.reading, self.last = nn.Sequential(*reading), _pointwise(last)
         larger, norm3, _, largest, _ = mask.output_upscaling
-        self.up1, self.norm3, self.up2 = _writing(larger), _flat(norm3), _writing(largest)
+        self.up1, self.norm3, self.up2 = _enlarging(larger), _channels_last(norm3), _enlarging(largest)
         own = torch.cat([mask.iou_token.weight, mask.mask_tokens.weight])
         self.register_buffer("own_tokens", own.detach())
         self.register_buffer("no_mask", prompt.no_mask_embed.weight.detach())
@@ -49,12 +49,12 @@ class TokenDecoder(nn.Module):
     def forward(
         self, embedding: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Decode one set of prompts per picture; see `PromptDecoder.forward`."""
+        """Decode one set of prompts per image; see `PromptDecoder.forward`."""
         has = has_mask_input.reshape(-1, 1, 1)
         image = embedding.flatten(2).transpose(1, 2) + (self._read(mask_input) * has + self.no_mask * (1 - has))
         sparse = self.prompt_encoder.sparse(point_coords, point_labels)
         count = self.own_tokens.shape[0]
-        # Padded and added rather than expanded and joined: no node needs to know the batch
+        # Padding and adding, instead of expanding and concatenating, needs no node that computes the batch
         tokens = F.pad(sparse, (0, 0, count, 0)) + F.pad(self.own_tokens, (0, 0, 0, sparse.shape[1]))
         empty = (point_labels == EMPTY_SLOT).to(embedding.dtype) * HIDDEN
         bias = F.pad(empty, (count, 0))[:, None, None, :]
@@ -86,8 +86,8 @@ def _pointwise(conv: nn.Module) -> nn.Linear:
     return _linear(conv.weight.flatten(1), conv.bias)
 
 
-def _writing(conv: nn.Module) -> nn.Linear:
-    """Return a transposed convolution whose kernel is its stride as a linear layer: row, column, channel."""
+def _enlarging(conv: nn.Module) -> nn.Linear:
+    """Return a transposed convolution, whose kernel equals its stride, as a linear layer to (row, column, channel)."""
     assert isinstance(conv, nn.ConvTranspose2d)
     assert conv.kernel_size == conv.stride
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
@@ -103,8 +103,8 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-def _flat(norm: nn.Module) -> nn.LayerNorm:
-    """Return a layer norm over channels for cells whose channels come last."""
+def _channels_last(norm: nn.Module) -> nn.LayerNorm:
+    """Return a layer norm over channels as one for cells with channels last."""
     assert isinstance(norm, nn.LayerNorm)
     layer = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
     layer.weight, layer.bias = norm.weight, norm.bias

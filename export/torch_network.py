@@ -1,4 +1,4 @@
-"""PyTorch modules as networks of a bundle."""
+"""Runs PyTorch modules as a bundle's networks."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["TorchNetwork"]
 
 
 class TorchNetwork:
-    """A module behind the network protocol.
+    """A module with the interface of `samg_fast.backends.Network`.
 
     Parameters
     ----------
     module : torch.nn.Module
         In evaluation mode.
     outputs : tuple of str
-        Names of what it returns.
+        Names of its outputs.
     """
 
     def __init__(self, module: nn.Module, outputs: tuple[str, ...]) -> None:
         self.module, self.outputs = module, outputs
 
     def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Run the module; see `samg_fast.backends.Network`."""
+        """Run the module on arrays by input name; return arrays by output name."""
         with torch.inference_mode():
             found = self.module(**{name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in inputs.items()})
         arrays = (each.numpy() for each in (found if isinstance(found, tuple) else (found,)))

@@ -22,8 +22,9 @@ from samg_fast.errors import (
     MissingExtraError,
     SamgError,
 )
+from samg_fast.loading import load
 from samg_fast.results import Decode, Segmentation, Trace
-from samg_fast.segmenter import Segmenter, load
+from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 
 __all__ = [

@@ -1,9 +1,10 @@
-"""Names for the arrays the package passes around, and the checks of those that callers pass in."""
+"""Names for the arrays the package passes around, and the checks of arrays and numbers that users pass in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,16 +20,19 @@ __all__ = [
     "check_frame",
     "check_frames",
     "check_mask",
+    "check_number",
     "check_points",
     "check_whole",
     "describe",
+    "is_whole",
+    "whole_numbers",
 ]
 
 Frame = NDArray[np.uint8]
-"""(H, W, 3) RGB picture, or a batch of them."""
+"""(H, W, 3) RGB image, or a batch of them."""
 
 Mask = NDArray[np.bool_]
-"""(H, W) mask."""
+"""(H, W) mask, or a batch of them."""
 
 Floats = NDArray[np.float32]
 """Any float32 array: maps, features, logits."""
@@ -38,7 +42,7 @@ Box = tuple[int, int, int, int]
 
 
 def describe(value: object) -> str:
-    """Say in a few words what an argument is: its dtype and shape, or its type."""
+    """Describe an argument in a few words: its dtype and shape, its value, or its type."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"{value!r}" if isinstance(value, (int, float, str, type(None))) else type(value).__name__
@@ -60,7 +64,7 @@ def check_frame(name: str, value: Any) -> Frame:
     InputError
         It has another shape, or no pixel.
     """
-    return _check_picture(name, value, "(H, W, 3)", 3)
+    return _check_image(name, value, "(H, W, 3)", 3)
 
 
 def check_frames(name: str, value: Any) -> Frame:
@@ -72,7 +76,7 @@ def check_frames(name: str, value: Any) -> Frame:
         The argument's name, for the message.
     value : (B, H, W, 3) uint8 array
     """
-    return _check_picture(name, value, "(B, H, W, 3)", 4)
+    return _check_image(name, value, "(B, H, W, 3)", 4)
 
 
 def check_mask(name: str, value: Any, shape: tuple[int, ...] | None) -> Mask:
@@ -129,7 +133,7 @@ def check_points(
     InputTypeError
         The entries are not numbers.
     InputError
-        The shape is not (n, 2), or a point is NaN or outside the picture.
+        The shape is not (n, 2), or a point is NaN or outside the frame.
     """
     expected = "a sequence of (x, y) points"
     try:
@@ -182,32 +186,76 @@ def check_floats(name: str, value: Any, shape: tuple[int | None, ...], *, finite
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Check that `value` is a whole number in a range.
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: object, minimum: int, maximum: int | None = None, *, otherwise: str = "") -> int:
+    """Return `value` as a whole number in a range.
 
     Parameters
     ----------
     name : str
         The argument's name, for the message.
     value : int
-    least : int
-    most : int, optional
+    minimum : int
+    maximum : int, optional
+        No bound by default.
+    otherwise : str
+        What may be given instead, for the message: ``" or None"``.
 
     Raises
     ------
     InputTypeError
         It is no whole number.
     InputError
-        It is less or more.
+        It is out of the range.
     """
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise InputTypeError(f"{name} must be a whole number, not {describe(value)}")
-    if value < least or (most is not None and value > most):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise InputError(f"{name} must be {limits}, not {value}")
+    if not is_whole(value):
+        raise InputTypeError(f"{name} must be a whole number{otherwise}, not {describe(value)}")
+    if value < minimum or (maximum is not None and value > maximum):
+        limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise InputError(f"{name} must be {limits}{otherwise}, not {value}")
+    return int(value)
 
 
-def _check_picture(name: str, value: Any, wanted: str, ndim: int) -> Frame:
+def check_number(name: str, value: object, wanted: str, good: Callable[[float], bool]) -> float:
+    """Return `value` as a finite number in a range.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : float
+    wanted : str
+        The range in words, for the message: ``"above 0"``.
+    good : callable
+        Returns whether a finite number is in the range.
+
+    Raises
+    ------
+    InputTypeError
+        It is no number.
+    InputError
+        It is not finite, or out of the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputTypeError(f"{name} must be a number {wanted}, not {describe(value)}")
+    number = float(value)
+    if not isfinite(number) or not good(number):
+        raise InputError(f"{name} must be a number {wanted}, not {number:g}")
+    return number
+
+
+def whole_numbers(text: str, minimum: int = 1) -> list[int]:
+    """Read whole numbers separated by commas; an empty list where a part is none, or below `minimum`."""
+    parts = [part.strip() for part in text.split(",")]
+    good = all(part.isdecimal() and int(part) >= minimum for part in parts)
+    return [int(part) for part in parts] if good else []
+
+
+def _check_image(name: str, value: Any, wanted: str, ndim: int) -> Frame:
     array = _as_array(name, value, f"a {wanted} uint8 array")
     if array.ndim != ndim or array.shape[-1] != 3:
         raise InputError(f"{name} must be a {wanted} uint8 RGB array, not {describe(array)}")

@@ -1,7 +1,7 @@
 """Every exception that the package raises on purpose.
 
-All have one base class, so that a program can catch what samg-fast says about its input, its files and the machine
-without catching bugs. Each message is one sentence that names the thing, what came and what was expected.
+All derive from `SamgError`, so that a program can catch errors about its input, its files and the machine without
+catching bugs. Each message is one sentence: what is wrong, what was given and what was expected.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ __all__ = [
     "RenderingError",
     "SamgError",
     "StoppedError",
+    "first_line",
 ]
 
 
 class SamgError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base class of every exception that this package raises on purpose."""
 
 
 class InputError(SamgError, ValueError):
-    """An argument has the right type but a value, shape or range that cannot be used."""
+    """An argument has the right type, but its value or shape cannot be used."""
 
 
 class InputTypeError(SamgError, TypeError):
@@ -38,19 +39,19 @@ class InputTypeError(SamgError, TypeError):
 
 
 class BundleError(SamgError, ValueError):
-    """A bundle or target is missing, truncated, altered, of another format, or does not belong to the other."""
+    """A bundle or target is missing, truncated, altered or of another format, or a target belongs to another bundle."""
 
 
 class CheckpointError(SamgError, ValueError):
-    """A file is no official checkpoint: missing, truncated, altered, of another model, or not tensors alone."""
+    """A file is not the official checkpoint: missing, truncated, altered, of another model, or not only tensors."""
 
 
 class DownloadError(SamgError, OSError):
-    """A file cannot be fetched from where it is published."""
+    """A file cannot be downloaded."""
 
 
 class BackendError(SamgError, RuntimeError):
-    """A backend that was asked for cannot run here, or cannot run this network."""
+    """A requested backend cannot run on this machine, or cannot run this network."""
 
 
 class MissingExtraError(SamgError, ImportError):
@@ -59,9 +60,9 @@ class MissingExtraError(SamgError, ImportError):
     Parameters
     ----------
     what : str
-        What needs the dependency, as the beginning of a sentence: ``"the openvino backend"``.
+        What needs the dependency, as the start of a sentence: ``"the openvino backend"``.
     extra : str
-        The extra of the package that brings it; the message holds the ``pip install`` that mends it.
+        The extra of this package that installs it; the message contains the ``pip install`` command.
     """
 
     def __init__(self, what: str, extra: str) -> None:
@@ -70,19 +71,19 @@ class MissingExtraError(SamgError, ImportError):
 
 
 class FileError(SamgError, OSError):
-    """A file cannot be read as what it should be, or cannot be written."""
+    """A file cannot be read, has unusable content, or cannot be written."""
 
 
 class DamagedFileError(SamgError):
-    """A file of the engine cache is not as it was written; the message is the reason, to follow "it"."""
+    """A file of the engine cache was altered; the message gives the reason as a predicate, to follow "it"."""
 
 
 class EngineParityError(BackendError):
-    """An engine does not give what its bundle's fp32 files give."""
+    """An engine's outputs do not agree with those of its bundle's fp32 files."""
 
 
 class CaptureError(BackendError):
-    """What was to be captured as a CUDA graph cannot be; launched step by step it may still run."""
+    """Work cannot be captured as a CUDA graph; it may still run when launched step by step."""
 
 
 class RenderingError(SamgError, RuntimeError):
@@ -90,8 +91,14 @@ class RenderingError(SamgError, RuntimeError):
 
 
 class PerceptionError(SamgError, RuntimeError):
-    """Segmenting a frame failed on the thread of perception; ``__cause__`` is what was raised there."""
+    """Segmenting a frame failed on the perception thread; ``__cause__`` is the exception raised there."""
 
 
 class StoppedError(SamgError, RuntimeError):
-    """Perception does not run: it was not started yet, or was stopped."""
+    """Perception is not running: it was not started yet, or was stopped."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error message, or its type's name if it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

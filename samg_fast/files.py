@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and proof that results can be written before the work starts."""
+"""Writes files whole or not at all, and checks before the work starts that results can be written."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ __all__ = [
 
 
 def cache_folder() -> Path:
-    """Return ``samg-fast`` in the user's cache, whether it exists or not: for what can be fetched or made again."""
+    """Return ``samg-fast`` in the user's cache, existing or not; for data that can be downloaded or built again."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a path that is not absolute shall be ignored
+    # By the XDG specification, paths that are not absolute are ignored
     base = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
     return base / "samg-fast"
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if the block fails.
 
-    The temporary name keeps the suffix of `path`, because writers choose their format by it, and starts with a dot. Two
-    processes may write the same file at once: the last rename wins, and a reader sees one file or the other, whole.
+    The temporary name starts with a dot and keeps the suffix of `path`, because writers choose their format by it. Two
+    processes may write the same file at once: the last rename wins, and a reader always sees one of the whole files.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The file to make or replace. Its folder must exist.
+        The file to create or replace. Its folder must exist.
 
     Yields
     ------
     pathlib.Path
-        Where to write. Whatever is written there must be closed when the block ends.
+        Where to write. The file must be closed before the block ends.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         flush(temporary)
         temporary.replace(final)
-        if os.name == "posix":  # a rename is only safe once its folder is on the disk
+        if os.name == "posix":  # a rename survives a crash only once its folder is on the disk
             flush_folder(final.parent)
     except FileError:
         raise
@@ -96,13 +96,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Ask the system to put a file on the disk."""
-    with path.open("rb+") as file:  # for writing: Windows refuses to flush a file opened for reading
+    """Flush a file to the disk."""
+    with path.open("rb+") as file:  # opened for writing: Windows refuses to flush a file that is open for reading
         os.fsync(file.fileno())
 
 
 def flush_folder(path: Path) -> None:
-    """Ask the system to put a folder's entries on the disk; only POSIX can open a folder to do so."""
+    """Flush a folder's entries to the disk; works on POSIX only."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -111,12 +111,12 @@ def flush_folder(path: Path) -> None:
 
 
 def output_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder, with its parents, and prove that files can be written into it.
+    """Create a folder, with its parents, and check that files can be written into it.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder; may exist.
+        The folder; it may exist already.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     FileError
-        It cannot be made, is a file, or cannot be written into.
+        The folder cannot be created, is a file, or cannot be written into.
     """
     folder = Path(path)
     try:
@@ -138,7 +138,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Prove, before the work starts, that a file can be written at `path`; what stands there is not touched.
+    """Check, before the work starts, that a file can be written at `path`; an existing file is not touched.
 
     Raises
     ------

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Floats, Frame, Mask
-from samg_fast.recording import FixedBackend, Recorder, Run
+from samg_fast.metrics import iou
 from samg_fast.results import Segmentation, Trace
+from samg_fast.samples import load_pack
 from samg_fast.segmenter import Segmenter
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "THRESHOLDS",
     "FrameParity",
     "OutputParity",
+    "Recorder",
+    "Run",
     "Sample",
     "Threshold",
     "compare_frames",
@@ -29,6 +32,9 @@ __all__ = [
     "sample_frames",
     "trace_frames",
 ]
+
+Run = tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]
+"""Inputs and outputs of one call of a network, by name."""
 
 MARGIN = 1e-3
 """Where the best and the second value of a similarity map are closer, float rounding may choose another point."""
@@ -142,10 +148,45 @@ class Sample:
     frames: tuple[Frame, ...]
 
 
+class Recorder:
+    """A network that keeps its runs.
+
+    Parameters
+    ----------
+    network : Network
+        What does the work.
+
+    Attributes
+    ----------
+    runs : list of Run
+        Every call so far, in order; copies.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.runs: list[Run] = []
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run the network; see `samg_fast.backends.Network`."""
+        outputs = self._network(**inputs)
+        self.runs.append(
+            ({name: np.array(x) for name, x in inputs.items()}, {name: np.array(x) for name, x in outputs.items()})
+        )
+        return outputs
+
+
+@dataclass
+class _Named:
+    """A runtime that is known by its name alone."""
+
+    name: str
+    version: str = ""
+    precision: str = "fp32"
+    threads: int | None = None
+
+
 def sample_frames(tasks: int = 2, per_setting: int = 1) -> list[Sample]:
     """Take some tasks of the shipped clips: clean frames and such in moving backgrounds."""
-    from samg_fast.samples import load_pack
-
     pack = load_pack()
     samples = []
     for task in list(pack.tasks.values())[:: max(1, len(pack.tasks) // tasks)][:tasks]:
@@ -172,7 +213,7 @@ def trace_frames(segmenter: Segmenter, samples: Iterable[Sample]) -> list[Segmen
 def record(
     bundle: Bundle, name: str, networks: Mapping[Role, Network], samples: Sequence[Sample]
 ) -> tuple[list[Segmentation], dict[Role, list[Run]]]:
-    """Segment the sample with networks in place of a bundle's files, and keep what went through them.
+    """Segment the sample with networks other than a bundle's files, and keep what went through them.
 
     Parameters
     ----------
@@ -191,8 +232,7 @@ def record(
     runs : dict of Role to list of Run
     """
     recorders = {role: Recorder(network) for role, network in networks.items()}
-    backend = FixedBackend(name, {bundle.file(role).file: recorder for role, recorder in recorders.items()})
-    with Segmenter(bundle, backend) as segmenter:
+    with Segmenter(bundle, _Named(name), recorders) as segmenter:
         for recorder in recorders.values():
             recorder.runs.clear()  # of the segmenter's first look at a black picture
         wanted = trace_frames(segmenter, samples)
@@ -245,9 +285,9 @@ def compare_frames(
         elsewhere = (first.points != theirs.points).any(axis=1)
         points += int(clear.sum())
         moved += int((clear & elsewhere).sum())
-        ious.append(_iou(mine.mask, other.mask))
+        ious.append(iou(mine.mask, other.mask))
         if not elsewhere.any():
-            first_ious.append(_iou(first.mask, theirs.mask))
+            first_ious.append(iou(first.mask, theirs.mask))
     return FrameParity(precision, runtime, len(ious), points, moved, min(first_ious), min(ious), float(np.mean(ious)))
 
 
@@ -269,11 +309,6 @@ def _differences(found: Floats, wanted: Floats) -> tuple[float, float, float, fl
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def _iou(a: Mask, b: Mask) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
 
 
 def _trace(segmentation: Segmentation) -> Trace:

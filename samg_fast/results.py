@@ -1,4 +1,4 @@
-"""What `Segmenter.segment` returns: the mask of a frame, how long it took, and on request what every step saw."""
+"""What `Segmenter.segment` returns: the mask of a frame, its timings and, on request, a trace of every step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Decode", "Segmentation", "Trace"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decode:
-    """What one decode got and gave.
+    """Inputs and outputs of one decode.
 
     Parameters
     ----------
     points : (n, 2) float32 array
-        Points (x, y) in pixels of the frame, in the order given; box corners and empty slots apart.
+        Points (x, y) in pixels of the frame, in the order given to the decoder, without box corners and empty slots.
     labels : (n,) int64 array
         1 for a positive point, 0 for a negative one.
     box : tuple or None
@@ -30,7 +30,7 @@ class Decode:
     low_res : (3, 4G, 4G) float32 array
         Logits of each mask at the decoder's resolution.
     mask : (H, W) bool array
-        What the decode decides: in the first the weighted mask, then the one with the best predicted IoU.
+        The chosen mask: the weighted mask in the first decode, the one with the best predicted IoU in the others.
     """
 
     points: Floats
@@ -43,12 +43,12 @@ class Decode:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Trace:
-    """What each step of a frame saw.
+    """Intermediate results of every step of a frame.
 
     Parameters
     ----------
     similarity : list of (H, W) float32 arrays
-        The target's similarity map, then one per part.
+        The target's similarity map, then that of each part.
     decodes : tuple of 3 Decode
     """
 
@@ -65,17 +65,17 @@ class Segmentation:
     frame : (H, W, 3) uint8 array
         A copy of the frame.
     mask : (H, W) bool array
-        Where the target is. SAM-G always proposes a mask, even where the target is absent: see `score`.
+        Where the target is. SAM-G always proposes a mask, even if the target is absent: see `score`.
     score : float
         Predicted IoU of the mask.
     box : tuple or None
-        (x_min, y_min, x_max, y_max), corners inclusive; None if the mask is empty.
+        (x_min, y_min, x_max, y_max) in pixels, corners inclusive; None if the mask is empty.
     timings : dict of str to float
-        Milliseconds of each of `samg_fast.pipeline.stopwatch.STAGES` and of the ``"total"``; in a batch, of the batch
-        divided by its frames. ``"features"`` is 0 where the features come from the encoder's graph. On a GPU a frame is
-        one launch, and the ``"total"`` is all there is.
+        Milliseconds of each of `samg_fast.pipeline.stopwatch.STAGES` and of the ``"total"``; in a batch, the batch's
+        time divided by its number of frames. ``"features"`` is 0 if the encoder's graph computes the features too. On
+        a GPU a frame is one launch, so there is only the ``"total"``.
     trace : Trace or None
-        What each step saw, if asked for.
+        Intermediate results of every step, if requested.
     """
 
     frame: Frame
@@ -87,5 +87,5 @@ class Segmentation:
 
     @property
     def masked(self) -> Frame:
-        """Masked observation, (H, W, 3) uint8: the frame where the mask is set, black elsewhere."""
+        """The masked observation, (H, W, 3) uint8: the frame where the mask is set, black elsewhere."""
         return ops.apply_mask(self.frame, self.mask)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from samg_fast import ops
-from samg_fast.backends import Backend, DeviceNetwork, GpuBackend, Options, choose
-from samg_fast.bundle import Bundle
-from samg_fast.bundle.zoo import resolve
+from samg_fast.backends import DeviceNetwork, GpuRuntime, Network, Runtime
+from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.pipeline.adapt import fit_mask_weights, jittered
@@ -25,83 +22,41 @@ from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
 from samg_fast.pipeline.host import first_logits, segment_frames
 from samg_fast.pipeline.identify import identify
 from samg_fast.pipeline.networks import Networks
-from samg_fast.pipeline.references import ReferencePicture, are_several, numbered, reached, see_picture, see_pictures
+from samg_fast.pipeline.references import (
+    ReferenceImage,
+    are_several,
+    check_reference,
+    check_references,
+    numbered,
+    reached,
+)
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
 
-__all__ = ["Segmenter", "load"]
+if TYPE_CHECKING:
+    from samg_fast.devices.cuda import Cuda
 
-_log = logging.getLogger("samg_fast")
+__all__ = ["Segmenter"]
 
 _Points = Sequence[Sequence[float]] | ArrayLike
 _SomePoints = Sequence[Sequence[float] | None] | ArrayLike | None
 _SomeMasks = Sequence[Mask | None] | None
 
 
-def load(
-    bundle: str | os.PathLike[str] = "tiny",
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    device: str = "auto",
-    batches: Sequence[int] = Options.batches,
-) -> Segmenter:
-    """Open a bundle on a backend.
-
-    Parameters
-    ----------
-    bundle : str or os.PathLike
-        Name of a shipped bundle, or a bundle's folder.
-    backend : str
-        ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime"``, ``"openvino"``, ``"torch"``, ``"torch-compiled"``, or
-        ``"auto"``: the first of the first four that can run, GPUs before the processor. The choice is logged (logger
-        ``samg_fast``, level INFO).
-    precision : str
-        ``"fp32"``, ``"bf16"`` (on processors that have it), ``"fp16"`` and ``"int8"`` (where the bundle has such
-        files), or ``"auto"``: fp32.
-    threads : int, optional
-        CPU threads for each network and for the kernels between them; by default the backend decides, and the kernels
-        use as many as this process may.
-    device : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can use one.
-    batches : sequence of int
-        Numbers of frames at once that TensorRT's engines are tuned for; more frames than the largest go in turns.
-
-    Returns
-    -------
-    Segmenter
-        With every network compiled and run once, so that the first frame is as fast as the others.
-
-    Raises
-    ------
-    BundleError
-        There is no such bundle, or it is truncated, altered or not what its manifest says.
-    BackendError, MissingExtraError
-        The backend cannot run here, or is not installed.
-    InputError, InputTypeError
-        Another argument is not one of the above.
-    """
-    if not isinstance(bundle, (str, os.PathLike)):
-        raise InputTypeError(f"bundle must be a name or a folder, not {type(bundle).__name__}")
-    opened = Bundle.open(resolve(bundle))
-    segmenter = Segmenter(opened, choose(backend, precision, threads, opened.manifest, device=device, batches=batches))
-    _log.info("%s", segmenter.describe())
-    return segmenter
-
-
 class Segmenter:
-    """A bundle opened on a backend; made by `load`.
+    """A bundle whose networks are open; `samg_fast.load` makes one.
 
     It may be used from several threads at once. Use it as a context manager, or `close` it, to free its networks early.
 
     Parameters
     ----------
     bundle : Bundle
-        The networks and their manifest.
-    backend : Backend
-        What runs them.
+        The networks' manifest.
+    runtime : Runtime
+        What runs the networks: its name, version, precision and threads; and its GPU, if it is a `GpuRuntime`.
+    networks : mapping of Role to Network
+        Open networks; without ``"features"`` where the encoder's graph gives them.
 
     Attributes
     ----------
@@ -119,19 +74,20 @@ class Segmenter:
         The backend cannot run them.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, networks: Mapping[Role, Network]) -> None:
         self.bundle = bundle
-        self.backend = backend.name
-        self.precision = backend.precision
-        self.threads = backend.threads
-        self._library = f"{backend.name} {backend.version}"
-        self._networks = Networks(bundle, backend)
+        self.backend = runtime.name
+        self.precision = runtime.precision
+        self.threads = runtime.threads
+        self._library = f"{runtime.name} {runtime.version}"
+        max_batch = runtime.max_batch if isinstance(runtime, GpuRuntime) else None
+        self._networks = Networks(bundle, networks, runtime.threads, max_batch)
         self.device = "cpu"
         self._on_gpu: GpuFrames | None = None
         self._where = "threads up to the backend" if self.threads is None else f"{self.threads} threads"
-        if isinstance(backend, GpuBackend):
-            self.device, self._where = f"cuda:{backend.cuda.device_id}", backend.cuda.model
-            self._on_gpu = _gpu_frames(bundle, self._networks, backend)
+        if isinstance(runtime, GpuRuntime):
+            self.device, self._where = f"cuda:{runtime.cuda.device_id}", runtime.cuda.model
+            self._on_gpu = _gpu_frames(self._networks, runtime.cuda)
 
     def identify(
         self,
@@ -174,10 +130,12 @@ class Segmenter:
         picture gives what that picture alone gives.
         """
         if not are_several(image):
-            return identify(self._networks, [see_picture(image, mask, points, parts, self.bundle.manifest.encoder)])
+            return identify(self._networks, [check_reference(image, mask, points, parts, self.bundle.manifest.encoder)])
         if getattr(mask, "ndim", None) == 2:
             raise InputError(f"image must be one (H, W, 3) picture where mask is one mask, not {describe(image)}")
-        return identify(self._networks, see_pictures(list(image), mask, points, parts, self.bundle.manifest.encoder))
+        return identify(
+            self._networks, check_references(list(image), mask, points, parts, self.bundle.manifest.encoder)
+        )
 
     def identify_masked_picture(
         self,
@@ -223,7 +181,7 @@ class Segmenter:
             why = f"has nowhere more red than {spec.mean[0] * 255:.0f}, as the official reading asks"
             cells.append(reached(name, ops.masked_picture_cells(picture, spec), why))
         at = check_points("points", points, image.shape)
-        return identify(self._networks, [ReferencePicture(image, np.stack(cells), at)])
+        return identify(self._networks, [ReferenceImage(image, np.stack(cells), at)])
 
     @overload
     def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
@@ -319,7 +277,7 @@ class Segmenter:
         targets = self._check_targets(target, count)
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
-        most = self._networks.most or count
+        most = self._networks.max_batch or count
         parts = [slice(first, first + most) for first in range(0, count, most)]
         if self._on_gpu is not None:
             return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
@@ -442,12 +400,12 @@ class Segmenter:
         return self._on_gpu.segment_on_gpu(name, frames, 3 if name == "frame" else 4, targets, stream)
 
 
-def _gpu_frames(bundle: Bundle, networks: Networks, backend: GpuBackend) -> GpuFrames:
+def _gpu_frames(networks: Networks, cuda: Cuda) -> GpuFrames:
     encoder, features, decoder = networks.opened
     opened = GpuNetworks(
         cast(DeviceNetwork, encoder), cast("DeviceNetwork | None", features), cast(DeviceNetwork, decoder)
     )
-    return GpuFrames(bundle.manifest, opened, backend.cuda, networks.most)
+    return GpuFrames(networks.bundle.manifest, opened, cuda, networks.max_batch)
 
 
 def _check_no_stream(stream: object) -> None:

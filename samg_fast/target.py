@@ -1,4 +1,4 @@
-"""Targets: the point features of what is to be cut out, identified once per task on a reference picture."""
+"""Targets: point features of what to cut out, identified once per task on a reference image."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _FORMAT = "samg-fast target 1"
 _TENSORS = ("sam", "dino", "parts_sam", "parts_dino", "mask_weights", "part_is_point")
 
 EQUAL_WEIGHTS: Floats = np.full(3, 1 / 3, np.float32)
-"""Mask weights before any adaptation."""
+"""Mask weights of a target that has not been adapted."""
 EQUAL_WEIGHTS.setflags(write=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """What to cut out: point features of a target and its parts, good for the bundle that made them.
+    """What to cut out: point features of a target and its parts, valid for the bundle that made them.
 
-    Made by `Segmenter.identify` and `Segmenter.adapt`; its arrays are copied and read-only.
+    Created by `Segmenter.identify` and `Segmenter.adapt`. The arrays are copied, and read-only.
 
     Parameters
     ----------
     sam : (C1,) float32 array
-        L2-normalised feature of the target in the encoder's map.
+        L2-normalised feature of the target in the embedding, the output of the encoder.
     dino : (C2,) float32 array
-        The same in the features' map.
+        L2-normalised feature of the target in the output of the features network.
     parts_sam : (K, C1) float32 array
     parts_dino : (K, C2) float32 array
-        The same of each part: those from masks first, then human points.
+        The same features of each part: parts given as masks first, then human points.
     mask_weights : (3,) float32 array
-        Weights of the first decode's three masks (PerSAM-F); a third each unless adapted.
+        Weights of the first decode's three masks (PerSAM-F); 1/3 each unless adapted.
     part_is_point : (K,) bool array
-        Which parts are human points; `Segmenter.adapt` jitters those.
+        Which parts are human points; `Segmenter.adapt` jitters them.
     bundle : str
         Name of the bundle that made the target.
     fingerprint : str
@@ -56,7 +56,7 @@ class Target:
     Raises
     ------
     InputTypeError, InputError
-        An array has another dtype or shape, or holds NaN or infinity.
+        An array has the wrong dtype or shape, or holds NaN or infinity.
     """
 
     sam: Floats
@@ -85,17 +85,17 @@ class Target:
 
     @property
     def parts(self) -> int:
-        """How many parts it has, K."""
+        """Number of parts, K."""
         return len(self.part_is_point)
 
     @cached_property
     def all_sam(self) -> Floats:
-        """The target's feature, then each part's, in the encoder's map: (1 + K, C1) float32."""
+        """`sam` and `parts_sam` in one array, (1 + K, C1) float32."""
         return np.concatenate((self.sam[None], self.parts_sam))
 
     @cached_property
     def all_dino(self) -> Floats:
-        """The target's feature, then each part's, in the features' map: (1 + K, C2) float32."""
+        """`dino` and `parts_dino` in one array, (1 + K, C2) float32."""
         return np.concatenate((self.dino[None], self.parts_dino))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -117,13 +117,13 @@ class Target:
         Raises
         ------
         BundleError
-            The file is missing, truncated, altered or no target.
+            The file is missing, truncated, altered or not a target.
         """
         try:
             with safe_open(Path(path), framework="numpy") as file:
                 metadata = dict(file.metadata() or {})
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        # NumPy has no word for some of safetensors' types (bfloat16, float8): TypeError and AttributeError.
+        # TypeError and AttributeError: NumPy lacks some of safetensors' types, bfloat16 and float8.
         except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"target {path} cannot be read: it is missing, truncated or no target file ({error})"
@@ -143,7 +143,7 @@ class Target:
 
 
 def _checksum(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes; safetensors itself does not notice a changed byte."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes; safetensors itself does not detect a changed byte."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in _TENSORS:
         array = np.ascontiguousarray(tensors[name])

@@ -12,7 +12,7 @@ import pytest
 import samg_fast
 from support import devices
 from support.synthetic_bundle import write_bundle
-from support.toy_models import dino_checkpoint, sam_checkpoint, toys  # noqa: F401
+from support.toy_models import dino_checkpoint, quick_exports, sam_checkpoint, toys  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

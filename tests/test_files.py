@@ -10,14 +10,14 @@ from samg_fast.errors import FileError
 from samg_fast.files import replacing, write_bytes, write_text
 
 
-def test_writes(tmp_path: Path) -> None:
+def test_writes_text_and_bytes(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "größer")
     write_bytes(tmp_path / "a.txt", b"new")
     assert (tmp_path / "a.txt").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_keeps_the_suffix(tmp_path: Path) -> None:
+def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
     with replacing(tmp_path / "clip.mp4") as temporary:
         assert temporary.suffix == ".mp4"
         assert temporary.parent == tmp_path
@@ -25,7 +25,7 @@ def test_keeps_the_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_interrupted_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -40,12 +40,12 @@ def test_interrupted_leaves_the_old_file(tmp_path: Path, error: type[BaseExcepti
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"cannot write .*nowhere.*a\.txt: No such file or directory"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
 
 
-def test_folder_in_the_way(tmp_path: Path) -> None:
+def test_a_folder_with_the_file_s_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(FileError, match=r"cannot write .*a\.txt"):
         write_text(tmp_path / "a.txt", "x")
@@ -53,6 +53,6 @@ def test_folder_in_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "a\0b"])
-def test_no_name_of_a_file(name: str) -> None:
+def test_an_invalid_file_name_is_an_error(name: str) -> None:
     with pytest.raises(FileError, match=r"cannot write .*: it is not the name of a file"):
         write_text(name, "x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ import samg_fast
 from samg_fast.backends import Network
 from samg_fast.backends.selection import first_fitting
 from samg_fast.bundle import Bundle
-from samg_fast.errors import BackendError
-from samg_fast.parity import compare_frames, compare_outputs, record, sample_frames, trace_frames
-from samg_fast.recording import FixedBackend, Recorder, Run
+from samg_fast.parity import Recorder, Run, compare_frames, compare_outputs, record, sample_frames, trace_frames
 
 Floats = NDArray[np.float32]
 
@@ -96,14 +93,6 @@ def test_a_recorder_keeps_copies() -> None:
     assert [(inputs["x"][0, 0], outputs["y"][0, 0]) for inputs, outputs in recorder.runs] == [(1, 2), (2, 3)]
 
 
-def test_a_fixed_backend_has_its_networks_alone(tmp_path: Path) -> None:
-    network = answers(WANTED)
-    backend = FixedBackend("fixed", {"encoder.onnx": network})
-    assert backend.open(tmp_path / "encoder.onnx") is network
-    with pytest.raises(BackendError, match=r"^no network stands for decoder.onnx$"):
-        backend.open(tmp_path / "decoder.onnx")
-
-
 def test_recorded_frames_of_the_shipped_bundle() -> None:
     """What went through each network gives the same again, and so do whole frames."""
     bundle = Bundle.open(samg_fast.bundle.zoo.resolve("tiny"))
@@ -118,7 +107,7 @@ def test_recorded_frames_of_the_shipped_bundle() -> None:
         rows = compare_outputs(network, runs[role], role=role, precision="fp32", runtime=backend.name)
         assert {each.output for each in rows} == set(runs[role][0][1])
         assert all(each.holds for each in rows)
-    with samg_fast.load("tiny") as segmenter:
+    with samg_fast.load("tiny", precision="fp32") as segmenter:
         parity = compare_frames(trace_frames(segmenter, samples), wanted, precision="fp32", runtime=backend.name)
     assert (parity.frames, parity.moved, parity.first_iou) == (2, 0, 1)
     assert parity.points > 0

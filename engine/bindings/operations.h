@@ -1,9 +1,8 @@
-// The operations as Python functions, the same for every device. Types say what an array must be; what they cannot say
-// is checked here, so that no call reads or writes outside its arrays. Errors meant for people are `samg_fast.ops`'s
-// work.
+// The operations as Python functions, the same for every device. Types check each array; what they cannot express is
+// checked here, so that no call reads or writes outside its arrays. Readable errors are the job of `samg_fast.ops`.
 //
-// Every function takes, last, a workspace and where to run: threads on a CPU, a stream on a GPU. It returns the bytes
-// of workspace it needs, and does nothing else if the one given is smaller.
+// The last two arguments of each function are a workspace and where to run: threads on a CPU, a stream on a GPU. It
+// returns the bytes of workspace that it needs, and does nothing else if the given one is smaller.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -48,7 +47,7 @@ struct Arrays {
     using InReal = nb::ndarray<nb::ro, nb::ndim<dimensions>, nb::c_contig, Place>;  // float32 or float16
     template <std::size_t dimensions>
     using OutReal = nb::ndarray<nb::ndim<dimensions>, nb::c_contig, Place>;
-    /// Contiguous but for the distance from one entry of the first axis to the next.
+    /// Contiguous from the second axis on; the first may have any stride.
     template <class Scalar, std::size_t dimensions>
     using Rows = nb::ndarray<Scalar, nb::ndim<dimensions>, Place>;
     template <std::size_t dimensions>

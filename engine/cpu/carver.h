@@ -1,11 +1,11 @@
-// A workspace cut into arrays.
+// Divides a workspace into arrays.
 #pragma once
 
 #include "samg/types.h"
 
 namespace samg::cpu::SAMG_LEVEL {
 
-/// Hands out arrays of a workspace one after the other; without memory it only counts the bytes.
+/// Takes arrays from a workspace one after the other; without memory it only counts bytes.
 class Carver {
   public:
     explicit Carver(void* memory = nullptr) : memory_(static_cast<unsigned char*>(memory)) {}

@@ -1,6 +1,6 @@
 // The kernels of one instruction set. Every file in kernels/ is compiled once for each, with SAMG_LEVEL as the name of
-// the namespace; they include nothing of the standard library but C headers, since a template that is compiled there
-// for a new processor could be the copy which the linker keeps for all.
+// the namespace. They include only C headers: of a template of the C++ standard library that several files compile, the
+// linker keeps one copy for all, and that one could be compiled for a newer processor.
 #pragma once
 
 #include "samg/apply_mask.h"

@@ -12,7 +12,7 @@ namespace samg::cpu {
 
 namespace {
 
-/// One caller's work. It lives on the caller's stack until nobody works on it.
+/// One caller's work. It is on the caller's stack, which therefore waits for all who work on it.
 struct Job {
     int items, workers;
     void (*task)(void*, int, int);
@@ -42,7 +42,7 @@ class Helpers {
         job.work(0);
         {
             const std::lock_guard<std::mutex> lock(mutex_);
-            job_ = nullptr;  // who has not joined by now is not needed
+            job_ = nullptr;  // helpers that have not joined by now are not needed
         }
         while (at_work_.load(std::memory_order_acquire) > 0) std::this_thread::yield();  // for one item at most
         return true;
@@ -53,7 +53,7 @@ class Helpers {
         try {
             for (; hired_ < count; ++hired_) std::thread(&Helpers::help, this).detach();
         } catch (const std::system_error&) {
-            // No more threads are to be had: those there are do all the work.
+            // The system gives no more threads: the existing ones do all the work.
         }
     }
 
@@ -81,8 +81,8 @@ class Helpers {
     std::atomic<int> at_work_{0};
 };
 
-/// Never destroyed: helpers sleep in it until the process ends. A fork's child has none of its parent's threads, and
-/// starts anew.
+/// Never destroyed, as helpers sleep in it until the process ends. The child of a fork has none of its parent's threads
+/// and makes new ones.
 std::atomic<Helpers*>& helpers() {
     static std::atomic<Helpers*> all{[] {
         pthread_atfork(nullptr, nullptr, [] { helpers() = new Helpers; });

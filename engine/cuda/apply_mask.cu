@@ -8,13 +8,13 @@ constexpr int threads = 256;
 constexpr int words_per_thread = 4;  // in flight together
 constexpr int tile = threads * words_per_thread;
 
-/// A colour over and over, as a word that begins with the given one of its three bytes.
+/// A word of a repeated colour that begins with byte `phase` of the colour's three.
 __device__ unsigned colour_word(const std::uint8_t* colour, unsigned phase) {
     const unsigned long long once = colour[0] | colour[1] << 8 | colour[2] << 16;
     return static_cast<unsigned>((once << 24 | once) >> 8 * phase);
 }
 
-/// Word: bytes that are read and written at once, of no more than two pixels.
+/// Word: the bytes that are read and written at once, which belong to at most two pixels.
 template <class Word>
 __global__ void __launch_bounds__(threads) apply_mask_kernel(ApplyMask args, unsigned tiles_per_frame) {
     const std::size_t frame = blockIdx.x / tiles_per_frame;

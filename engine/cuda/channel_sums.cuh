@@ -1,4 +1,4 @@
-// What the cosines of a map's cells are made of, summed over its channels: the pass that reads the maps.
+// The pass that reads a map: sums over its channels, from which the cosines of its cells are computed.
 #pragma once
 
 #include "element.cuh"
@@ -6,8 +6,9 @@
 
 namespace samg::cuda {
 
-/// Products of a cell with itself and with the neighbours it is mixed with where a map is lifted: the squared norm of a
-/// mixture |sum of w v|^2 is the sum over pairs of w w (v . v), so that channels need not be lifted.
+/// Products of a cell with itself and with its neighbours. A lifted cell is a weighted sum of neighbouring cells v_i,
+/// and its squared norm |sum of w_i v_i|^2 is the sum over pairs of w_i w_j (v_i . v_j), so no channel needs to be
+/// lifted.
 enum Product { self, right, down, down_right, down_left };
 
 /// One map and its sums: (batch, count + products, grid * grid), dots with the features first, then products.
@@ -26,7 +27,7 @@ namespace channel_sums {
 // A thread adds up every 32nd channel of four neighbouring cells. A warp reads four channels of 32 cells, 128 bytes of
 // each in float32; a block has eight warps for the same cells, so that small batches too keep the memory busy.
 constexpr int threads = 256, warps = threads / 32;
-constexpr int blocks_at_once = 2;  // of a multiprocessor: one reads while the other adds up
+constexpr int blocks_at_once = 2;  // on a multiprocessor: one reads while the other adds
 constexpr int cells_per_thread = 4, cells_per_block = 32;
 constexpr int lanes_across = cells_per_block / cells_per_thread;
 constexpr int channels_per_block = threads / lanes_across;
@@ -38,8 +39,8 @@ struct Neighbourhood {
     T own[5], below[6];
 };
 
-/// kAligned: rows are whole, aligned quads. Instead of what is beyond the channel's end another cell is read, which
-/// keeps the reads free of conditions: no lifted cell is mixed of such a pair.
+/// kAligned: rows are whole, aligned quads. To read without conditions, another cell is read in place of one beyond the
+/// channel's end: no lifted cell uses such a pair.
 template <bool kNeighbours, bool kAligned, class T>
 __device__ Neighbourhood<T> read(const T* __restrict__ channel, int cell, int cells, int grid) {
     Neighbourhood<T> out = {};
@@ -62,7 +63,7 @@ __device__ Neighbourhood<T> read(const T* __restrict__ channel, int cell, int ce
     return out;
 }
 
-/// Adds four cells' sums over the lanes that have the same cells; each of those lanes keeps one cell's.
+/// Adds the sums of four cells over the four lanes that have the same cells; each of these lanes keeps one cell's sum.
 __device__ inline float gather_cell(const float (&sums)[4], int lane) {
     const bool second_half = (lane & 16) != 0, second = (lane & 8) != 0;
     const float kept_0 = second_half ? sums[2] : sums[0], kept_1 = second_half ? sums[3] : sums[1];

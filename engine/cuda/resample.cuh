@@ -22,8 +22,8 @@ __device__ inline TapQuad tap_quad(const Taps& taps, int entry, int first) {
     return quad;
 }
 
-/// Pixel (x, y) of a map `width` wide, resized by both axes' taps. Sixteen reads are in flight at a time; what has no
-/// weight is not read, since it need not be finite.
+/// Pixel (x, y) of a map `width` wide, resized by the taps of both axes. Sixteen reads are in flight at a time; an
+/// entry with weight 0 is not read, as it need not be finite.
 template <class T>
 __device__ float resample(const T* __restrict__ map, int width, const Taps& rows, const Taps& columns, int y, int x) {
     float sum = 0;

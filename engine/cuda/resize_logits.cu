@@ -6,17 +6,17 @@ namespace samg::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int blocks_at_once = 2;    // of a multiprocessor: for more of them, ptxas would spill registers
+constexpr int blocks_at_once = 2;    // on a multiprocessor; with more, ptxas would spill registers
 constexpr int cells_per_thread = 4;  // in flight together
 constexpr int tile = threads * cells_per_thread;
 
-/// What the blocks of a frame have found so far. Zero means nothing: minima count from the far side.
+/// What the blocks of a frame have found so far. All are maxima that start at zero: minima count from the far side.
 struct Found {
     unsigned area, from_right, from_bottom, right, bottom;
     unsigned blocks_done;
 };
 
-/// The masks that count and what each counts for: the chosen one alone, or all.
+/// The masks that are summed and their weights: the chosen mask alone, or all.
 struct Blend {
     int first = 0, end, chosen = -1;
     const float* weights = nullptr;
@@ -66,7 +66,7 @@ __device__ unsigned most_in_warp(unsigned value) {
     return value;
 }
 
-/// Adds a block's pixels to what its frame has found.
+/// Adds a block's pixels to what its frame has found so far.
 __device__ void gather(bool in_mask, unsigned x, unsigned y, unsigned width, unsigned height, Found* frame) {
     __shared__ Found block;
     if (threadIdx.x == 0) block = {};
@@ -95,7 +95,7 @@ __device__ void gather(bool in_mask, unsigned x, unsigned y, unsigned width, uns
     }
 }
 
-/// The frame's last block writes what all have found.
+/// The last block of a frame writes what all its blocks have found.
 __device__ void finish(const ResizeLogits& args, std::size_t frame, unsigned blocks, Found* found) {
     __threadfence();
     if (atomicAdd(&found->blocks_done, 1u) != blocks - 1) return;
@@ -117,7 +117,7 @@ __device__ void finish(const ResizeLogits& args, std::size_t frame, unsigned blo
     }
 }
 
-/// First launch: what the next decode gets, which mask it is, and nothing found yet.
+/// First launch: the next decode's mask input and the chosen mask; resets what blocks have found.
 template <class T>
 __global__ void __launch_bounds__(threads) settle_kernel(ResizeLogits args, unsigned blocks, Found* found) {
     const std::size_t frame = blockIdx.x / blocks;
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(threads) settle_kernel(ResizeLogits args, unsi
     if (args.settled != nullptr) settle(masks, cells, blend, static_cast<int>(block), args.settled + frame * cells);
 }
 
-/// Second launch: the frame's pixels, straight from the masks, and what they amount to.
+/// Second launch: logits and mask of the frame's pixels, straight from the masks; area and box.
 template <class T>
 __global__ void __launch_bounds__(threads, blocks_at_once)
     resize_kernel(ResizeLogits args, unsigned blocks, Found* found) {

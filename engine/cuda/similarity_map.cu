@@ -9,7 +9,7 @@ namespace {
 constexpr int threads = 256;
 constexpr float smallest_norm = 1e-12f;
 
-/// First launch: the channels. The second map's blocks, which take longest, start first.
+/// First launch: sums over the channels. Blocks of the second map start first, as they take longest.
 template <int kFeatures>
 __global__ void __launch_bounds__(channel_sums::threads, channel_sums::blocks_at_once)
     sums_kernel(SummedMap sam, SummedMap dino, unsigned sam_tiles, unsigned dino_tiles, unsigned dino_blocks) {
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(channel_sums::threads, channel_sums::blocks_at
     }
 }
 
-/// The one or two neighbours that an entry is mixed of.
+/// The one or two neighbours that an entry is a weighted sum of.
 struct Neighbours {
     int low, high;
     float low_weight, high_weight;
@@ -44,8 +44,8 @@ __device__ Neighbours neighbours(const Taps& taps, int entry) {
     return out;
 }
 
-/// A cell of the lifted map: weights and places of those it is mixed of, in the order left, right, below left, below
-/// right. Nothing is read for a weight of 0: the place may not exist, or be no neighbour.
+/// A cell of the lifted map: indices and weights of the cells that it is a sum of, in the order left, right, below
+/// left, below right. Cells of weight 0 are not read: their index may be outside the map, or no neighbour's.
 struct Mixture {
     int cells[4];
     float weights[4];
@@ -77,7 +77,7 @@ __device__ float cosine(float dot, float squared_norm) {
     return dot / (norm < smallest_norm ? smallest_norm : norm);  // unlike fmaxf, keeps NaN
 }
 
-/// Cosine of a lifted cell from its channels: slow, and right where the products of its neighbours cancel out.
+/// Cosine of a lifted cell from its channels: slow, but accurate where the products of its neighbours cancel out.
 __device__ float cosine_by_channels(const FeatureMap& map, std::size_t frame, int feature, const Mixture& mixture) {
     const std::size_t cells = static_cast<std::size_t>(map.grid) * map.grid;
     const float* features = map.features + static_cast<std::ptrdiff_t>(frame) * map.stride +
@@ -114,7 +114,7 @@ __device__ float lifted_cosine(const SummedMap& dino, const Taps& lift, std::siz
                         mixture.pair(0, 3, products + down_right * cells) +
                         mixture.pair(1, 2, products + down_left * cells);
     }
-    // The squared norm is at most `largest`, and has its rounding error: what is much smaller has lost its digits.
+    // The squared norm is at most `largest` and rounded like it: one that is much smaller has lost its digits.
     if (squared_norm < largest / 16) return cosine_by_channels(dino.map, frame, feature, mixture);
     return cosine(mixture.mix([&](int cell) { return dots[cell]; }), squared_norm);
 }
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(threads)
     out[map * rows.length * columns.length + pixel] = resample(cosines + map * grid * grid, grid, rows, columns, y, x);
 }
 
-/// The workspace, cut up.
+/// The arrays in the workspace.
 struct Pieces {
     SummedMap sam, dino;
     float* cosines;

@@ -5,10 +5,10 @@ namespace samg::cuda {
 namespace {
 
 constexpr int threads = 512, warps = threads / 32;
-constexpr int blocks_at_once = 2;  // of a multiprocessor: for more of them, ptxas would spill registers
-constexpr unsigned chunk = 16384;  // pixels one block looks through
+constexpr int blocks_at_once = 2;  // on a multiprocessor; with more, ptxas would spill registers
+constexpr unsigned chunk = 16384;  // pixels that one block searches
 
-/// A pixel's value, then how early it comes: the best pixel has the greatest key. 0 stands for no pixel.
+/// A pixel's value in the high bits, then how early it comes: the best pixel has the greatest key. 0 is no pixel.
 using Key = unsigned long long;
 
 __device__ Key key_of(float value, unsigned index, bool largest) {
@@ -19,7 +19,7 @@ __device__ Key key_of(float value, unsigned index, bool largest) {
     return static_cast<Key>(largest ? rising : ~rising) << 32 | ~index;
 }
 
-/// The part of a map that counts, in row-major order.
+/// The part of a map that is searched, in row-major order.
 struct Window {
     int left = 0, top = 0, width, pixels;
 
@@ -74,11 +74,11 @@ __device__ Key best_below(const Keys& keys, Key limit) {
     return best;
 }
 
-/// Calls take(rank, key) on one thread for the k greatest keys, in order; key is 0 where there are fewer. Keys are read
-/// once, and again only by the thread whose best one was taken.
+/// Calls take(rank, key) on one thread for the k greatest keys, in order; key is 0 if there are fewer. Each thread
+/// reads its keys once, and again only after its best one was taken.
 template <class Keys, class Take>
 __device__ void select(const Keys& keys, int k, const Take& take) {
-    __shared__ Key of_warp[2][warps];  // two, so that one barrier a rank is enough
+    __shared__ Key of_warp[2][warps];  // two buffers, so that one barrier a rank is enough
     Key mine = best_below(keys, ~Key{0});
     for (int rank = 0; rank < k; ++rank) {
         Key best = mine;
@@ -117,13 +117,13 @@ __global__ void __launch_bounds__(threads, blocks_at_once) points_kernel(TopkPoi
     select(Pixels(args, map, 0), args.k, PointWriter(args, map));
 }
 
-/// Large maps: first the k best of each chunk of the window; chunks beyond its end have none.
+/// Large maps, first launch: the k best of each chunk of the window; a chunk beyond its end has none.
 __global__ void __launch_bounds__(threads, blocks_at_once) chunks_kernel(TopkPoints args, unsigned chunks, Key* found) {
     const Pixels pixels(args, blockIdx.x / chunks, static_cast<int>(blockIdx.x % chunks));
     select(pixels, args.k, KeyWriter{found + static_cast<std::size_t>(blockIdx.x) * args.k});
 }
 
-/// Then the k best of all chunks.
+/// Large maps, second launch: the k best of all chunks.
 __global__ void __launch_bounds__(threads, blocks_at_once)
     merge_kernel(TopkPoints args, unsigned chunks, const Key* found) {
     const std::size_t map = blockIdx.x, count = static_cast<std::size_t>(chunks) * args.k;

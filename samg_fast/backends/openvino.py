@@ -13,9 +13,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from samg_fast.backends import BackendStatus, Options
-from samg_fast.bundle import Bundle
-from samg_fast.devices.cpu import available_threads
+from samg_fast.backends.protocols import BackendStatus, Options
+from samg_fast.devices.machine import cores
 from samg_fast.errors import BackendError
 
 __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
@@ -38,16 +37,16 @@ def make(options: Options) -> OpenVinoBackend:
     return OpenVinoBackend(options.precision, options.threads)
 
 
-def status(name: str, device: str) -> BackendStatus:  # noqa: ARG001 (it has one name, and one kind of device)
+def status(name: str) -> BackendStatus:
     """Say whether OpenVINO can run here."""
     version = ov.__version__.split("-")[0]
     try:
         device = str(_CORE.get_property("CPU", "FULL_DEVICE_NAME"))
         bf16 = "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except RuntimeError as error:
-        return BackendStatus("openvino", False, f"it has no CPU device ({_line(error)})", version)
+        return BackendStatus(name, False, f"it has no CPU device ({_line(error)})", version)
     precisions = ("fp32", "fp16", "bf16", "int8") if bf16 else ("fp32", "fp16", "int8")
-    return BackendStatus("openvino", True, "", version, precisions, device)
+    return BackendStatus(name, True, "", version, precisions, device)
 
 
 class OpenVinoBackend:
@@ -77,13 +76,6 @@ class OpenVinoBackend:
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
 
-    def files(self, precision: str) -> str:
-        """Return fp32 for bf16: OpenVINO places bfloat16 itself, and is half as fast on a graph that places it."""
-        return "fp32" if precision == "bf16" else precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Do nothing: files are compiled when they are opened."""
-
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OpenVinoNetwork:
         """Read an ONNX file, to run at a precision; the backend's own by default.
 
@@ -97,7 +89,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
         config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision or self.precision]}
-        return OpenVinoNetwork(model, config, self.threads or available_threads(), Path(path).name)
+        return OpenVinoNetwork(model, config, self.threads or cores(), Path(path).name)
 
 
 class OpenVinoNetwork:

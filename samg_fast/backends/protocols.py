@@ -1,4 +1,4 @@
-"""What a backend is: what it opens, how it says whether it can run, and how it is told to."""
+"""What a backend and a network promise, how a backend says whether it can run, and how it is told to."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from samg_fast.bundle import Bundle
-
 if TYPE_CHECKING:
     from cuda.core import Stream
 
     from samg_fast.devices.base import Array
     from samg_fast.devices.cuda import Cuda
 
-__all__ = ["BACKENDS", "Backend", "BackendStatus", "DeviceNetwork", "GpuBackend", "Network", "Options"]
-
-BACKENDS = {
-    "tensorrt": ("cuda",),
-    "tensorrt-rtx": ("cuda",),
-    "openvino": ("cpu",),
-    "onnxruntime": ("cuda", "cpu"),
-    "torch": ("cuda", "cpu"),
-    "torch-compiled": ("cuda", "cpu"),
-}
-"""The backends there are, and the kinds of device each can run on, the better one first."""
+__all__ = [
+    "Backend",
+    "BackendStatus",
+    "CompilingBackend",
+    "DeviceNetwork",
+    "GpuRuntime",
+    "Network",
+    "Options",
+    "Runtime",
+]
 
 
 class Network(Protocol):
@@ -68,7 +65,7 @@ class DeviceNetwork(Network, Protocol):
     capturable: bool
 
     def scratch(self, batch: int) -> int:
-        """Return how many bytes it needs to work in, for so many pictures; 0 if it has its own."""
+        """Return how many bytes it needs to work in, for so many images; 0 if it has its own."""
         ...
 
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
@@ -93,27 +90,41 @@ class DeviceNetwork(Network, Protocol):
         ...
 
 
-class Backend(Protocol):
-    """Something that opens ONNX files, at one precision and with one number of threads."""
+class Runtime(Protocol):
+    """What runs networks, at one precision and with one number of threads.
+
+    Attributes
+    ----------
+    name, version, precision : str
+        The library, its version, and what it computes in.
+    threads : int or None
+        CPU threads for each network; None leaves it to the library.
+    """
 
     name: str
     version: str
     precision: str
     threads: int | None
 
-    def files(self, precision: str) -> str:
-        """Say which of a bundle's files a network works from when it runs at a precision: those of the one returned."""
-        ...
 
-    def prepare(self, bundle: Bundle) -> None:
-        """Make what must be made once of a bundle's files before they are opened, such as engines.
+@runtime_checkable
+class GpuRuntime(Runtime, Protocol):
+    """What runs networks on a GPU; its networks are `DeviceNetwork`.
 
-        Raises
-        ------
-        BackendError
-            It cannot be made.
-        """
-        ...
+    Attributes
+    ----------
+    cuda : Cuda
+        The GPU and its stream: where networks that are called with NumPy arrays run, and the kernels between them.
+    max_batch : int or None
+        The most images that its networks take at once; None for any number.
+    """
+
+    cuda: Cuda
+    max_batch: int | None
+
+
+class Backend(Runtime, Protocol):
+    """What opens ONNX files."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> Network:
         """Read an ONNX file, to run at a precision; the backend's own by default.
@@ -127,17 +138,28 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class GpuBackend(Backend, Protocol):
-    """A backend on a GPU."""
+class CompilingBackend(Runtime, Protocol):
+    """What runs engines, which are compiled from ONNX files for one GPU first; `samg_fast.engine_cache` keeps them.
 
-    cuda: Cuda
-    """The GPU and its stream: where networks that are called with NumPy arrays run, and the kernels between them."""
+    Attributes
+    ----------
+    index : int
+        Which GPU.
+    batches : tuple of int
+        Numbers of images at once that engines are tuned for.
+    """
 
-    most: int | None
-    """The most pictures that its networks take at once; None for any number."""
+    index: int
+    batches: tuple[int, ...]
 
-    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> DeviceNetwork:
-        """Read an ONNX file; see `Backend.open`."""
+    def open_engine(self, file: str, engine: bytes) -> DeviceNetwork:
+        """Open an engine; `file` is the name of its ONNX file, for messages.
+
+        Raises
+        ------
+        BackendError
+            It cannot run here.
+        """
         ...
 
 
@@ -148,7 +170,7 @@ class BackendStatus:
     Parameters
     ----------
     name : str
-        One of `BACKENDS`.
+        One of `samg_fast.backends.BACKENDS`.
     available : bool
         Whether it can run.
     reason : str
@@ -162,7 +184,8 @@ class BackendStatus:
     device : {"cpu", "cuda"}
         The kind of device.
     untried : str
-        Why ``"auto"`` passes over it though it may run when it is named: nobody knows yet. Empty otherwise.
+        Why support for this GPU is unverified, so that ``"auto"`` passes over it, though it may run when it is named;
+        empty otherwise.
     """
 
     name: str
@@ -182,7 +205,7 @@ class Options:
     Parameters
     ----------
     name : str
-        One of `BACKENDS`.
+        One of `samg_fast.backends.BACKENDS`.
     precision : str
         ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``.
     threads : int or None
@@ -192,7 +215,7 @@ class Options:
     index : int
         Which GPU.
     batches : tuple of int
-        Numbers of pictures at once that engines are tuned for, from the smallest; the last one is the most.
+        Numbers of images at once that engines are tuned for, in ascending order.
     """
 
     name: str

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import operator
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from samg_fast.backends.protocols import BACKENDS, Backend, BackendStatus, Options
+from samg_fast.backends.protocols import Backend, BackendStatus, CompilingBackend, Options
+from samg_fast.backends.registry import REGISTRY, Row, check_name, devices, row
 from samg_fast.bundle import PRECISIONS, Manifest
 from samg_fast.devices.driver import find
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
 
-__all__ = ["check_batches", "choose", "first_fitting", "parse_device", "preferred", "probe"]
+__all__ = ["AGREEMENT", "check_batches", "choose", "first_fitting", "parse_device", "preferred", "probe"]
 
-_AUTO = (
-    ("tensorrt", "cuda"),
-    ("tensorrt-rtx", "cuda"),
-    ("onnxruntime", "cuda"),
-    ("openvino", "cpu"),
-    ("onnxruntime", "cpu"),
-)
-"""What ``"auto"`` tries, in this order. PyTorch is for those who ask for it."""
-
-_MADE = ("bf16", "openvino")
-"""The precision that a backend makes of the fp32 files, and that backend."""
-
-_MODULES = {"tensorrt-rtx": "tensorrt", "torch-compiled": "torch"}  # where its name is not the backend's
-_EXTRAS = {
-    ("tensorrt", "cuda"): "tensorrt",
-    ("tensorrt-rtx", "cuda"): "tensorrt-rtx",
-    ("onnxruntime", "cuda"): "onnxruntime-gpu",
-    ("openvino", "cpu"): "cpu",
-    ("onnxruntime", "cpu"): "cpu",
-    ("torch", "cuda"): "torch",
-    ("torch", "cpu"): "torch",
-    ("torch-compiled", "cuda"): "torch",
-    ("torch-compiled", "cpu"): "torch",
-}
+AGREEMENT = 0.99
+"""The lowest IoU of a precision's masks with fp32's at which ``precision="auto"`` may choose it."""
 
 _MAX_THREADS = 1024
 _MAX_BATCH = 4096
@@ -49,7 +27,7 @@ _log = logging.getLogger("samg_fast")
 
 def probe() -> list[BackendStatus]:
     """Say of each backend, on each kind of device it knows, whether it can run here, and why not."""
-    return [_status(name, device) for name, devices in BACKENDS.items() for device in devices]
+    return [_status(each) for each in REGISTRY]
 
 
 def choose(
@@ -60,7 +38,7 @@ def choose(
     *,
     device: str = "auto",
     batches: Sequence[int] = Options.batches,
-) -> Backend:
+) -> Backend | CompilingBackend:
     """Choose a backend for a bundle.
 
     Parameters
@@ -69,16 +47,17 @@ def choose(
         One of `BACKENDS`, or ``"auto"``: TensorRT, TensorRT-RTX and ONNX Runtime on a GPU, OpenVINO and ONNX Runtime
         on the processor, the first of these that can run.
     precision : str
-        ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``, or ``"auto"``: fp32, whose masks are the reference.
+        ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``, or ``"auto"``: the fastest one whose masks have an IoU of
+        `AGREEMENT` or more with fp32's, as the manifest states.
     threads : int or None
         CPU threads for each network; None leaves it to the backend.
     manifest : Manifest
         The bundle's.
     device : str
-        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"`` and so on, or ``"auto"``: the first kind of device in
-        `BACKENDS` on which the backend can run.
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can run
+        on one.
     batches : sequence of int
-        Numbers of pictures at once that TensorRT's engines are tuned for; the largest is the most they take.
+        Numbers of images at once that TensorRT's engines are tuned for; they take no more than the largest.
 
     Raises
     ------
@@ -89,8 +68,7 @@ def choose(
     MissingExtraError
         The named backend, or with ``"auto"`` every one, is not installed.
     """
-    if name != "auto" and name not in BACKENDS:
-        raise InputError(f"backend is {name!r}, expected one of auto, {', '.join(BACKENDS)}")
+    check_name(name)
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}")
     threads = _check_threads(threads)
@@ -98,22 +76,30 @@ def choose(
     tuned = check_batches(batches)
     if manifest.batch is not None:
         tuned = (manifest.batch,)
-    wanted = "fp32" if precision == "auto" else precision
-    if wanted not in manifest.precisions and wanted != _MADE[0]:
+    wanted = "fp32" if precision == "auto" else precision  # every backend in the registry runs fp32
+    if wanted not in manifest.precisions and not any(wanted in each.files for each in REGISTRY):
         held = ", ".join(manifest.precisions)
         raise InputError(f"precision is {wanted!r}, but bundle {manifest.name} has files for {held} only")
     candidates, no_gpu = _candidates(name, device, kind)
-    status, refused = _first(candidates, wanted, manifest, named=name != "auto")
-    if status is None:
+    chosen, status, refused = _first(candidates, wanted, manifest, named=name != "auto")
+    if chosen is None:
         raise _refusal(name, kind, wanted, refused)
     if status.device == "cuda":
         _check_index(device, index)
+    if precision == "auto":
+        wanted = _fastest(chosen, status, manifest)
+        if wanted != "fp32":
+            iou = manifest.agreement[wanted]
+            _log.info("precision auto: %s, whose masks have a mean IoU of %.4f with those at fp32", wanted, iou)
     if len(candidates) > 1:
         what = "backend" if name == "auto" else "device"
         because = [f"no GPU: {no_gpu}"] * bool(no_gpu) + [f"{_called(each)}: {why}" for each, why in refused]
         reasons = f" ({'; '.join(because)})" if because else ""
         _log.info("%s auto: %s %s on %s at %s%s", what, status.name, status.version, status.device, wanted, reasons)
-    return _make(Options(status.name, wanted, threads, status.device, index, tuned))
+    backend: Backend | CompilingBackend = _make(
+        chosen, Options(status.name, wanted, threads, status.device, index, tuned)
+    )
+    return backend
 
 
 def first_fitting(precision: str) -> Backend:
@@ -126,58 +112,69 @@ def first_fitting(precision: str) -> Backend:
     MissingExtraError
         None is installed.
     """
-    status, refused = _first([each for each in _AUTO if each[1] == "cpu"], precision)
-    if status is None:
+    chosen, _, refused = _first([each for each in REGISTRY if each.device == "cpu"], precision)
+    if chosen is None:
         raise _refusal("auto", "cpu", precision, refused)
-    return _make(Options(status.name, precision))
+    backend: Backend = _make(chosen, Options(chosen.name, precision))
+    return backend
 
 
 def preferred(statuses: Sequence[BackendStatus]) -> BackendStatus | None:
     """Return which of these ``"auto"`` takes: the first that is known to run; None if none is."""
     there = {(each.name, each.device): each for each in statuses if each.available and not each.untried}
-    return next((there[each] for each in _AUTO if each in there), None)
+    return next((there[each.name, each.device] for each in REGISTRY if (each.name, each.device) in there), None)
 
 
-def _candidates(name: str, device: str, kind: str) -> tuple[list[tuple[str, str]], str]:
-    """Return what may run, on which kind of device, and why no GPU may, where one would be taken."""
-    known = _AUTO if name == "auto" else tuple((name, each) for each in BACKENDS[name])
-    candidates = [each for each in known if kind in ("auto", each[1])]
+def _candidates(name: str, device: str, kind: str) -> tuple[list[Row], str]:
+    """Return what may run, and why no GPU may, where one would be taken."""
+    known = [each for each in REGISTRY if name in ("auto", each.name)]
+    candidates = [each for each in known if kind in ("auto", each.device)]
     if not candidates:
-        raise InputError(f"device is {device!r}, but the {name} backend runs on {' or '.join(BACKENDS[name])} only")
-    several = len({each[1] for each in candidates}) > 1
+        raise InputError(f"device is {device!r}, but the {name} backend runs on {' or '.join(devices(name))} only")
+    several = len({each.device for each in candidates}) > 1
     no_gpu = find().reason if several or (name, kind) == ("auto", "cuda") else ""
     if no_gpu and not several:
         raise BackendError(f"device is {device!r}, but {no_gpu}")
-    return [each for each in candidates if each[1] == "cpu" or not no_gpu], no_gpu
+    return [each for each in candidates if each.device == "cpu" or not no_gpu], no_gpu
 
 
 _Refused = list[tuple[BackendStatus, str]]
 
 
 def _first(
-    candidates: Sequence[tuple[str, str]], precision: str, manifest: Manifest | None = None, *, named: bool = False
-) -> tuple[BackendStatus | None, _Refused]:
-    """Return the first backend that runs a precision here, if any, and why those before it do not."""
+    candidates: Sequence[Row], precision: str, manifest: Manifest | None = None, *, named: bool = False
+) -> tuple[Row | None, BackendStatus, _Refused]:
+    """Return the first backend that runs a precision here, if any, its status, and why those before it do not."""
     refused: _Refused = []
     for candidate in candidates:
-        status = _status(*candidate)
-        why = _obstacle(status, precision, manifest) or ("" if named else status.untried)
+        status = _status(candidate)
+        why = _obstacle(candidate, status, precision, manifest) or ("" if named else status.untried)
         if not why:
-            return status, refused
+            return candidate, status, refused
         refused.append((status, why))
-    return None, refused
+    return None, BackendStatus("", False), refused
 
 
-def _obstacle(status: BackendStatus, precision: str, manifest: Manifest | None) -> str:
+def _obstacle(candidate: Row, status: BackendStatus, precision: str, manifest: Manifest | None) -> str:
     """Say why a backend does not run a bundle at a precision; nothing if it does."""
     if not status.available:
         return status.reason
     if precision not in status.precisions:
         offered = f"it offers {', '.join(status.precisions)} on {status.detail or 'this machine'}"
-        return offered + ", and the processor has no bfloat16" * ((precision, status.name) == _MADE)
-    if manifest is not None and precision not in manifest.precisions and (precision, status.name) != _MADE:
+        return offered + ", and the processor has no bfloat16" * (precision in candidate.files)
+    if manifest is not None and candidate.files.get(precision, precision) not in manifest.precisions:
         return f"it takes {precision} from files, and bundle {manifest.name} has none"
     return ""
+
+
+def _fastest(chosen: Row, status: BackendStatus, manifest: Manifest) -> str:
+    """Return the fastest precision that runs here and whose masks the manifest states as agreeing with fp32's."""
+    return next(
+        each
+        for each in chosen.fastest
+        if not _obstacle(chosen, status, each, manifest)
+        and (each == "fp32" or manifest.agreement.get(each, 0.0) >= AGREEMENT)
+    )
 
 
 def _refusal(name: str, kind: str, precision: str, refused: _Refused) -> BackendError | MissingExtraError:
@@ -189,14 +186,14 @@ def _refusal(name: str, kind: str, precision: str, refused: _Refused) -> Backend
         reasons = [f"{_called(status)}: {why}" for status, why in refused]
         return BackendError(f"no backend can run {what or 'on a GPU'} here: {'; '.join(reasons)}")
     if not any(status.version for status, _ in refused):
-        return MissingExtraError(f"the {name} backend", _EXTRAS[name, refused[-1][0].device])
+        return MissingExtraError(f"the {name} backend", row(name, refused[-1][0].device).extra)
     several = len(refused) > 1
     reasons = [f"on {status.device}, {why}" if several else why for status, why in refused]
     return BackendError(f"the {name} backend cannot run{f' {what}' if what else ''} here: {'; '.join(reasons)}")
 
 
 def _called(status: BackendStatus) -> str:
-    return f"{status.name} on {status.device}" if len(BACKENDS[status.name]) > 1 else status.name
+    return f"{status.name} on {status.device}" if len(devices(status.name)) > 1 else status.name
 
 
 def _check_threads(threads: object) -> int | None:
@@ -239,7 +236,7 @@ def _check_index(device: str, index: int) -> None:
 
 
 def check_batches(batches: object) -> tuple[int, ...]:
-    """Return numbers of pictures at once that engines are tuned for in order, each once.
+    """Return numbers of images at once that engines are tuned for in order, each once.
 
     Raises
     ------
@@ -253,22 +250,17 @@ def check_batches(batches: object) -> tuple[int, ...]:
     return tuple(sorted({_check_count(f"batches[{index}]", each, _MAX_BATCH) for index, each in enumerate(batches)}))
 
 
-def _make(options: Options) -> Backend:
-    backend: Backend = _module(options.name).make(options)
-    return backend
+def _make(chosen: Row, options: Options) -> Any:
+    return chosen.load().make(options)
 
 
-def _status(name: str, device: str) -> BackendStatus:
-    run = f"run: pip install 'samg-fast[{_EXTRAS[name, device]}]'"
+def _status(candidate: Row) -> BackendStatus:
+    run = f"run: pip install 'samg-fast[{candidate.extra}]'"
+    name, device = candidate.name, candidate.device
     try:
-        status: BackendStatus = _module(name).status(name, device)
+        status: BackendStatus = candidate.load().status(name)
     except ModuleNotFoundError as error:
         return BackendStatus(name, False, f"not installed ({error}); {run}", device=device)
     except (ImportError, OSError) as error:  # it is there, and one of its libraries is not
         return BackendStatus(name, False, f"it cannot be loaded ({error}); {run}", "unknown", device=device)
     return status
-
-
-def _module(name: str) -> Any:
-    """Import the module of a backend, which has ``status(name, device)`` and ``make(options)``."""
-    return importlib.import_module(f"samg_fast.backends.{_MODULES.get(name, name)}")

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from samg_fast.checks import is_whole
 from samg_fast.errors import BundleError
 from samg_fast.files import write_text
 
@@ -91,7 +92,7 @@ class NetworkSpec(FileSpec):
     mean, std : tuple of 3 floats
         Normalisation of R, G, B in units of 0..1.
     resize : {"uint8", "float"}
-        ``"uint8"``: Pillow's bilinear on the uint8 picture (SAM); ``"float"``: divide by 255, then bilinear without
+        ``"uint8"``: Pillow's bilinear on the uint8 image (SAM); ``"float"``: divide by 255, then bilinear without
         antialias, align_corners False (DINOv2).
     """
 
@@ -107,7 +108,7 @@ class NetworkSpec(FileSpec):
         super().__post_init__()
         _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
         for name in ("side", "grid", "channels"):
-            _expect_positive(name, getattr(self, name))
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         _expect(all(value > 0 for value in self.std), "std", self.std, "three numbers above 0")
@@ -137,8 +138,10 @@ class Manifest:
     precision_files : mapping, optional
         For a precision, the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. A network
         that is not named works in float32 then.
+    agreement : mapping of str to float, optional
+        For a precision, the mean IoU of its masks with fp32's on rendered frames, measured when the bundle was made.
     batch : int, optional
-        How many pictures every graph takes at once; any number if not given.
+        How many images every graph takes at once; any number if not given.
     format : int
         Format of the manifest.
     """
@@ -155,6 +158,7 @@ class Manifest:
     features: NetworkSpec
     decoder: FileSpec
     precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
     batch: int | None = None
     format: int = FORMAT
 
@@ -164,9 +168,9 @@ class Manifest:
             _expect(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
         _expect(self.name != "", "name", self.name, "a name")
         for name in ("opset", "prompt_side", "slots"):
-            _expect_positive(name, getattr(self, name))
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
         if self.batch is not None:
-            _expect_positive("batch", self.batch)
+            object.__setattr__(self, "batch", _positive("batch", self.batch))
         object.__setattr__(self, "precisions", _strings("precisions", self.precisions))
         for precision in self.precisions:
             _expect(precision in PRECISIONS, "precisions", precision, f"some of {', '.join(PRECISIONS)}")
@@ -174,7 +178,16 @@ class Manifest:
         _expect(
             set(self.precisions) == named, "precisions", list(self.precisions), f"{sorted(named)} by the files named"
         )
+        for precision, iou in self.agreement.items():
+            _expect(precision in PRECISIONS, "agreement", precision, f"some of {', '.join(PRECISIONS)}")
+            good = isinstance(iou, (int, float)) and not isinstance(iou, bool) and 0 <= iou <= 1
+            _expect(good, f"agreement.{precision}", iou, "a number from 0 to 1")
         self._check_shared_graph()
+
+    @property
+    def graphs(self) -> tuple[Role, ...]:
+        """The networks that have a graph of their own."""
+        return tuple(role for role in ROLES if role != "features" or not self.shared_graph)
 
     @property
     def shared_graph(self) -> bool:
@@ -207,7 +220,7 @@ class Manifest:
             precision: {role: spec.to_dict() for role, spec in files.items()}
             for precision, files in self.precision_files.items()
         }
-        for optional in ("precision_files", "batch"):
+        for optional in ("precision_files", "agreement", "batch"):
             if not values[optional]:
                 del values[optional]
         return {"format": values.pop("format"), **values}
@@ -233,6 +246,8 @@ class Manifest:
         variants = plain.get("precision_files", {})
         _expect(isinstance(variants, Mapping), "precision_files", variants, "an object")
         plain["precision_files"] = {name: _variant(name, files) for name, files in variants.items()}
+        agreement = plain.get("agreement", {})
+        _expect(isinstance(agreement, Mapping), "agreement", agreement, "an object")
         return _build(cls, plain, "", required=("format",))
 
     def _check_shared_graph(self) -> None:
@@ -316,9 +331,9 @@ def _expect_digest(name: str, value: object) -> None:
     _expect(digits, name, value, "64 lower-case hexadecimal digits")
 
 
-def _expect_positive(name: str, value: object) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    _expect(good, name, value, "a whole number above 0")
+def _positive(name: str, value: Any) -> int:
+    _expect(is_whole(value) and value > 0, name, value, "a whole number above 0")
+    return int(value)
 
 
 def _three_numbers(name: str, values: Any) -> tuple[float, float, float]:

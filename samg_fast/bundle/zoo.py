@@ -1,9 +1,10 @@
-"""Which bundles have a name: those shipped in the package, and official ones, which are exported first."""
+"""Which bundles have a name: those that ship with the package, and those that were exported from official models."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +12,12 @@ from samg_fast.bundle.manifest import MANIFEST
 from samg_fast.errors import BundleError
 from samg_fast.files import cache_folder
 
-__all__ = ["BUNDLES", "BundleInfo", "bundles", "exported_folder", "resolve"]
+__all__ = ["BUNDLES", "BundleInfo", "bundles", "exported_folder", "official_models", "resolve"]
 
 BUNDLES = Path(__file__).parent
 """The folder of the shipped bundles: data beside the code that reads it."""
 
-_ENCODERS = ("l0", "l1", "l2", "xl0", "xl1")
-_FEATURES = {
-    f"{name}{suffix}": f"{vit}{words}"
-    for suffix, words in (("", ""), ("-reg", " with registers"))
-    for name, vit in {"vits14": "ViT-S/14", "vitb14": "ViT-B/14", "vitl14": "ViT-L/14", "vitg14": "ViT-g/14"}.items()
-}
+_OFFICIAL = re.compile(r"(l0|l1|l2|xl0|xl1)-(vit[sblg]14(?:-reg)?)")
 
 
 @dataclass(frozen=True)
@@ -34,18 +30,18 @@ class BundleInfo:
         What `samg_fast.load` takes.
     description : str
         A line about it.
-    path : pathlib.Path or None
-        Its folder; None if it is neither shipped nor exported yet.
+    path : pathlib.Path
+        Its folder.
     """
 
     name: str
     description: str
-    path: Path | None
+    path: Path
 
     @property
     def shipped(self) -> bool:
         """Whether it is inside the package."""
-        return self.path is not None and self.path.parent == BUNDLES
+        return self.path.parent == BUNDLES
 
 
 def exported_folder() -> Path:
@@ -54,23 +50,18 @@ def exported_folder() -> Path:
 
 
 def bundles() -> list[BundleInfo]:
-    """List the bundles that have a name: shipped ones, exported ones, then what official models can be made into."""
-    here = [
+    """List the bundles that have a name and are here: those that ship, then those that were exported."""
+    return [
         BundleInfo(manifest.parent.name, _description(manifest), manifest.parent)
         for folder in (BUNDLES, exported_folder())
         for manifest in sorted(folder.glob(f"*/{MANIFEST}"))
     ]
-    names = {info.name for info in here}
-    official = [
-        BundleInfo(
-            f"{encoder}-{features}",
-            f"EfficientViT-SAM-{encoder.upper()} and DINOv2 {vit}; not shipped: made from official checkpoints",
-            None,
-        )
-        for encoder in _ENCODERS
-        for features, vit in _FEATURES.items()
-    ]
-    return here + [info for info in official if info.name not in names]
+
+
+def official_models(name: str) -> tuple[str, str] | None:
+    """Return the two official models that a name such as l0-vits14 stands for; None where it is no such name."""
+    found = _OFFICIAL.fullmatch(name)
+    return None if found is None else (found[1], found[2])
 
 
 def resolve(bundle: str | os.PathLike[str]) -> Path:
@@ -87,21 +78,21 @@ def resolve(bundle: str | os.PathLike[str]) -> Path:
     BundleError
         There is no such bundle; the message holds the names that exist.
     """
-    known = bundles()
-    for info in known:
-        if info.name == bundle and info.path is not None:
-            return info.path
+    known = {info.name: info.path for info in reversed(bundles())}  # a shipped bundle goes before an exported one
+    if bundle in known:
+        return known[str(bundle)]
     folder = Path(bundle)
     if folder.is_dir():
         return folder
-    if any(info.name == bundle for info in known):
-        sam, _, dino = str(bundle).partition("-")
+    official = official_models(str(bundle))
+    if official is not None:
+        sam, dino = official
         raise BundleError(
             f"bundle {bundle} is not shipped: it is made from official checkpoints; run: samg-fast pull "
             f"efficientvit-sam-{sam} dinov2-{dino} && samg-fast export --sam {sam} --dino {dino}, or give the "
             "folder it was exported to"
         )
-    here = ", ".join(info.name for info in known if info.path is not None) or "none in this checkout"
+    here = ", ".join(reversed(known)) or "none in this checkout"
     raise BundleError(f"there is no bundle {str(bundle)!r}: it is no folder, and the bundles here are {here}")
 
 

@@ -8,9 +8,9 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from samg_fast.cli.common import (
-    Backend,
     DeviceOption,
     JsonOption,
+    check_backend,
     check_json,
     progress_bar,
     say,
@@ -26,7 +26,9 @@ _HERE = "cuda"
 
 def build(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A shipped bundle or the folder of one.")],
-    backend: Annotated[Backend, typer.Option(metavar="NAME", help="What compiles: tensorrt or tensorrt-rtx.")],
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", callback=check_backend, help="What compiles: tensorrt or tensorrt-rtx.")
+    ],
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(metavar="X.Y,…", help="Build for GPUs of these kinds, which need not be here; may be repeated."),
@@ -47,11 +49,11 @@ def build(
     The engines are kept in the engine cache, where loading the bundle finds them; what is there is not built again.
     Where a GPU can run them, they must agree with the bundle's fp32 files to be kept.
     """
-    from samg_fast.engine_cache import COMPILING
+    from samg_fast.backends import compiling
 
-    if backend.value not in COMPILING:
+    if backend not in compiling():
         raise typer.BadParameter(
-            f"{backend.value} compiles no engines, expected {' or '.join(COMPILING)}", param_hint="--backend"
+            f"{backend} compiles no engines, expected {' or '.join(compiling())}", param_hint="--backend"
         )
     capabilities = _several(compute_capability)
     if capabilities and device != _HERE:
@@ -69,7 +71,7 @@ def build(
         for each in precisions:
             reports += engine_cache.build(
                 opened,
-                backend=backend.value,
+                backend=backend,
                 precision=each,
                 batches=batches,
                 capabilities=capabilities,
@@ -79,7 +81,7 @@ def build(
     columns = ("network", "precision", "for", "parity", "engine", "MiB", "seconds")
     show_table(columns, [_row(report) for report in reports], numbers=2, json_to=json)
     say(f"\nengine cache: {reports[0].path.parent}", json_to=json)
-    figures = {"bundle": opened.name, "backend": backend.value, "engines": [report.to_dict() for report in reports]}
+    figures = {"bundle": opened.name, "backend": backend, "engines": [report.to_dict() for report in reports]}
     write_json(json, figures)
 
 
@@ -125,7 +127,9 @@ def _precisions(values: list[str] | None) -> list[str]:
 
 
 def _batches(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    from samg_fast.checks import whole_numbers
+
+    batches = whole_numbers(text)
+    if not batches:
         raise typer.BadParameter(f"{text!r} is not whole numbers above 0, as in 1,8,32", param_hint="--batch")
-    return sorted({int(part) for part in parts})
+    return sorted(set(batches))

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from samg_fast.backends import BACKENDS, check_name, parse_device
 from samg_fast.errors import InputError, MissingExtraError
 from samg_fast.files import check_writable, write_text
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTERRUPTED",
-    "Backend",
     "BackendOption",
     "BundleOption",
     "DeviceOption",
@@ -33,6 +33,7 @@ __all__ = [
     "Precision",
     "PrecisionOption",
     "ThreadsOption",
+    "check_backend",
     "check_json",
     "extra",
     "graceful_interrupt",
@@ -48,18 +49,6 @@ STDOUT = Path("-")
 INTERRUPTED = 130
 
 
-class Backend(str, Enum):
-    """What ``--backend`` takes."""
-
-    auto = "auto"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    torch = "torch"
-    torch_compiled = "torch-compiled"
-
-
 class Precision(str, Enum):
     """What ``--precision`` takes."""
 
@@ -70,10 +59,17 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
+def check_backend(name: str) -> str:
+    """Check what ``--backend`` gets."""
+    try:
+        check_name(name)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
+
+
 def _device(text: str) -> str:
     """Check what ``--device`` gets."""
-    from samg_fast.backends import parse_device
-
     try:
         parse_device(text)
     except InputError as error:
@@ -82,7 +78,14 @@ def _device(text: str) -> str:
 
 
 BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shipped bundle or the folder of one.")]
-BackendOption = Annotated[Backend, typer.Option(help="What runs the networks.")]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(("auto", *BACKENDS)),
+        callback=check_backend,
+        help="What runs the networks.",
+    ),
+]
 PrecisionOption = Annotated[Precision, typer.Option(help="What they run in.")]
 DeviceOption = Annotated[
     str,
@@ -96,11 +99,11 @@ JsonOption = Annotated[
 ]
 
 
-def open_segmenter(bundle: str, backend: Backend, precision: Precision, device: str, threads: int | None) -> Segmenter:
+def open_segmenter(bundle: str, backend: str, precision: Precision, device: str, threads: int | None) -> Segmenter:
     """Open a bundle as the five options say."""
     import samg_fast
 
-    return samg_fast.load(bundle, backend=backend.value, precision=precision.value, threads=threads, device=device)
+    return samg_fast.load(bundle, backend=backend, precision=precision.value, threads=threads, device=device)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import typer
 
 from samg_fast.cli.common import (
     INTERRUPTED,
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -70,7 +69,7 @@ def control(
     size: Annotated[int, typer.Option(min=1, help="Side of a frame in pixels.")] = 84,
     seed: Annotated[int, typer.Option(min=0, help="Of the initial state, the actions and the background.")] = 0,
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

@@ -10,7 +10,6 @@ import typer
 
 from samg_fast.cli.common import (
     INTERRUPTED,
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -53,8 +52,8 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a live episode.")] = 0,
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
-    precision: PrecisionOption = Precision.auto,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = Precision.fp32,  # the same figures on every processor
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = None,
@@ -115,7 +114,7 @@ def _show(report: Report, json: Path | None) -> None:
     say(f"{report.bundle} on {report.backend} {report.precision}, {report.device}\n", json_to=json)
 
     def row(task: str, setting: str, shots: Sequence[Shot], iou: float, iou_min: float) -> list[str]:
-        times = [f"{ms:.1f}" for ms in demonstration.percentiles(shots).values()]
+        times = [f"{ms:.1f}" for ms in demonstration.frame_times(shots).values()]
         rate = 1e3 * len(shots) / sum(shot.ms for shot in shots)
         return [task, setting, str(len(shots)), f"{iou:.3f}", f"{iou_min:.3f}", *times, f"{rate:.0f}"]
 

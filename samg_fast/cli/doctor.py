@@ -143,8 +143,6 @@ def _bundles() -> list[dict[str, Any]]:
 
     found = []
     for info in bundles():
-        if info.path is None:
-            continue
         problem = ""
         try:
             Bundle.open(info.path)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from samg_fast.cli.common import (
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -67,7 +66,7 @@ def identify(
         ),
     ] = False,
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -80,9 +79,9 @@ def identify(
     """
     import numpy as np
 
-    from samg_fast.demo.run import iou
     from samg_fast.files import check_writable
     from samg_fast.media import read_image, read_mask
+    from samg_fast.metrics import iou
 
     points, parts = [_point(each) for each in point or ()], part or []
     images, masks = zip((image, mask), *(_pair(each) for each in also or ()), strict=True)

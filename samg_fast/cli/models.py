@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from samg_fast.cli.common import JsonOption, check_json, show_table, write_json
+from samg_fast.cli.common import JsonOption, check_json, say, show_table, write_json
+
+_OFFICIAL = """
+Official models have names such as l0-vits14: EfficientViT-SAM l0, l1, l2, xl0 or xl1, and DINOv2 vits14, vitb14, vitl14
+or vitg14, each of these also with -reg. Make l0-vits14 with:
+samg-fast pull efficientvit-sam-l0 dinov2-vits14 && samg-fast export --sam l0 --dino vits14"""
 
 
 def models(json: JsonOption = None) -> None:
-    """List the bundles that have a name, and where each one stands."""
+    """List the bundles that have a name, and say how official models get one."""
     from samg_fast.bundle.zoo import bundles
 
     check_json(json)
     found = bundles()
-    stands = {info.name: "ships" if info.shipped else "exported" if info.path else "to be exported" for info in found}
-    rows = [(info.name, stands[info.name], info.description) for info in found]
-    show_table(("bundle", "stands", "description"), rows, json_to=json)
+    rows = [(info.name, "ships" if info.shipped else "exported", info.description) for info in found]
+    show_table(("bundle", "origin", "description"), rows, json_to=json)
+    say(_OFFICIAL, json_to=json)
     figures = [
-        {
-            "name": info.name,
-            "shipped": info.shipped,
-            "path": None if info.path is None else str(info.path),
-            "description": info.description,
-        }
+        {"name": info.name, "shipped": info.shipped, "path": str(info.path), "description": info.description}
         for info in found
     ]
     write_json(json, {"bundles": figures})

@@ -14,7 +14,6 @@ import typer
 
 from samg_fast.cli.common import (
     INTERRUPTED,
-    Backend,
     BackendOption,
     BundleOption,
     DeviceOption,
@@ -45,7 +44,7 @@ def segment(
     target: Annotated[Path, typer.Option("--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for what comes out.")],
     bundle: BundleOption = "tiny",
-    backend: BackendOption = Backend.auto,
+    backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -117,11 +116,12 @@ class _Results:
     def to_json(self) -> dict[str, Any]:
         import numpy as np
 
+        from samg_fast.metrics import percentiles
+
         summary: dict[str, Any] = {"frames": len(self.frames)}
         if self.frames:
             ms = [frame["ms"] for frame in self.frames]
-            percentiles = np.percentile(ms, (50, 95, 99)).round(3).tolist()
-            summary["ms"] = dict(zip(("p50", "p95", "p99"), percentiles, strict=True))
+            summary["ms"] = {name: round(value, 3) for name, value in percentiles(ms, 50, 95, 99).items()}
             summary["frames_per_second"] = round(1e3 * len(ms) / sum(ms), 2)
             summary["mean_score"] = round(float(np.mean([frame["score"] for frame in self.frames])), 4)
             summary["empty_masks"] = sum(frame["area"] == 0 for frame in self.frames)

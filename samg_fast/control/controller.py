@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from samg_fast.checks import Frame, describe
+from samg_fast.checks import Frame, check_number, describe
 from samg_fast.control.perception import FrameCounts, Observation, Perception
-from samg_fast.control.rate import Clock, Pace
+from samg_fast.control.rate import Clock, FixedRate
 from samg_fast.control.report import Recorder, Report
-from samg_fast.errors import InputError, InputTypeError, PerceptionError, StoppedError
+from samg_fast.errors import InputTypeError, PerceptionError, StoppedError
 
 if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter
@@ -95,13 +93,14 @@ class Controller:
                 f"not {describe(source)}: frames of a callback go to offer()"
             )
         segmenter.check_target(target)
-        self._hz = _number("hz", hz, "above 0", lambda hz: hz > 0)
+        self._hz = check_number("hz", hz, "above 0", lambda hz: hz > 0)
         period = 1 / self._hz
-        self._wait = _number("wait", wait, f"from 0 to the period of {period:g} s", lambda wait: 0 <= wait <= period)
+        wanted = f"from 0 to the period of {period:g} s"
+        self._wait = check_number("wait", wait, wanted, lambda wait: 0 <= wait <= period)
         self._source = source
         self._clock = clock or Clock()
         self._perception = Perception(segmenter, target, self._clock.now)
-        self._record = Recorder(self._pace(), self._clock)
+        self._record = Recorder(self._rate(), self._clock)
 
     @property
     def frames(self) -> FrameCounts:
@@ -149,7 +148,7 @@ class Controller:
         Raises
         ------
         InputTypeError, InputError
-            `frame` is not a uint8 RGB picture, or `taken` is not a time up to now.
+            `frame` is not a uint8 RGB image, or `taken` is not a time up to now.
         PerceptionError
             Segmenting an earlier frame failed.
         StoppedError
@@ -158,7 +157,7 @@ class Controller:
         now = self._clock.now()
         if taken is not None:
             wanted = f"up to now, {now:g} s of time.perf_counter()"
-            taken = _number("taken", taken, wanted, lambda taken: taken <= now)
+            taken = check_number("taken", taken, wanted, lambda taken: taken <= now)
         return self._perception.offer(frame, now if taken is None else taken)
 
     def newest(self, wait: float = 0.0) -> Observation | None:
@@ -183,7 +182,7 @@ class Controller:
         StoppedError
             The controller was not started yet, or was stopped.
         """
-        observation = self._perception.newest(_number("wait", wait, "at least 0", lambda wait: wait >= 0))
+        observation = self._perception.newest(check_number("wait", wait, "at least 0", lambda wait: wait >= 0))
         if observation is not None:
             self._record.use(observation.age)
         return observation
@@ -207,7 +206,7 @@ class Controller:
         Raises
         ------
         InputError, InputTypeError
-            `seconds` is not above 0, or the source gave something that is not a uint8 RGB picture.
+            `seconds` is not above 0, or the source gave something that is not a uint8 RGB image.
         PerceptionError
             Segmenting a frame failed.
         StoppedError
@@ -220,11 +219,11 @@ class Controller:
         self._perception.check_running()
         periods = inf
         if seconds is not None:
-            periods = max(1, round(_number("seconds", seconds, "above 0", lambda seconds: seconds > 0) * self._hz))
+            periods = max(1, round(check_number("seconds", seconds, "above 0", lambda seconds: seconds > 0) * self._hz))
         frames = None if self._source is None else iter(self._source)
-        pace = self._pace(periods)
-        self._record = record = Recorder(pace, self._clock)
-        for number in pace:
+        rate = self._rate(periods)
+        self._record = record = Recorder(rate, self._clock)
+        for number in rate:
             record.mark()
             asked = self._clock.now()
             frame = None if frames is None else next(frames, _END)
@@ -242,14 +241,14 @@ class Controller:
             yield Tick(number, observation)
         record.mark()
         with suppress(StoppedError):
-            self._perception.check_running()  # a failure is what may have ended the pace
+            self._perception.check_running()  # a failure is what may have ended the loop
 
     def report(self) -> Report:
         """Return the figures of the latest `ticks`, so far, and of all frames since the start."""
         return self._record.report(self._hz, self.frames)
 
-    def _pace(self, periods: float = inf) -> Pace:
-        return Pace(self._hz, self._clock, self._perception.ended, periods)
+    def _rate(self, periods: float = inf) -> FixedRate:
+        return FixedRate(self._hz, self._clock, self._perception.ended, periods)
 
     def __enter__(self) -> Controller:
         self.start()
@@ -264,13 +263,3 @@ class Controller:
             # What ended the block comes first, and may well be the same
             if kind is None:
                 raise
-
-
-def _number(name: str, value: Any, wanted: str, good: Callable[[float], bool]) -> float:
-    """Check a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise InputTypeError(f"{name} must be a number {wanted}, not {describe(value)}")
-    number = float(value)
-    if not isfinite(number) or not good(number):
-        raise InputError(f"{name} must be a number {wanted}, not {number:g}")
-    return number

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samg_fast.backends.plain import first_line
 from samg_fast.checks import Frame, check_frame
-from samg_fast.errors import PerceptionError, StoppedError
+from samg_fast.errors import PerceptionError, StoppedError, first_line
 
 if TYPE_CHECKING:
     from samg_fast.results import Segmentation
@@ -70,7 +69,7 @@ class _Frame:
 
 
 class Perception:
-    """Segments on a thread of its own whatever frame is newest, and keeps the newest mask.
+    """Segments the newest frame on a thread of its own, and keeps the newest mask.
 
     A frame waits in a mailbox with one slot, where a newer one takes its place. All methods may be called from any
     thread but the one that segments.
@@ -133,7 +132,7 @@ class Perception:
                 self._raise_failure()
 
     def check_running(self) -> None:
-        """Do nothing while perception runs.
+        """Check that perception runs.
 
         Raises
         ------
@@ -173,7 +172,7 @@ class Perception:
         return Observation(frame.number, self._now() - frame.taken, segmentation)
 
     def _reached(self, number: int) -> bool:
-        """Say whether there is a mask of this frame or a newer one; a frame before the first counts as reached."""
+        """Return whether there is a mask of this frame or a newer one; before the first frame there need not be."""
         return number < 0 or (self._newest is not None and self._newest[0].number >= number)
 
     def _drop_waiting(self) -> None:

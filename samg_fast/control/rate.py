@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from math import inf
 
-__all__ = ["Clock", "Pace"]
+__all__ = ["Clock", "FixedRate"]
 
 
 class Clock:
@@ -18,7 +18,7 @@ class Clock:
         return time.perf_counter()
 
     def sleep(self, seconds: float, ended: threading.Event) -> None:
-        """Let so much time pass, or less where what is waited for has ended."""
+        """Let some seconds pass, or fewer where `ended` is set before."""
         ended.wait(seconds)
 
     def cpu(self) -> float:
@@ -26,12 +26,12 @@ class Clock:
         return time.process_time()
 
 
-class Pace:
-    """Numbers of the periods of a fixed rate, each given when its period begins.
+class FixedRate:
+    """Periods at a fixed rate: iterating yields the number of each when it begins.
 
     Period k begins k / hz after the first, however long earlier ones took, so that nothing drifts. The deadline of its
-    work is the next one's beginning. Where it is missed, the period that runs by then begins at once, late; those that
-    have passed wholly are left out.
+    work is the next one's beginning. Where it is missed, the period that runs by then begins at once, late; those
+    that have passed are skipped.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class Pace:
         Periods per second.
     clock : Clock
     ended : threading.Event
-        Once it is set, nothing is waited for any more, and no period follows.
+        Once it is set, no period follows, and a wait for one ends.
     periods : float
         How many there are.
 
     Attributes
     ----------
     met, missed : int
-        Deadlines so far: every one is counted once, those of periods that were left out among the missed.
+        Deadlines so far: every one is counted once, those of skipped periods among the missed.
     """
 
     def __init__(self, hz: float, clock: Clock, ended: threading.Event, periods: float = inf) -> None:

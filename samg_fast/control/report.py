@@ -6,10 +6,9 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from samg_fast.control.perception import FrameCounts
-from samg_fast.control.rate import Clock, Pace
+from samg_fast.control.rate import Clock, FixedRate
+from samg_fast.metrics import percentiles
 
 __all__ = ["Recorder", "Report"]
 
@@ -73,7 +72,7 @@ class Recorder:
 
     Parameters
     ----------
-    pace : Pace
+    rate : FixedRate
     clock : Clock
 
     Attributes
@@ -82,8 +81,8 @@ class Recorder:
         As in `Report`.
     """
 
-    def __init__(self, pace: Pace, clock: Clock) -> None:
-        self._pace, self._clock = pace, clock
+    def __init__(self, rate: FixedRate, clock: Clock) -> None:
+        self._rate, self._clock = rate, clock
         self._ages: deque[float] = deque(maxlen=_KEPT)
         self._source: deque[float] = deque(maxlen=_KEPT)
         self._first = self._last = (0.0, 0.0)
@@ -91,7 +90,7 @@ class Recorder:
         self.ticks = self.blind = 0
 
     def mark(self) -> None:
-        """Look at the clock: a turn of the loop lies between this and the next time."""
+        """Note the time; one turn of the loop lies between two calls."""
         self._last = self._clock.now(), self._clock.cpu()
         if self._turns < 0:
             self._first = self._last
@@ -113,8 +112,8 @@ class Recorder:
             rate=self._turns / elapsed if elapsed > 0 else None,
             ticks=self.ticks,
             blind=self.blind,
-            met=self._pace.met,
-            missed=self._pace.missed,
+            met=self._rate.met,
+            missed=self._rate.missed,
             ages=_percentiles(self._ages),
             source=_percentiles(self._source),
             cpu=cpu / elapsed if elapsed > 0 else None,
@@ -123,11 +122,11 @@ class Recorder:
 
 
 def _percentiles(seconds: deque[float]) -> dict[str, float] | None:
-    """Return percentiles in milliseconds, between two values as NumPy interpolates them."""
+    """Return percentiles and the maximum in milliseconds."""
     if not seconds:
         return None
-    values = np.percentile(tuple(seconds), (50, 95, 99, 100)) * 1e3
-    return dict(zip(("p50", "p95", "p99", "max"), values.tolist(), strict=True))
+    values = {**percentiles(tuple(seconds), 50, 95, 99), "max": max(seconds)}
+    return {name: value * 1e3 for name, value in values.items()}
 
 
 def _rounded(figures: dict[str, float] | None) -> dict[str, float] | None:

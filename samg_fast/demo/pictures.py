@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from samg_fast.media import VideoWriter, drawing
 
 if TYPE_CHECKING:
+    from samg_fast.checks import Frame
     from samg_fast.demo.run import Report, Shot
     from samg_fast.segmenter import Segmenter
     from samg_fast.target import Target
 
 __all__ = ["contact_sheet", "write_video"]
-
-Frame = NDArray[np.uint8]
 
 VIDEO_FPS = 12
 _COLUMNS = ("frame", "similarity", "mask", "truth")
@@ -77,17 +75,17 @@ def contact_sheet(segmenter: Segmenter, report: Report) -> Frame:
     for task, runs in report.by_task().items():
         for kind, pick in (("typical", _typical), ("worst", _worst)):
             of = {run.setting: run for run in runs}
-            pictures: list[Frame] = []
+            images: list[Frame] = []
             notes: list[str] = []
             for setting in settings:
                 if setting in of:
                     shot = pick(of[setting].shots)
-                    pictures += _strip(segmenter, of[setting].target, shot)
+                    images += _strip(segmenter, of[setting].target, shot)
                     notes += ["", "", f"IoU {shot.iou:.2f}", ""]
                 else:
-                    pictures += [np.zeros((1, 1, 3), np.uint8)] * len(_COLUMNS)
+                    images += [np.zeros((1, 1, 3), np.uint8)] * len(_COLUMNS)
                     notes += [""] * len(_COLUMNS)
-            rows.append(drawing.Row(f"{task}\n{kind}", pictures, notes))
+            rows.append(drawing.Row(f"{task}\n{kind}", images, notes))
     return drawing.contact_sheet(rows, headings)
 
 
@@ -101,7 +99,7 @@ def _worst(shots: Sequence[Shot]) -> Shot:
 
 
 def _strip(segmenter: Segmenter, target: Target, shot: Shot) -> list[Frame]:
-    """Draw the four pictures of a frame."""
+    """Draw the four images of a frame."""
     trace = segmenter.segment(shot.frame, target, trace=True).trace
     assert trace is not None
     factor = drawing.watchable(*shot.frame.shape[:2], side=_CELL)

@@ -12,10 +12,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from samg_fast.checks import Frame, Mask, check_whole
 from samg_fast.devices import machine
 from samg_fast.errors import InputError
+from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
 
 if TYPE_CHECKING:
@@ -28,16 +29,12 @@ __all__ = [
     "Report",
     "Run",
     "Shot",
-    "iou",
+    "frame_times",
     "live_episode",
     "pack_episodes",
-    "percentiles",
     "run",
     "stage_medians",
 ]
-
-Frame = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 _WARM_UP = 3  # networks are compiled for their shapes at the first frame; that is no frame's time
 
@@ -50,7 +47,7 @@ class Episode:
     ----------
     task, setting : str
     reference : (H, W, 3) uint8
-        One clean picture of the task.
+        One clean image of the task.
     reference_mask : (H, W) bool
         Its target.
     frames : iterable of ((H, W, 3) uint8, (H, W) bool)
@@ -69,7 +66,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Shot:
-    """What came of one frame.
+    """The result of one frame.
 
     Attributes
     ----------
@@ -92,7 +89,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one episode.
+    """The results of one episode.
 
     Attributes
     ----------
@@ -120,7 +117,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a demonstration.
+    """The results of a demonstration.
 
     Attributes
     ----------
@@ -159,7 +156,7 @@ class Report:
         return {
             "tasks": tasks,
             "mean_iou": round(self.mean_iou, 4),
-            "ms_per_frame": {name: round(ms, 3) for name, ms in percentiles(self.shots).items()},
+            "ms_per_frame": {name: round(ms, 3) for name, ms in frame_times(self.shots).items()},
             "stages_ms": {name: round(ms, 3) for name, ms in stage_medians(self.shots).items()},
             "device": self.device,
             "bundle": self.bundle,
@@ -167,21 +164,9 @@ class Report:
         }
 
 
-def iou(mask: Mask, truth: Mask) -> float:
-    """Return intersection over union; 1 where both are empty.
-
-    Parameters
-    ----------
-    mask, truth : (H, W) bool
-    """
-    union = int(np.count_nonzero(mask | truth))
-    return int(np.count_nonzero(mask & truth)) / union if union else 1.0
-
-
-def percentiles(shots: Sequence[Shot]) -> dict[str, float]:
+def frame_times(shots: Sequence[Shot]) -> dict[str, float]:
     """Return the milliseconds per frame that 50, 95 and 99 % of the frames stay within, as p50, p95 and p99."""
-    values = np.percentile([shot.ms for shot in shots], (50, 95, 99))
-    return dict(zip(("p50", "p95", "p99"), values.tolist(), strict=True))
+    return percentiles([shot.ms for shot in shots], 50, 95, 99)
 
 
 def stage_medians(shots: Sequence[Shot]) -> dict[str, float]:
@@ -212,7 +197,8 @@ def pack_episodes(
     InputError
         The pack has no such task or setting, or `frames` is less than 1.
     """
-    _check_count(frames)
+    if frames is not None:
+        check_whole("frames", frames, 1)
     known = list(dict.fromkeys(setting for task in pack.tasks.values() for setting in task.settings))
     for kind, names, choice in (("task", tasks, list(pack.tasks)), ("setting", settings, known)):
         for name in names:
@@ -222,8 +208,8 @@ def pack_episodes(
     for name in tasks or pack.tasks:
         task = pack.tasks[name]
         for setting in settings or task.settings:
-            pictures, masks = task.settings[setting]
-            pairs = list(zip(pictures, masks, strict=True))[:frames]
+            shown, masks = task.settings[setting]
+            pairs = list(zip(shown, masks, strict=True))[:frames]
             episodes.append(Episode(name, setting, task.reference, task.reference_mask, pairs, len(pairs)))
     return episodes
 
@@ -253,7 +239,7 @@ def live_episode(task: str, setting: str, frames: int, *, size: int = 84, seed: 
     MissingExtraError, SamgError
         dm_control is not installed, or nothing can be rendered here.
     """
-    _check_count(frames)
+    check_whole("frames", frames, 1)
     from samg_fast.envs.dmc import LiveTask
 
     with LiveTask(task, setting, size, seed) as live:
@@ -314,12 +300,7 @@ def run(
             runs.append(Run(episode.task, episode.setting, target, tuple(shots)))
     if not runs:
         raise InputError("there was no frame to segment")
-    return Report(tuple(runs), segmenter.bundle.name, segmenter.backend, segmenter.precision, machine.device())
-
-
-def _check_count(frames: int | None) -> None:
-    if frames is not None and frames < 1:
-        raise InputError(f"frames must be at least 1, got {frames}")
+    return Report(tuple(runs), segmenter.bundle.name, segmenter.backend, segmenter.precision, machine.processor())
 
 
 def _shoot(segmenter: Segmenter, target: Target, frame: Frame, truth: Mask) -> Shot:

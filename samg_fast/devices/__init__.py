@@ -1,1 +1,1 @@
-"""Where operations run, and what this machine is: the processor, NVIDIA GPUs, their driver."""
+"""Devices that operations run on: the processor and NVIDIA GPUs; and what this machine has of them."""

@@ -1,8 +1,7 @@
-"""The processor as a device: NumPy's arrays, and the kernels of `samg_fast._engine`."""
+"""The processor as a device: NumPy arrays, and the kernels of `samg_fast._engine`."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from samg_fast.checks import check_whole
 from samg_fast.devices.base import Array
+from samg_fast.devices.machine import cores
 
 try:
     import samg_fast._engine as _engine
@@ -20,21 +20,21 @@ except ImportError as error:
         f"samg_fast._engine cannot be loaded ({error}): the package has to be built, so install it with pip"
     ) from error
 
-__all__ = ["CPU", "Cpu", "available_threads"]
+__all__ = ["CPU", "Cpu"]
 
-_CACHE_LINE = 64
+_CACHE_LINE = 64  # bytes
 
 
 class Cpu:
-    """A processor, on NumPy arrays.
+    """The processor, with NumPy arrays.
 
     It may be used from several threads at once; kernels release the GIL.
 
     Parameters
     ----------
     threads : int, optional
-        The most threads an operation may use; by default as many as this process may. A second one is woken only
-        where there is work for it.
+        The maximum number of threads of an operation; by default one for each core that this process may use. Small
+        operations use fewer.
 
     Raises
     ------
@@ -49,12 +49,12 @@ class Cpu:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None:
             check_whole("threads", threads, 1)
-        self.threads = threads or available_threads()
+        self.threads = threads or cores()
         self._launch = self.threads
         self._local = threading.local()
 
     def view(self, value: Any, *, written: bool = False) -> Array | None:
-        """Return an argument as a NumPy array, without guessing; see `Device.view`."""
+        """Return an argument as a NumPy array; see `Device.view`. Lists are refused: their dtype would be a guess."""
         if type(value) is np.ndarray:
             return value
         known = isinstance(value, np.ndarray) or (hasattr(value, "__array__") and not written)
@@ -69,11 +69,11 @@ class Cpu:
         return array.copy(order="C")
 
     def writable(self, array: Array) -> bool:
-        """Say whether an array is not read-only."""
+        """Say whether an array may be written to."""
         return bool(array.flags.writeable)
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
-        """Make a NumPy array."""
+        """Allocate a NumPy array."""
         return np.empty(shape, dtype)
 
     def reshape(self, array: Array, shape: Sequence[int]) -> Array:
@@ -100,14 +100,14 @@ class Cpu:
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    """Make a workspace that begins where a cache line does."""
+    """Allocate a workspace that begins at a cache line."""
     memory = np.empty(size + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE
     return memory[start : start + size]
 
 
 def _dense_from(array: NDArray[Any], first: int) -> bool:
-    """Say whether an array is in C order from axis `first` on, and forward before."""
+    """Say whether an array is in C order from axis `first` on, with aligned, non-negative strides before it."""
     expected = array.itemsize
     for axis in reversed(range(first, array.ndim)):
         if array.shape[axis] > 1 and array.strides[axis] != expected:
@@ -116,12 +116,5 @@ def _dense_from(array: NDArray[Any], first: int) -> bool:
     return all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides[:first])
 
 
-def available_threads() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 CPU = Cpu()
-"""The processor with as many threads as there are: where operations run unless they are told otherwise."""
+"""The default device of operations: the processor, with a thread for each core that this process may use."""

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs and which driver there are, asked of the driver itself."""
+"""The NVIDIA GPUs and driver of this machine, as the driver reports them, and what they must have."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NO_GPU = "the NVIDIA driver sees no GPU"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU.
+    """An NVIDIA GPU.
 
     Parameters
     ----------
     index : int
-        As in ``cuda:0``.
+        Its number, as in ``cuda:0``.
     name : str
     compute_capability : tuple of int
-        (8, 9) and so on.
+        Such as (8, 9).
     memory : int
-        Bytes it has in all.
+        Its size in bytes.
     """
 
     index: int
@@ -43,15 +43,15 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """What the driver says.
+    """What the driver reports.
 
     Parameters
     ----------
     driver : tuple of int
-        The CUDA version that the driver supports, (13, 0) and so on; empty without a driver.
+        The newest CUDA version that it supports, such as (13, 0); empty without a driver.
     found : tuple of Gpu
     reason : str
-        Why there is none; empty where there is.
+        Why no GPU was found; empty if one was.
     """
 
     driver: tuple[int, ...] = ()
@@ -60,7 +60,7 @@ class Gpus:
 
 
 def find() -> Gpus:
-    """Ask the driver which GPUs there are; what is missing is said in `Gpus.reason`, never raised."""
+    """Ask the driver which GPUs there are; `Gpus.reason` says what is missing, and nothing is raised."""
     try:
         from cuda.bindings import driver
     except ModuleNotFoundError:
@@ -84,7 +84,7 @@ def find() -> Gpus:
 
 
 def free_memory(index: int) -> int:
-    """Return how many bytes of a GPU are free; its context must be the current one, as `Cuda` makes it.
+    """Return how many bytes of a GPU are free; it must be the current one, as inside `Cuda.use`.
 
     Raises
     ------
@@ -100,9 +100,9 @@ def free_memory(index: int) -> int:
 
 
 def check_driver(what: str, needed: tuple[int, int], gpus: Gpus) -> str:
-    """Say what is wrong with a driver for a library made for a CUDA version; nothing if it is new enough.
+    """Return why the driver cannot run a library built for a CUDA version; empty if it can.
 
-    A driver runs what was made for its CUDA version or an earlier one, and any minor version of the same major one.
+    A driver runs what was built for its own major version of CUDA, in any minor version, or for an earlier one.
     """
     if gpus.reason:
         return gpus.reason
@@ -113,11 +113,11 @@ def check_driver(what: str, needed: tuple[int, int], gpus: Gpus) -> str:
 
 
 def check_kernels(gpus: Gpus) -> str:
-    """Say why this package's own kernels cannot run on a GPU here, as every backend there needs; nothing if they can.
+    """Return why this package's kernels, which every backend needs, cannot run on a GPU here; empty if they can.
 
-    They are held to the CUDA version of the nvcc that built them, as its runtime is linked into them. What they were
-    compiled for runs by any driver of that major version, a newer minor one included; only a GPU newer than all of
-    these, for which the driver compiles them itself, may want a driver as new as the nvcc.
+    The driver must support the major version of the nvcc that built them, as they are linked with its CUDA runtime. A
+    GPU that is newer than all that they were compiled for may also need a driver of the nvcc's minor version, as the
+    driver then compiles them itself; that is not checked here.
     """
     if gpus.reason:
         return gpus.reason
@@ -133,7 +133,7 @@ def check_kernels(gpus: Gpus) -> str:
 
 
 def load_kernels() -> ModuleType:
-    """Import the module of this package's CUDA kernels.
+    """Return the module of this package's CUDA kernels.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def load_kernels() -> ModuleType:
 
 
 def check_memory(what: str, needed: int, index: int) -> None:
-    """Check that a GPU has memory left.
+    """Check that a GPU has enough free memory.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def check_memory(what: str, needed: int, index: int) -> None:
 
 
 class _DriverError(Exception):
-    """The driver's error."""
+    """An error of the driver."""
 
     def __init__(self, status: Any) -> None:
         super().__init__(getattr(status, "name", str(status)))
@@ -173,7 +173,7 @@ class _DriverError(Exception):
 
 
 def _ask(function: Any, *arguments: object) -> Any:
-    """Call a function of the driver, and return what it gives besides its status."""
+    """Call a function of the driver and return its results without the status."""
     status, *values = function(*arguments)
     if int(status) != 0:
         raise _DriverError(status)

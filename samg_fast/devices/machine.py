@@ -1,4 +1,4 @@
-"""What this machine is: said beside every measured figure, and by ``samg-fast doctor``."""
+"""The processor of this machine, as printed beside measured figures and by ``samg-fast doctor``."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cores", "cpu_features", "cpu_name", "device"]
+__all__ = ["cores", "cpu_features", "cpu_name", "processor"]
 
-# What decides how fast a network runs, and in which precisions, as Linux spells it.
+# Instruction sets that decide how fast networks run and in which precisions, by their names in Linux.
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("asimd", "asimddp", "bf16", "i8mm", "sve")
 
 
 def cores() -> int:
-    """Return how many CPU cores this process may use, which a container or `taskset` may have cut down."""
+    """Return how many CPU cores this process may use: `taskset` or a container may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_name() -> str:
-    """Return the processor's name as it calls itself, or its architecture."""
+    """Return the processor's name or, where it is unknown, its architecture."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine() or "unknown CPU"
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Return the instruction sets that matter to a network; empty where the system does not say."""
+    """Return the instruction sets that matter to networks; empty where the system does not list any."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(feature for feature in _X86 + _ARM if feature in flags)
 
 
-def device() -> str:
-    """Return the processor and its usable cores in one line, for a table of times."""
+def processor() -> str:
+    """Return the processor's name and its usable cores in one line, for a table of times."""
     return f"{cpu_name()}, {cores()} core{'s' if cores() > 1 else ''}"
 
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Return what Linux says of the first core; empty elsewhere."""
+    """Return what Linux knows of the first core; empty on other systems."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
     except OSError:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from samg_fast.backends import Options, check_batches, choose
-from samg_fast.backends.tensorrt import TensorRtNetwork, check_capabilities, dialect
+from samg_fast.backends import CompilingBackend, Options, check_batches, choose, compiling
+from samg_fast.backends.tensorrt import check_capabilities, dialect
 from samg_fast.bundle import Bundle, Manifest
 from samg_fast.devices import driver
 from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.check import EngineCheck
-from samg_fast.engine_cache.factory import Check, EngineReport, Engines, MadeEngine, Target, Watch
+from samg_fast.engine_cache.factory import BuildTarget, Check, EngineReport, Engines, MadeEngine, Watch
 from samg_fast.errors import BackendError, InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    from samg_fast.backends.tensorrt import TensorRtBackend
-
-__all__ = ["COMPILING", "Check", "EngineReport", "MadeEngine", "Watch", "build", "prepare"]
-
-COMPILING = tuple(dialect.MODULES)
-"""The backends whose networks are compiled to engines."""
+__all__ = ["Check", "EngineReport", "MadeEngine", "Watch", "build", "prepare"]
 
 
 def prepare(
     bundle: Bundle,
-    backend: TensorRtBackend,
+    backend: CompilingBackend,
     *,
     cache: EngineCache | None = None,
     check: Check | None = None,
@@ -39,7 +33,7 @@ def prepare(
     Parameters
     ----------
     bundle : Bundle
-    backend : TensorRtBackend
+    backend : CompilingBackend
     cache : EngineCache, optional
         Where engines are kept; the user's by default.
     check : callable, optional
@@ -59,7 +53,7 @@ def prepare(
         It cannot be kept.
     """
     check = check or _check_on(bundle, backend)
-    engines = Engines(bundle, Target.of(backend), cache or EngineCache(), check, "", watch)
+    engines = Engines(bundle, BuildTarget.of(backend), cache or EngineCache(), check, "", watch)
     return list(engines.all(backend.precision))
 
 
@@ -83,7 +77,7 @@ def build(
     backend : {"tensorrt", "tensorrt-rtx"}
     precision : str
     batches : sequence of int, optional
-        Numbers of pictures at once that the engines are tuned for; `samg_fast.backends.Options.batches` by default, or
+        Numbers of images at once that the engines are tuned for; `samg_fast.backends.Options.batches` by default, or
         the number that the bundle was made for.
     capabilities : sequence of str
         Compute capabilities, ``"8.9"`` and so on, to build for without such a GPU; by default the GPU here.
@@ -103,8 +97,8 @@ def build(
     MissingExtraError
         The library is not installed.
     """
-    if backend not in COMPILING:
-        raise InputError(f"backend is {backend!r}, which compiles no engines; expected {' or '.join(COMPILING)}")
+    if backend not in compiling():
+        raise InputError(f"backend is {backend!r}, which compiles no engines; expected {' or '.join(compiling())}")
     manifest = bundle.manifest
     if precision not in manifest.precisions:
         held = ", ".join(manifest.precisions)
@@ -113,11 +107,11 @@ def build(
     if not capabilities:
         _expect_gpu(backend)
         here = choose(backend, precision, None, manifest, device=device, batches=tuned)
-        made = prepare(bundle, cast("TensorRtBackend", here), cache=cache, check=check, watch=watch)
+        made = prepare(bundle, cast(CompilingBackend, here), cache=cache, check=check, watch=watch)
         return [each.report for each in made]
     check_capabilities(backend, capabilities)
     named = tuple(sorted(set(capabilities), key=lambda each: [int(number) for number in each.split(".")]))
-    target = Target(backend, dialect.load(backend).version, tuned, named)
+    target = BuildTarget(backend, dialect.load(backend).version, tuned, named)
     why_not = ""
     if check is None:
         check, why_not = _check_ahead(bundle, target, precision)
@@ -125,18 +119,18 @@ def build(
     return [each.report for each in engines.all(precision)]
 
 
-def _check_on(bundle: Bundle, backend: TensorRtBackend) -> EngineCheck:
+def _check_on(bundle: Bundle, backend: CompilingBackend) -> EngineCheck:
     """Check engines on the GPU of a backend."""
-    target = Target.of(backend)
+    target = BuildTarget.of(backend)
     return EngineCheck(
         bundle,
         backend.batches,
         build=lambda path, precision: target.build(path, precision).engine,
-        run=lambda name, engine: TensorRtNetwork(backend.cuda, name, engine, backend=backend.name),
+        run=backend.open_engine,
     )
 
 
-def _check_ahead(bundle: Bundle, target: Target, precision: str) -> tuple[Check | None, str]:
+def _check_ahead(bundle: Bundle, target: BuildTarget, precision: str) -> tuple[Check | None, str]:
     """Check engines that are built ahead of time on a GPU here; or say why none can."""
     fitting = [gpu for gpu in driver.find().found if gpu.capability in target.capabilities]
     if not fitting:
@@ -146,7 +140,7 @@ def _check_ahead(bundle: Bundle, target: Target, precision: str) -> tuple[Check 
         backend = choose(target.backend, precision, None, bundle.manifest, device=device, batches=target.batches)
     except (BackendError, MissingExtraError) as error:
         return None, str(error)
-    return _check_on(bundle, cast("TensorRtBackend", backend)), ""
+    return _check_on(bundle, cast(CompilingBackend, backend)), ""
 
 
 def _expect_gpu(backend: str) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from samg_fast.backends import Network, first_fitting
-from samg_fast.bundle import ROLES, Bundle, Role
+from samg_fast.bundle import Bundle, Role
 from samg_fast.errors import BackendError, EngineParityError, MissingExtraError
-from samg_fast.parity import OutputParity, compare_outputs, record, sample_frames
-from samg_fast.recording import Run
+from samg_fast.parity import OutputParity, Run, compare_outputs, record, sample_frames
 
 __all__ = ["EngineCheck", "FindLayers", "find_layers"]
 
@@ -109,8 +108,7 @@ class EngineCheck:
     def _reference(self) -> tuple[str, dict[Role, list[Run]]]:
         """Which backend ran the fp32 files, and what went through them."""
         backend, bundle = first_fitting("fp32"), self._bundle
-        roles = [role for role in ROLES if role != "features" or not bundle.manifest.shared_graph]
-        networks = {role: backend.open(bundle.onnx_path(role)) for role in roles}
+        networks = {role: backend.open(bundle.onnx_path(role)) for role in bundle.manifest.graphs}
         return backend.name, record(bundle, backend.name, networks, sample_frames())[1]
 
     @property

@@ -9,25 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from samg_fast.backends import CompilingBackend
 from samg_fast.backends.tensorrt import RECIPE, BuiltEngine, Progress, build_engine
-from samg_fast.bundle import ROLES, Bundle, FileSpec, Role
+from samg_fast.bundle import Bundle, FileSpec, Role
 from samg_fast.devices import driver
 from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.key import CachedEngine, EngineKey
 from samg_fast.errors import EngineParityError, FileError, MissingExtraError
 
-if TYPE_CHECKING:
-    from samg_fast.backends.tensorrt import TensorRtBackend
-
-__all__ = ["Check", "EngineReport", "Engines", "MadeEngine", "Target", "Watch"]
+__all__ = ["BuildTarget", "Check", "EngineReport", "Engines", "MadeEngine", "Watch"]
 
 Check = Callable[[Role, str, bytes], str]
-"""Says in words how well a role's engine, at a precision, agrees with fp32; raises BackendError if it does not."""
+"""Called with role, precision and engine; returns in words how well it agrees with fp32, or raises BackendError."""
 
 Watch = Callable[[Role, str], Progress]
-"""Told that a role's engine, at a precision, is about to be built; returns what is told how far it is."""
+"""Called with role and precision before an engine is built; returns its progress callback."""
 
 _log = logging.getLogger("samg_fast")
 
@@ -77,14 +75,14 @@ class MadeEngine(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class BuildTarget:
     """What engines are built by and for.
 
     Parameters
     ----------
     backend, version : str
     batches : tuple of int
-        Numbers of pictures at once that they are tuned for.
+        Numbers of images at once that they are tuned for.
     capabilities : tuple of str
         Compute capabilities to build for ahead of time.
     gpu : Gpu, optional
@@ -98,7 +96,7 @@ class Target:
     gpu: driver.Gpu | None = None
 
     @classmethod
-    def of(cls, backend: TensorRtBackend) -> Target:
+    def of(cls, backend: CompilingBackend) -> BuildTarget:
         """Return the GPU of a backend."""
         gpu = driver.find().found[backend.index]
         return cls(backend.name, backend.version, backend.batches, gpu=gpu)
@@ -141,7 +139,7 @@ class Engines:
     Parameters
     ----------
     bundle : Bundle
-    target : Target
+    target : BuildTarget
     cache : EngineCache
     check : callable or None
     why_not : str
@@ -150,7 +148,7 @@ class Engines:
     """
 
     bundle: Bundle
-    target: Target
+    target: BuildTarget
     cache: EngineCache
     check: Check | None
     why_not: str
@@ -159,9 +157,8 @@ class Engines:
     def all(self, precision: str) -> Iterator[MadeEngine]:
         """Find or build the engine of every network, one after the other, for a bundle that runs at a precision."""
         manifest = self.bundle.manifest
-        for role in ROLES:
-            if role != "features" or not manifest.shared_graph:
-                yield self._one(role, manifest.role_precision(role, precision))
+        for role in manifest.graphs:
+            yield self._one(role, manifest.role_precision(role, precision))
 
     def _one(self, role: Role, precision: str) -> MadeEngine:
         started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Tasks, generalisation settings and ground truth to train on, to run and to measure a segmenter on.
+"""Tasks, generalisation settings and ground truth, to train agents on and to measure a segmenter on.
 
-`make` gives an environment of pictures for an agent, `stack` stacks its pictures, after they were masked if they are.
-Nothing is rendered or simulated before they are called; the rest is imported by the name of its module:
-`samg_fast.envs.clip_pack` (rendered frames that ship with the package), `samg_fast.envs.dmc` (a task that runs without
-an agent), `samg_fast.envs.backgrounds`, `samg_fast.envs.rendering`.
+`make` builds an environment with image observations; `stack` stacks the latest images, and belongs outside the wrapper
+that masks them. Importing this package starts neither a renderer nor a simulation. Import the other modules by name:
+`samg_fast.envs.dmc` (a task that runs without an agent), `samg_fast.envs.backgrounds`, `samg_fast.envs.rendering`,
+`samg_fast.envs.clip_pack` (renders the frames that ship with the package).
 """
 
 from samg_fast.envs.factory import make, stack

@@ -1,6 +1,6 @@
 """Moving backgrounds: video clips from a folder, and the procedural ones of `samg_fast.envs.procedural`.
 
-A clip is anything with ``frame(t)``; it loops for ever, so that an episode may be of any length.
+A clip is anything with ``frame(t)``. Clips loop forever, so an episode can have any length.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 class Clip(Protocol):
-    """A background that moves."""
+    """A moving background."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Name of the clip."""
         ...
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture ``t`` (any t ≥ 0; clips loop) as (h, w, 3) uint8."""
+        """Return image ``t`` as (h, w, 3) uint8; any t ≥ 0 is valid, as clips loop."""
         ...
 
 
 @dataclass(frozen=True)
 class VideoClip:
-    """A clip whose pictures are in memory.
+    """A clip whose images are all in memory.
 
     Attributes
     ----------
     name : str
-        Where it came from.
+        Name of the file it was read from.
     frames : (n, h, w, 3) uint8
     """
 
@@ -54,9 +54,9 @@ class VideoClip:
     frames: NDArray[np.uint8]
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8."""
-        picture: NDArray[np.uint8] = self.frames[t % len(self.frames)]
-        return picture
+        """Return image ``t`` modulo the clip's length, (h, w, 3) uint8."""
+        image: NDArray[np.uint8] = self.frames[t % len(self.frames)]
+        return image
 
 
 def load_clips(
@@ -72,15 +72,15 @@ def load_clips(
     Parameters
     ----------
     folder : path
-        Searched itself, not its subfolders.
+        Its subfolders are not searched.
     names : sequence of str, optional
-        File names, with or without suffix, in the order wanted; all files in alphabetical order by default.
+        File names, with or without suffix, in the order to return them. By default all files in alphabetical order.
     size : (height, width), optional
-        Bring every picture to this size while reading, which saves memory.
+        Resize every image to this size while reading, which saves memory.
     stride : int
-        Keep every ``stride``-th picture.
+        Keep every ``stride``-th image.
     limit : int, optional
-        Keep at most so many pictures of a clip.
+        Maximum number of images to keep of a clip.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def load_clips(
     Raises
     ------
     InputError
-        The folder has no video, or not the one named.
+        The folder has no video, or lacks one that was named.
     FileError
         A file cannot be decoded.
     """
@@ -103,58 +103,64 @@ def load_clips(
         if missing:
             raise InputError(f"clips: {', '.join(missing)} not in {folder}, which has {', '.join(files)}")
         chosen = [files.get(name) or by_stem[name] for name in names]
-    return [VideoClip(path.stem, _decode(path, size, stride, limit)) for path in chosen]
+    return [VideoClip(path.stem, _read_images(path, size, stride, limit)) for path in chosen]
 
 
 class FileClip:
-    """A video file that is read as far as it is shown, and then kept.
+    """A video file that is decoded as far as it has been shown; decoded images stay in memory.
 
     Parameters
     ----------
     path : path
     size : (height, width)
-        Of the pictures, to which they are brought while they are read.
+        Size that images are resized to while they are read.
     """
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self.name = path.stem
-        self._frames: list[NDArray[np.uint8]] = []
-        self._broken = ""
-        self._rest: Iterator[NDArray[np.uint8]] | None = _pictures(path, size)
+        self._images: list[NDArray[np.uint8]] = []
+        self._error = ""
+        self._remaining: Iterator[NDArray[np.uint8]] | None = _decode(path, size)
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture ``t`` modulo the clip's length, (h, w, 3) uint8; `FileError` where it cannot be decoded."""
-        while self._rest is not None and t >= len(self._frames):
-            if self._broken:  # what came before is no whole clip to loop over
-                raise FileError(self._broken)
+        """Return image ``t`` modulo the clip's length, (h, w, 3) uint8.
+
+        Raises
+        ------
+        FileError
+            The file cannot be decoded up to this image.
+        """
+        while self._remaining is not None and t >= len(self._images):
+            if self._error:  # the images before the fault are not the whole clip, so it cannot loop over them
+                raise FileError(self._error)
             try:
-                picture = next(self._rest, None)
+                image = next(self._remaining, None)
             except FileError as error:
-                self._broken = str(error)
+                self._error = str(error)
                 raise
-            if picture is None:
-                self._rest = None
+            if image is None:
+                self._remaining = None
             else:
-                self._frames.append(picture)
-        return self._frames[t % len(self._frames)]
+                self._images.append(image)
+        return self._images[t % len(self._images)]
 
 
 class ClipFolder(Sequence[FileClip]):
-    """The video files of a folder, in alphabetical order, each as a new clip whenever it is asked for.
+    """The video files of a folder, in alphabetical order; indexing opens a new clip each time.
 
-    So only what is being shown is in memory, however large the folder is.
+    Only clips in use are in memory, however large the folder is.
 
     Parameters
     ----------
     folder : path
-        Searched itself, not its subfolders.
+        Its subfolders are not searched.
     size : (height, width)
-        Of the clips' pictures, to which they are brought while they are read.
+        Size that images are resized to while they are read.
 
     Raises
     ------
     InputError
-        There is no such folder, or it has no video.
+        The folder does not exist, or has no video.
     """
 
     def __init__(self, folder: str | PathLike[str], size: tuple[int, int]) -> None:
@@ -168,30 +174,30 @@ class ClipFolder(Sequence[FileClip]):
     @overload
     def __getitem__(self, index: slice) -> list[FileClip]: ...
     def __getitem__(self, index: int | slice) -> FileClip | list[FileClip]:
-        """Return a clip, or several."""
+        """Return the clip at an index, or the clips of a slice."""
         if isinstance(index, slice):
             return [FileClip(path, self._size) for path in self._files[index]]
         return FileClip(self._files[index], self._size)
 
 
 def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int], setting: str) -> Sequence[Clip]:
-    """Return the clips of a folder, or those that were given.
+    """Return the clips of a folder, or the given clips once they are checked.
 
     Parameters
     ----------
     clips : path or sequence of Clip
-        A folder of videos, or one with a folder of them for each video setting, ``video_easy`` and ``video_hard``.
+        A folder of videos, a folder with a subfolder of videos for each of ``video_easy`` and ``video_hard``, or clips.
     size : (height, width)
-        Of the pictures of a folder's clips.
+        Size of the images of a folder's clips.
     setting : str
-        For which they are.
+        The setting the clips are for; selects the subfolder.
 
     Raises
     ------
     InputError
-        There is no such folder, or there is no clip in what was given.
+        The folder does not exist, or there is no clip in what was given.
     InputTypeError
-        It is neither a path nor a sequence of clips.
+        `clips` is neither a path nor a sequence of clips.
     """
     if isinstance(clips, (str, PathLike)):
         return ClipFolder(clip_folder(clips, setting), size)
@@ -208,35 +214,35 @@ def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int
 def find_clips(
     folder: str | Path, *, size: tuple[int, int] | None = None, stride: int = 1, limit: int | None = None
 ) -> list[VideoClip]:
-    """Read the video files of a folder and of all its subfolders; a clip is named as ``subfolder/file``.
+    """Read the video files of a folder and of all its subfolders, naming each clip ``subfolder/file``.
 
     Parameters and errors are those of `load_clips`.
     """
     folder = Path(folder)
-    files = _video_files(folder, below=True)
+    files = _video_files(folder, recursive=True)
     return [
-        VideoClip(path.relative_to(folder).with_suffix("").as_posix(), _decode(path, size, stride, limit))
+        VideoClip(path.relative_to(folder).with_suffix("").as_posix(), _read_images(path, size, stride, limit))
         for path in files
     ]
 
 
-def _video_files(folder: Path, *, below: bool = False) -> list[Path]:
+def _video_files(folder: Path, *, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"clips: there is no folder {folder}")
-    found = folder.rglob("*") if below else folder.glob("*")
+    found = folder.rglob("*") if recursive else folder.glob("*")
     files = sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
     if not files:
-        where = f"the folder {folder}{' or below' if below else ''}"
+        where = f"the folder {folder}{' or below' if recursive else ''}"
         raise InputError(f"clips: no video file ({', '.join(VIDEO_SUFFIXES)}) in {where}")
     return files
 
 
-def _decode(path: Path, size: tuple[int, int] | None, stride: int, limit: int | None) -> NDArray[np.uint8]:
-    return np.stack(list(islice(_pictures(path, size, stride), limit)))
+def _read_images(path: Path, size: tuple[int, int] | None, stride: int, limit: int | None) -> NDArray[np.uint8]:
+    return np.stack(list(islice(_decode(path, size, stride), limit)))
 
 
-def _pictures(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iterator[NDArray[np.uint8]]:
-    """Decode every ``stride``-th picture of a file, at least one."""
+def _decode(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iterator[NDArray[np.uint8]]:
+    """Decode every ``stride``-th image of a file, at least one."""
     import av
 
     index = -1
@@ -245,11 +251,11 @@ def _pictures(path: Path, size: tuple[int, int] | None, stride: int = 1) -> Iter
             for index, frame in enumerate(container.decode(video=0)):
                 if index % stride:
                     continue
-                picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+                image = Image.fromarray(frame.to_ndarray(format="rgb24"))
                 if size is not None:
-                    # Halving first where it can be keeps this quick without changing what is seen.
-                    picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
-                yield np.asarray(picture)
+                    # reducing_gap shrinks large images in two steps: much faster, with no visible difference.
+                    image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+                yield np.asarray(image)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise FileError(f"clips: {path} cannot be decoded ({error})") from error
     if index < 0:

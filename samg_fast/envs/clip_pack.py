@@ -1,6 +1,6 @@
-"""Renders clip packs: frames with ground truth, and a clean reference of each task; `samg_fast.samples` reads them.
+"""Renders clip packs, which `samg_fast.samples` reads: frames with ground truth, and a reference image of each task.
 
-``python -m samg_fast.envs.clip_pack OUT.npz`` makes one, and makes the shipped one again from its seed.
+``python -m samg_fast.envs.clip_pack OUT.npz`` writes one; the default options reproduce the pack that ships.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from samg_fast.checks import Frame, Mask
 from samg_fast.envs.settings import check_setting
 from samg_fast.envs.tasks import EIGHT, find_task
 from samg_fast.errors import SamgError
-from samg_fast.samples import FORMAT, Frames, Masks, Pack, PackTask, load_pack, save_pack
+from samg_fast.samples import FORMAT, Pack, PackTask, load_pack, save_pack
 
 __all__ = ["build_pack", "load_pack"]
 
@@ -39,13 +40,13 @@ def build_pack(
     Parameters
     ----------
     tasks, settings : sequence of str
-        Names of what goes into it.
+        Names of the tasks and settings to render.
     frames : int
-        Consecutive frames of each task in each setting: two control steps apart, from the beginning of an episode.
+        Consecutive frames of each task in each setting, two control steps apart, from the start of an episode.
     size : int
         Side of the frames in pixels.
     seed : int
-        Of everything random; the same seed gives the same pack on the same renderer.
+        Seed of everything random; the same seed gives the same pack on the same renderer.
     progress : callable, optional
         Called with the name of each task and setting before it is rendered.
 
@@ -57,23 +58,23 @@ def build_pack(
     Raises
     ------
     SamgError
-        Unknown names, or rendering cannot start.
+        A name is unknown, or rendering cannot start.
     """
     from samg_fast.envs.dmc import LiveTask, reference
 
-    made: dict[str, PackTask] = {}
+    rendered: dict[str, PackTask] = {}
     for index, name in enumerate(find_task(each).name for each in tasks):
-        clips: dict[str, tuple[Frames, Masks]] = {}
+        clips: dict[str, tuple[Frame, Mask]] = {}
         for setting in map(check_setting, settings):
             if progress is not None:
                 progress(f"{name} {setting}")
             with LiveTask(name, setting, size, seed + index) as live:
-                shown = [(live.step(), live.mask) for _ in range(frames)]
-            clips[setting] = (np.stack([frame for frame, _ in shown]), np.stack([mask for _, mask in shown]))
+                steps = [(live.step(), live.mask) for _ in range(frames)]
+            clips[setting] = (np.stack([frame for frame, _ in steps]), np.stack([mask for _, mask in steps]))
         image, mask = reference(name, size, seed + len(tasks) + index)
-        made[name] = PackTask(image, mask, clips)
+        rendered[name] = PackTask(image, mask, clips)
     versions = {package: version(package) for package in ("mujoco", "dm_control")}
-    return Pack(made, {"format": FORMAT, "seed": seed, "size": size, "frames": frames, **versions})
+    return Pack(rendered, {"format": FORMAT, "seed": seed, "size": size, "frames": frames, **versions})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 with a line on stderr that says why.
+        Exit status: 0, or 1 with the reason on stderr in one line.
     """
     parser = argparse.ArgumentParser(
         prog="python -m samg_fast.envs.clip_pack",
-        description="Render a clip pack: frames with ground truth, and a clean reference of each task.",
+        description="Render a clip pack: frames with ground truth, and a clean reference image of each task.",
         epilog="example: python -m samg_fast.envs.clip_pack samg_fast/samples/demo.npz",
     )
     parser.add_argument("out", type=Path, help="the .npz file to write")

@@ -1,4 +1,4 @@
-"""A task as a dm_env environment whose observations are pictures."""
+"""A task as a dm_env environment with image observations."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["PixelTask"]
 class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
     """A `Scene` with dm_env's interface.
 
-    An observation is a dictionary with ``pixels``, (H, W, 3) uint8 RGB, as dm_control's pixel wrapper gives them.
-    Actions are those of the task's own ``action_spec()``. The last step of an episode has the discount 0 where the task
-    itself ended, and 1 where only the time did; a step after it begins the next episode.
+    An observation is a dictionary with ``pixels``, (H, W, 3) uint8 RGB, as in dm_control's pixel wrapper. Actions are
+    those of the task's own ``action_spec()``. The last step of an episode has discount 0 if the task terminated, and
+    1 if the time limit was reached; the next call of `step` starts the next episode.
 
     Parameters
     ----------
     scene : Scene
         Closed with the environment.
     ground_truth : bool
-        Whether an observation has a ``mask`` too, the exact one, (H, W) bool.
+        Whether an observation also has ``mask``, the exact mask, (H, W) bool.
 
     Attributes
     ----------
     scene : Scene
-        What is seen: the latest mask and render, the simulation inside.
+        Holds the latest mask and render, and the simulation.
     """
 
     def __init__(self, scene: Scene, *, ground_truth: bool = False) -> None:
@@ -48,20 +48,20 @@ class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no type
         self._running = False
 
     def reset(self) -> Any:
-        """Start an episode; returns its first ``TimeStep``."""
-        self._running = False  # until it all went well
+        """Start an episode and return its first ``TimeStep``."""
+        self._running = False  # stays so if anything below raises
         self.scene.begin()
-        first = dm_env.restart(self._look())
+        first = dm_env.restart(self._observe())
         self._running = True
         return first
 
     def step(self, action: ArrayLike) -> Any:
-        """Act, as often as the scene repeats an action; returns a ``TimeStep`` with the sum of the rewards.
+        """Repeat an action as often as the scene says; return a ``TimeStep`` with the sum of the rewards.
 
         Raises
         ------
         InputError
-            The action has another shape, or is not finite.
+            The action has the wrong shape, or is not finite.
         """
         checked = self.scene.check_action(action)
         if not self._running:
@@ -69,10 +69,10 @@ class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no type
         outcome = self.scene.advance(checked)
         self._running = not outcome.over
         if outcome.terminated:
-            return dm_env.termination(outcome.reward, self._look())
+            return dm_env.termination(outcome.reward, self._observe())
         if outcome.truncated:
-            return dm_env.truncation(outcome.reward, self._look())
-        return dm_env.transition(outcome.reward, self._look())
+            return dm_env.truncation(outcome.reward, self._observe())
+        return dm_env.transition(outcome.reward, self._observe())
 
     def observation_spec(self) -> Any:
         """Return the specs of the observations, by name."""
@@ -80,22 +80,22 @@ class PixelTask(dm_env.Environment):  # type: ignore[misc]  # dm_env has no type
         return {"pixels": pixels} | ({"mask": specs.Array(self.scene.size, bool, "mask")} if self._ground_truth else {})
 
     def action_spec(self) -> Any:
-        """Return the task's own spec of its actions."""
+        """Return the task's own action spec."""
         return self.scene.simulation.action_spec
 
     @property
     def physics(self) -> Any:
-        """dm_control's physics of a task of the suite; an Adroit hand has none."""
+        """dm_control's physics; only tasks of the suite have it, Adroit hands do not."""
         return self.scene.environment.physics
 
     def render(self) -> NDArray[np.uint8]:
-        """Return the latest picture, (H, W, 3) uint8, whatever wrappers around show."""
+        """Return the latest frame, (H, W, 3) uint8, before any wrapper changes it."""
         return self.scene.frame.copy()
 
     def close(self) -> None:
         """Free the OpenGL context and the simulation; closing twice does nothing."""
         self.scene.close()
 
-    def _look(self) -> dict[str, NDArray[Any]]:
+    def _observe(self) -> dict[str, NDArray[Any]]:
         frame = self.scene.look()
         return {"pixels": frame, "mask": self.scene.mask} if self._ground_truth else {"pixels": frame}

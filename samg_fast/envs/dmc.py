@@ -1,4 +1,4 @@
-"""A task that acts and starts over by itself: frames with ground truth to measure on, without an agent."""
+"""A task that acts and resets by itself: frames with ground truth to measure on, without an agent."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 __all__ = ["FIRST_PROCEDURAL_SEED", "LiveTask", "reference"]
 
-# The random stream of the actions, among those of one seed; the scene's clips and colours have their own.
-_POLICY = 1
+# Random stream of the actions within a seed; the scene's clips and colours have streams of their own.
+_POLICY_STREAM = 1
 
-# reference() looks at a state that the episodes of the same seed do not start in.
+# Added to a scene's seed, so that its reference image shows a state that none of its episodes starts in.
 _REFERENCE_OFFSET = 500_000_000
 
 Observation = tuple["NDArray[np.uint8]", "NDArray[np.bool_]"]
 
 
 class LiveTask(Scene):
-    """A `Scene` that takes smooth random actions where it is given none, and begins again after an episode's end.
+    """A `Scene` that takes smooth random actions when given none, and starts a new episode when one has ended.
 
     Parameters
     ----------
     task, setting, size, seed, clips, colors, action_repeat, camera
-        As of `Scene`; the seed is of the random actions too.
+        As in `Scene`; the seed also determines the random actions.
 
     Raises
     ------
     InputError, MissingExtraError, RenderingError
-        As `Scene` does.
+        As in `Scene`.
     """
 
     @property
@@ -60,7 +60,7 @@ class LiveTask(Scene):
         return self.look()
 
     def step(self, action: ArrayLike | None = None) -> NDArray[np.uint8]:
-        """Act, ``action_repeat`` times, and look.
+        """Act ``action_repeat`` times, then render.
 
         Parameters
         ----------
@@ -70,36 +70,36 @@ class LiveTask(Scene):
         Returns
         -------
         ndarray
-            The next frame, (H, W, 3) uint8 RGB. After the last frame of an episode, and before the first reset, it
-            is the first frame of a new one, and the action is not used.
+            The next frame, (H, W, 3) uint8 RGB. Before the first reset and after the last frame of an episode, this
+            is the first frame of a new episode, and the action is ignored.
 
         Raises
         ------
         InputError
-            The action has another shape than the task's, or is not finite.
+            The action does not have the task's shape, or is not finite.
         """
         self._act(action)
         return self.look()
 
     def skip(self, steps: int) -> None:
-        """Take random steps without looking, which takes a fraction of the time; the clip moves on too.
+        """Take random steps without rendering, in a fraction of the time; the clip advances too.
 
         Parameters
         ----------
         steps : int
-            How many; 0 does nothing.
+            Number of steps, 0 or more.
         """
         check_whole("steps", steps, 0)
         for _ in range(steps):
             self._act(None)
 
     def reference(self, seed: int | None = None) -> Observation:
-        """Picture the same task, through the same camera, once and cleanly, leaving this one as it is.
+        """Render a clean reference image of the same task through the same camera; the running episode is not affected.
 
         Parameters
         ----------
         seed : int
-            Of the state to see; by default one that differs from the episodes' of this task.
+            Seed of the state to show; by default one that none of this task's episodes starts from.
 
         Returns
         -------
@@ -113,8 +113,8 @@ class LiveTask(Scene):
         return reference(replace(self.task, camera=self.camera), self.size, seed)
 
     def begin(self) -> None:
-        """Start an episode without looking."""
-        self._ended = True  # also where what follows fails
+        """Start an episode without rendering."""
+        self._ended = True  # stays so if anything below raises
         super().begin()
         self._policy.reset()
         self._ended = False
@@ -129,12 +129,12 @@ class LiveTask(Scene):
 
     def _open(self, seed: int) -> None:
         super()._open(seed)
-        self._policy = SmoothPolicy(self.simulation.action_spec, np.random.default_rng([_POLICY, self.seed]))
+        self._policy = SmoothPolicy(self.simulation.action_spec, np.random.default_rng([_POLICY_STREAM, self.seed]))
         self._ended = True
 
     def _act(self, action: ArrayLike | None) -> None:
-        """Take one step without looking."""
-        # Also where the action goes unused: a wrong one should not pass because an episode happens to start.
+        """Take one step without rendering."""
+        # Checked even when an episode starts and the action is ignored: a wrong action should never pass.
         given = None if action is None else self.check_action(action)
         if self._ended:
             self.begin()
@@ -143,16 +143,16 @@ class LiveTask(Scene):
 
 
 def reference(task: str | Task, size: int | tuple[int, int] = 84, seed: int = 0) -> Observation:
-    """Render one picture of a task in the original setting: the first frame of an episode.
+    """Render the first frame of an episode in the original setting, as a reference image.
 
     Parameters
     ----------
     task : str or Task
         A task or its name.
     size : int or (int, int)
-        Height and width in pixels, or the one number for both.
+        Height and width in pixels, or one number for both.
     seed : int
-        Of the initial state.
+        Seed of the initial state.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def reference(task: str | Task, size: int | tuple[int, int] = 84, seed: int = 0)
     Raises
     ------
     SamgError
-        As `LiveTask` does.
+        As in `LiveTask`.
     """
     with LiveTask(task, "original", size, seed) as live:
         return live.reset(), live.mask

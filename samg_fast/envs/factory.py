@@ -1,4 +1,4 @@
-"""`make` and `stack`: environments of pictures for agents, by name."""
+"""`make` and `stack`: environments with image observations, by name."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ def make(
     ground_truth: bool = False,
     api: str = "gymnasium",
 ) -> Any:
-    """Make an environment whose observations are pictures.
+    """Make an environment with image observations.
 
-    Where the pictures are to be masked, they are masked first and stacked then: make the environment with
-    ``frame_stack=None``, wrap it, and `stack` it.
+    To mask the images, mask first and stack afterwards: make the environment with ``frame_stack=None``, wrap it, then
+    call `stack`.
 
     Parameters
     ----------
     task : str or Task
-        A task of dm_control's suite, such as ``"walker_walk"``, or ``"adroit_door"``, ``"adroit_hammer"``,
+        A task of dm_control's suite such as ``"walker_walk"``, or ``"adroit_door"``, ``"adroit_hammer"``,
         ``"adroit_pen"``.
     setting : str
         ``"original"``, ``"color_easy"``, ``"color_hard"``, ``"video_easy"`` or ``"video_hard"``.
     size : int or (int, int)
-        Height and width of the pictures in pixels, or the one number for both.
+        Height and width of the images in pixels, or one number for both.
     frame_stack : int or None
-        How many of the latest pictures an observation has, as `stack` lays them out, channels first:
-        (3 * frame_stack, H, W) uint8. None gives the picture alone and channels last, as it is rendered and as it can
-        be masked: (H, W, 3) uint8.
+        Number of latest images in an observation, channels first as in `stack`: (3 * frame_stack, H, W) uint8. None
+        gives the latest image alone, channels last, as it is rendered and as the masking wrappers take it: (H, W, 3)
+        uint8.
     action_repeat : int
-        Control steps that are taken with one action; their rewards are summed. It stops where the episode does.
+        Control steps per action; their rewards are summed. Repeating stops when the episode ends.
     seed : int
-        Of everything random; 0 to 2**32 - 1. The same seed and actions give the same pictures to the pixel.
+        Seed of everything random, 0 to 2**32 - 1. The same seed and actions give the same images to the pixel.
     camera : int or str, optional
-        Index or name of the model's camera; by default the task's own.
+        Index or name of a camera of the model; by default the task's own.
     clips : path or sequence of Clip, optional
-        What is seen behind in the video settings: a folder of videos, a folder that has one for each of them,
-        ``video_easy`` and ``video_hard``, or clips; by default every episode makes a moving background of its own. The
-        other settings leave it alone.
+        Backgrounds of the video settings: a folder of videos, a folder with a subfolder of videos for each of
+        ``video_easy`` and ``video_hard``, or clips. By default every episode has a new procedural background. The other
+        settings ignore it.
     colors : path or sequence of Colors, optional
-        What the colour settings paint with: a file of the benchmark's, a folder with its ``color_easy.json`` and
-        ``color_hard.json``, or colour sets; by default every episode draws colours of its own. The other settings leave
-        it alone.
+        Colours of the colour settings: a JSON file of the benchmark, a folder with its ``color_easy.json`` and
+        ``color_hard.json``, or colour sets. By default every episode draws new random colours. The other settings
+        ignore it.
     ground_truth : bool
-        Whether the exact mask of every picture, (H, W) bool, comes along: in gymnasium as ``info["mask"]``, in dm_env
-        as ``observation["mask"]``. In a stack it is the latest picture's.
+        Whether to include the exact mask of every image, (H, W) bool: in gymnasium as ``info["mask"]``, in dm_env as
+        ``observation["mask"]``. With a stack it is the mask of the latest image.
     api : {"gymnasium", "dm_env"}
         See `samg_fast.envs.gymnasium.PixelTask` and `samg_fast.envs.dm_env.PixelTask`.
 
@@ -82,22 +82,22 @@ def make(
     Raises
     ------
     InputError
-        An unknown task, setting, camera or api (the message names the nearest), a bad size, seed, stack or action
-        repeat, a folder without clips, no colours.
+        A task, setting, camera or api is unknown (the message suggests similar names); a size, seed, stack or action
+        repeat is out of range; a folder has no clips, or there are no colours.
     InputTypeError
-        A number is no whole number, clips or colours are of another kind.
+        A number is not a whole number, or clips or colours have the wrong type.
     FileError
-        A file of colours cannot be read; from `reset` and `step`, a clip.
+        A colour file cannot be read. `reset` and `step` raise it if a clip cannot be decoded.
     MissingExtraError
         The task's simulation, or gymnasium, is not installed.
     RenderingError
-        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+        Off-screen rendering cannot start; the message says what was tried and which Debian packages to install.
     """
     if api not in _APIS:
         raise InputError(f"there is no api {api!r}: {nearest(api, _APIS)}")
     if frame_stack is not None:
         check_whole("frame_stack", frame_stack, 1)
-    # Imported first: without gymnasium there should be no scene left to close.
+    # Imported before the scene is opened, so that a missing gymnasium leaves no scene to close.
     pixel_task = importlib.import_module(f"samg_fast.envs.{api}").PixelTask
     scene = Scene(task, setting, size, seed, clips, colors, action_repeat, camera)
     environment = pixel_task(scene, ground_truth=ground_truth)
@@ -105,32 +105,32 @@ def make(
 
 
 def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:
-    """Have an environment's observations show its latest pictures together, channels first, oldest picture first.
+    """Stack an environment's latest images into one observation, channels first, oldest image first.
 
-    This is the layout of DrQ-v2, PIE-G and the official SAM-G: pictures of (H, W, C) uint8 become
-    (C * frames, H, W) uint8. The first picture of an episode stands for those that there would be before it.
+    This is the layout of DrQ-v2, PIE-G and the official SAM-G: images of (H, W, C) uint8 become
+    (C * frames, H, W) uint8. At the start of an episode the first image fills the whole stack.
 
     Parameters
     ----------
     env : gymnasium.Env or dm_env.Environment
-        Its observations are pictures (in dm_env, a mapping that has them), masked or not.
+        Its observations are images, masked or not; in dm_env a mapping that contains them.
     frames : int
-        How many pictures are stacked.
+        Number of images to stack.
     pixels_key : str
-        Which of dm_env's observations are the pictures; the others stay as they are.
+        Name of the images among dm_env's observations; the others are unchanged.
 
     Returns
     -------
     gymnasium.Env or dm_env.Environment
-        Everything but the pictures is `env`'s, attributes included.
+        Everything but the images is forwarded to `env`, attributes included.
 
     Raises
     ------
     InputError
-        `frames` is less than 1, or the environment has no pictures that can be stacked, or stacks them already; says
-        what it has.
+        `frames` is less than 1, or the environment has no images that can be stacked, or stacks them already; the
+        message says what it has.
     InputTypeError
-        `frames` is no whole number, `env` is neither kind of environment.
+        `frames` is not a whole number, or `env` is neither kind of environment.
     """
     check_whole("frames", frames, 1)
     if hasattr(env, "observation_spec"):

@@ -1,4 +1,4 @@
-"""A task as a gymnasium environment whose observations are pictures."""
+"""A task as a gymnasium environment with image observations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["PixelTask"]
 class PixelTask(gymnasium.Env[Any, Any]):
     """A `Scene` with gymnasium's interface.
 
-    Observations are (H, W, 3) uint8 RGB. Actions are numbers from -1 to 1, which reach from one end of each actuator's
-    range to the other; an actuator without a range takes them as they are. The end of the time is a truncation; only
-    what the task itself ends is a termination. `render` gives the latest observation, whatever wrappers around show.
+    Observations are (H, W, 3) uint8 RGB. Actions from -1 to 1 are scaled to each actuator's range; an actuator without
+    a range takes them unscaled. Reaching the time limit is a truncation; only the task itself terminates an episode.
+    `render` returns the latest observation, before any wrapper changes it.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class PixelTask(gymnasium.Env[Any, Any]):
     Attributes
     ----------
     scene : Scene
-        What is seen: the latest mask and render, the simulation inside.
+        Holds the latest mask and render, and the simulation.
     """
 
     def __init__(self, scene: Scene, *, ground_truth: bool = False) -> None:
@@ -62,9 +62,9 @@ class PixelTask(gymnasium.Env[Any, Any]):
         Parameters
         ----------
         seed : int, optional
-            Makes the environment what it would be, had it just been made with this seed.
+            Returns the environment to the state of a new one with this seed.
         options : dict, optional
-            There are none; not looked at.
+            Ignored: there are no options.
 
         Returns
         -------
@@ -74,33 +74,33 @@ class PixelTask(gymnasium.Env[Any, Any]):
         super().reset(seed=seed, options=options)
         if seed is not None:
             self.scene.reseed(seed)
-        self._running = False  # until it all went well
+        self._running = False  # stays so if anything below raises
         self.scene.begin()
-        found = self._look({})
+        result = self._observe({})
         self._running = True
-        return found
+        return result
 
     def step(self, action: ArrayLike) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Act, as often as the scene repeats an action.
+        """Repeat an action as often as the scene says.
 
         Parameters
         ----------
         action : (n,) array_like
-            From -1 to 1, one for each actuator.
+            One number from -1 to 1 per actuator.
 
         Returns
         -------
         observation : (H, W, 3) uint8
         reward : float
-            The sum over the repeats.
+            Sum over the repeats.
         terminated, truncated : bool
         info : dict
-            Of an Adroit hand, ``success``.
+            ``success`` of the Adroit hands; ``mask`` with `ground_truth`.
 
         Raises
         ------
         InputError
-            The action has another shape, or is not finite.
+            The action has the wrong shape, or is not finite.
         SamgError
             No episode is running.
         """
@@ -109,7 +109,7 @@ class PixelTask(gymnasium.Env[Any, Any]):
             raise SamgError(f"{self.scene.task.name} is in no episode: call reset() first")
         outcome = self.scene.advance(self._low + (unit + 1.0) / 2.0 * (self._high - self._low))
         self._running = not outcome.over
-        frame, info = self._look(dict(outcome.info))
+        frame, info = self._observe(dict(outcome.info))
         return frame, outcome.reward, outcome.terminated, outcome.truncated, info
 
     def render(self) -> NDArray[np.uint8]:
@@ -120,7 +120,7 @@ class PixelTask(gymnasium.Env[Any, Any]):
         """Free the OpenGL context and the simulation; closing twice does nothing."""
         self.scene.close()
 
-    def _look(self, info: dict[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    def _observe(self, info: dict[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         frame = self.scene.look()
         if self._ground_truth:
             info["mask"] = self.scene.mask

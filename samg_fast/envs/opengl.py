@@ -1,4 +1,4 @@
-"""Which OpenGL MuJoCo renders with off-screen, and what to say where there is none."""
+"""Chooses the OpenGL that MuJoCo renders with off-screen, and says what to install where none works."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "cannot_start",
     "check_process",
     "context_class",
     "ensure_gl",
-    "own_context_kept",
-    "renders_here",
+    "in_rendering_process",
+    "preserved_context",
+    "start_error",
 ]
 
 _DEBIAN_PACKAGES = "libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
 _PROBE = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
 
 
-def cannot_start(error: Exception) -> RenderingError:
-    """Say in words that rendering did not start: with which OpenGL, why, and which Debian packages mend it."""
+def start_error(error: Exception) -> RenderingError:
+    """Return the error for rendering that cannot start: which OpenGL was tried, why it failed, what to install."""
     used = os.environ.get("MUJOCO_GL", "the default")
     return RenderingError(
         f"off-screen rendering cannot start with MUJOCO_GL={used} ({error}); on Debian install {_DEBIAN_PACKAGES}"
@@ -37,10 +37,10 @@ def cannot_start(error: Exception) -> RenderingError:
 
 
 def ensure_gl() -> str:
-    """Choose an off-screen OpenGL for MuJoCo and say which.
+    """Choose an off-screen OpenGL for MuJoCo and return its name.
 
-    ``MUJOCO_GL`` is honoured if set. Otherwise EGL, then OSMesa are tried in a process of their own, since a failed
-    attempt cannot be taken back inside this one.
+    ``MUJOCO_GL`` is honoured if set. Otherwise EGL and then OSMesa are each tried in a subprocess, because a process
+    cannot undo a failed attempt.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def ensure_gl() -> str:
     MissingExtraError
         MuJoCo is not installed.
     RenderingError
-        Neither EGL nor OSMesa works here; names the Debian packages that mend it.
+        Neither EGL nor OSMesa works here; the message names the Debian packages to install.
     """
     if importlib.util.find_spec("mujoco") is None:
         raise MissingExtraError("rendering", "dmc")
@@ -73,51 +73,53 @@ def ensure_gl() -> str:
 
 
 def context_class() -> Any:
-    """Return MuJoCo's class of off-screen OpenGL contexts: of `ensure_gl`'s choice, whenever MuJoCo was imported.
+    """Return MuJoCo's class of off-screen OpenGL contexts for the OpenGL that `ensure_gl` chooses.
 
-    ``mujoco.GLContext`` is what ``MUJOCO_GL`` said when somebody first imported MuJoCo, which may have been nothing.
+    Not ``mujoco.GLContext``: that one depends on ``MUJOCO_GL`` as it was when MuJoCo was first imported, when it may
+    not have been set.
 
     Raises
     ------
     MissingExtraError, RenderingError
         As `ensure_gl`.
     Exception
-        Whatever MuJoCo and PyOpenGL raise where a library is missing; see `cannot_start`.
+        Whatever MuJoCo and PyOpenGL raise where a library is missing; see `start_error`.
     """
     module = {"egl": "mujoco.egl", "osmesa": "mujoco.osmesa"}.get(ensure_gl(), "mujoco")
     return importlib.import_module(module).GLContext
 
 
-_process: int | None = None
-"""The process that has rendered first, among this one and those it was forked from."""
+_rendering_process: int | None = None
+"""Process id of the first to render, among this process and those it was forked from."""
 
 
 def check_process() -> None:
-    """Note that this process renders, or raise `RenderingError` where it has its OpenGL from one it was forked from.
+    """Record that this process renders; raise `RenderingError` if it was forked from one that already does.
 
-    Rendering would wait there for ever, for threads that no fork takes along.
+    OpenGL's threads do not survive a fork, so rendering in the forked process would wait for them forever.
     """
-    global _process
-    if _process not in (None, os.getpid()):
+    global _rendering_process
+    if _rendering_process not in (None, os.getpid()):
         raise RenderingError(
             "nothing can be rendered in a process forked from one that renders already: start it with "
             'multiprocessing\'s "spawn" or "forkserver", as in gymnasium.vector.AsyncVectorEnv(…, context="spawn")'
         )
-    _process = os.getpid()
+    _rendering_process = os.getpid()
 
 
-def renders_here() -> bool:
-    """Whether it is this process that renders, and not one that it was forked from."""
-    return _process == os.getpid()
+def in_rendering_process() -> bool:
+    """Whether this process itself started rendering, rather than one that it was forked from."""
+    return _rendering_process == os.getpid()
 
 
 @contextmanager
-def own_context_kept() -> Iterator[None]:
-    """Leave this thread, at the end, the EGL context that it has now, or none.
+def preserved_context() -> Iterator[None]:
+    """Restore the thread's current EGL context, or none, when the block ends.
 
-    So threads can take turns with a context, and dm_control, which trusts that its own stays, can render in between.
+    This lets threads take turns with a context, and lets dm_control render in between: it assumes that its own context
+    stays current.
     """
-    if "mujoco.egl" not in sys.modules:  # OSMesa's and GLFW's contexts stay with the thread that made them
+    if "mujoco.egl" not in sys.modules:  # contexts of OSMesa and GLFW are bound to the thread that created them
         yield
         return
     from OpenGL import EGL  # type: ignore[import-untyped]  # it has no types

@@ -1,4 +1,4 @@
-"""Repainting a compiled MuJoCo model, as if other colours stood in it: what the colour settings do."""
+"""Repaints a compiled MuJoCo model for the colour settings, as if the model had been written with other colours."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["SceneColors"]
 
-# Of each repainted material: whether it has a colour of its own that is shifted, and by which of the colours.
+# Material -> (whether its own colour is shifted rather than replaced, which entry of `Colors` it follows).
 _MATERIALS: Final = {"self": (False, "self_rgb"), "MatViz": (True, "self_rgb"), "tablecube": (True, "skybox_rgb")}
 
 
 class SceneColors:
-    """Repaints a compiled MuJoCo model, and can put everything back.
+    """Repaints a compiled MuJoCo model, and can restore its original colours.
 
-    A renderer that was made before `apply` or `restore` shows the change after its `upload`.
+    A renderer that already exists shows the change after a call of its `upload`.
 
     Parameters
     ----------
     model : mujoco.MjModel
-        The model; its texture and material arrays are written in place. dm_control's textures ``grid`` and ``skybox``
-        and its material ``self`` are repainted; of the Adroit hands the texture ``groundplane``, and the materials
-        ``MatViz`` (the hand) and ``tablecube`` (the table, in place of a sky), which have colours of their own, by as
-        much as robot and sky depart from dm_control's. A model without one of them keeps its own looks there.
+        The model; its texture and material arrays are written in place. In dm_control's models the textures ``grid``
+        and ``skybox`` and the material ``self`` are repainted. In the Adroit models the texture ``groundplane`` is
+        repainted, and the colours of the materials ``MatViz`` (the hand) and ``tablecube`` (the table, as there is no
+        sky) are shifted by as much as the robot's and the sky's colours differ from dm_control's. Whatever a model does
+        not have is skipped.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -54,18 +55,18 @@ class SceneColors:
 
     def apply(self, colors: Colors) -> None:
         """Paint the model in these colours."""
-        painted = _paint(self._model, colors, tuple(self._textures))
+        painted = _render_textures(self._model, colors, tuple(self._textures))
         for name, (where, _) in self._textures.items():
             self._model.tex_data[where] = painted[name]
         for name, (index, rgba) in self._materials.items():
-            own, color = _MATERIALS[name]
+            shifted, color = _MATERIALS[name]
             painted_rgb = np.asarray(getattr(colors, color))
-            if own:
+            if shifted:
                 painted_rgb = np.clip(rgba[:3] + painted_rgb - getattr(PLAIN, color), 0.0, 1.0)
             self._model.mat_rgba[index, :3] = painted_rgb
 
     def restore(self) -> None:
-        """Put the model's own colours back, bit for bit."""
+        """Restore the model's original colours, bit for bit."""
         for where, data in self._textures.values():
             self._model.tex_data[where] = data
         for index, rgba in self._materials.values():
@@ -73,17 +74,17 @@ class SceneColors:
 
 
 def _texture_slice(model: mujoco.MjModel, index: int) -> slice:
-    """Where a texture's bytes lie in ``model.tex_data``."""
+    """Return the slice of ``model.tex_data`` that holds a texture's bytes."""
     start = int(model.tex_adr[index])
     return slice(start, start + int(model.tex_width[index] * model.tex_height[index] * model.tex_nchannel[index]))
 
 
-def _paint(model: mujoco.MjModel, colors: Colors, names: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-    """Have MuJoCo's compiler generate dm_control's textures in other colours, at the sizes the model has them in."""
+def _render_textures(model: mujoco.MjModel, colors: Colors, names: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+    """Let MuJoCo's compiler generate the named textures in other colours, at the sizes they have in the model."""
     import mujoco
 
-    # The attributes are those of dm_control's common/materials.xml and common/skybox.xml, and of adroit_assets.xml.
-    looks = {
+    # Attributes as in dm_control's common/materials.xml and common/skybox.xml, and in adroit_assets.xml.
+    attributes = {
         "grid": f'type="2d" builtin="checker" rgb1="{_xml(colors.grid_rgb1)}" rgb2="{_xml(colors.grid_rgb2)}" '
         'mark="edge" markrgb=".2 .3 .4"',
         "skybox": f'type="skybox" builtin="gradient" rgb1="{_xml(colors.skybox_rgb)}" rgb2="0 0 0" '
@@ -94,16 +95,16 @@ def _paint(model: mujoco.MjModel, colors: Colors, names: Sequence[str]) -> dict[
         return {}
     sizes = {name: int(model.tex_width[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)]) for name in names}
     textures = "".join(
-        f'<texture name="{name}" {looks[name]} width="{width}" height="{width}"/>' for name, width in sizes.items()
+        f'<texture name="{name}" {attributes[name]} width="{width}" height="{width}"/>' for name, width in sizes.items()
     )
-    made = mujoco.MjModel.from_xml_string(f"<mujoco><asset>{textures}</asset></mujoco>")
+    compiled = mujoco.MjModel.from_xml_string(f"<mujoco><asset>{textures}</asset></mujoco>")
     painted: dict[str, NDArray[np.uint8]] = {}
     for name in names:
-        index = mujoco.mj_name2id(made, mujoco.mjtObj.mjOBJ_TEXTURE, name)
-        painted[name] = made.tex_data[_texture_slice(made, index)]
+        index = mujoco.mj_name2id(compiled, mujoco.mjtObj.mjOBJ_TEXTURE, name)
+        painted[name] = compiled.tex_data[_texture_slice(compiled, index)]
     return painted
 
 
 def _xml(color: Color) -> str:
-    """Write a colour as an MJCF attribute."""
+    """Format a colour as an MJCF attribute."""
     return " ".join(f"{channel:.9g}" for channel in color)

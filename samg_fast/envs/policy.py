@@ -1,4 +1,4 @@
-"""Actions: what a task takes, and random ones that show a body in many poses."""
+"""Actions: the range a task accepts, and random actions that show a body in many poses."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 __all__ = ["SmoothPolicy", "action_range", "check_action"]
 
-# What MuJoCo takes for infinite, and dm_control gives as the bound of an actuator without one.
+# MuJoCo's infinity, which dm_control reports as the bound of an unlimited actuator.
 _NO_LIMIT = 1e10
 
 
 class SmoothPolicy:
-    """Random actions that last a little: noise of which each actuator keeps half from one step to the next.
+    """Smooth random actions: noise of which each actuator keeps half from one step to the next.
 
-    White noise, at dm_control's rates, hardly moves a body; this shows it in many poses.
+    At dm_control's control rates white noise hardly moves a body; smooth noise shows it in many poses.
 
     Parameters
     ----------
     spec : dm_env.specs.BoundedArray
         The environment's ``action_spec()``.
     random : numpy.random.Generator
-        Where the noise comes from.
+        Source of the noise.
     """
 
     def __init__(self, spec: Any, random: np.random.Generator) -> None:
@@ -36,22 +36,22 @@ class SmoothPolicy:
         self._state = np.zeros(spec.shape)
 
     def reset(self) -> None:
-        """Start from the middle again."""
+        """Return to the middle of every actuator's range."""
         self._state = np.zeros_like(self._state)
 
     def __call__(self) -> NDArray[np.float64]:
         """Return the next action."""
-        # Deviation 0.58 of the way to a bound, and half of it kept from step to step: longer or stronger pushes drive a
-        # cart out of the picture, shorter ones move nothing.
+        # The result has a standard deviation of 0.58 on the range -1 to 1. Longer or stronger pushes drive a cart out
+        # of the image; shorter ones move nothing.
         self._state = 0.5 * self._state + 0.5 * self._random.standard_normal(self._state.shape)
         unit = (np.clip(self._state, -1.0, 1.0) + 1.0) / 2.0
         return np.asarray(self._low + unit * (self._high - self._low), dtype=np.float64)
 
 
 def action_range(spec: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what the actuators of an ``action_spec()`` take, lowest and highest, each (n,) float64.
+    """Return the lowest and highest actions of an ``action_spec()``, each (n,) float64.
 
-    An actuator without a limit takes anything; it is kept within -1 and 1.
+    An actuator without a limit accepts any value; its range is -1 to 1 here.
     """
     low, high = np.broadcast_arrays(spec.minimum, spec.maximum, np.empty(spec.shape))[:2]
     limited = (np.abs(low) < _NO_LIMIT) & (np.abs(high) < _NO_LIMIT)
@@ -59,7 +59,7 @@ def action_range(spec: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def check_action(action: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return an action as an array, or raise `InputError` if it cannot be one of this shape."""
+    """Return an action as a float64 array; raise `InputError` if it does not have this shape or is not finite."""
     try:
         array = np.asarray(action, dtype=np.float64)
     except (TypeError, ValueError):

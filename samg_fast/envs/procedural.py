@@ -1,4 +1,4 @@
-"""Moving backgrounds that need no files: drifting noise, waves, stripes and shapes, from a seed alone."""
+"""Moving backgrounds that need no files: drifting noise, waves, stripes and shapes, generated from a seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ProceduralClip", "procedural_clip"]
 
 
 def procedural_clip(seed: int, size: tuple[int, int] = (128, 128)) -> ProceduralClip:
-    """Make a moving background from a seed alone.
+    """Build a moving background from a seed.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def procedural_clip(seed: int, size: tuple[int, int] = (128, 128)) -> Procedural
 
 @dataclass(frozen=True)
 class ProceduralClip:
-    """Layers of drifting noise, waves, stripes and shapes, mixed as the seed says.
+    """Layers of drifting noise, waves, stripes and shapes, determined by the seed.
 
     Attributes
     ----------
@@ -50,22 +50,22 @@ class ProceduralClip:
     @cached_property
     def _layers(self) -> list[_Layer]:
         rng = np.random.default_rng(self.seed)
-        makers: list[Callable[[np.random.Generator], _Layer]] = [_Noise, _Noise, _Waves, _Checks, _Shapes]
+        kinds: list[Callable[[np.random.Generator], _Layer]] = [_Noise, _Noise, _Waves, _Checks, _Shapes]
         layers: list[_Layer] = [_Noise(rng) if rng.random() < 0.7 else _Waves(rng)]
         for _ in range(rng.integers(0, 4)):
-            layers.append(makers[rng.integers(len(makers))](rng))
+            layers.append(kinds[rng.integers(len(kinds))](rng))
         return layers
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture ``t`` as (height, width, 3) uint8."""
+        """Return image ``t`` as (height, width, 3) uint8."""
         height, width = self.size
         rows = ((np.arange(height, dtype=np.float32) + 0.5) / height).astype(np.float32)
         columns = ((np.arange(width, dtype=np.float32) + 0.5) / height).astype(np.float32)
         ys, xs = np.meshgrid(rows, columns, indexing="ij")
-        picture = np.zeros((height, width, 3), np.float32)
+        image = np.zeros((height, width, 3), np.float32)
         for layer in self._layers:
-            picture = layer.paint(picture, ys, xs, float(t))
-        return (np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)
+            image = layer.paint(image, ys, xs, float(t))
+        return (np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 class _Layer(Protocol):
@@ -146,7 +146,7 @@ class _Waves:
 
 
 class _Checks:
-    """A drifting, turning chequerboard or stripes, as floors often have."""
+    """A drifting, rotating chequerboard or stripes, as on many floors."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.low, self.high = _colour(rng), _colour(rng)
@@ -160,7 +160,7 @@ class _Checks:
         self, under: NDArray[np.float32], ys: NDArray[np.float32], xs: NDArray[np.float32], t: float
     ) -> NDArray[np.float32]:
         angle = self.angle + self.turn * t
-        # Below the horizon, as a floor seen in perspective; without one, as a wall.
+        # With a horizon, a floor in perspective below it; without one, a wall.
         depth = 1.0 / np.maximum(ys - self.horizon + 0.15, 0.15) if self.horizon else np.ones_like(ys)
         u, v = (xs - 0.5) * depth + self.drift[0] * t, (depth if self.horizon else ys) + self.drift[1] * t
         p = np.floor((u * np.cos(angle) - v * np.sin(angle)) * self.frequency[0])
@@ -171,7 +171,7 @@ class _Checks:
 
 
 class _Shapes:
-    """Discs, boxes and capsules that wander, some shaded like solids: what a robot could be mistaken for."""
+    """Drifting ellipses and boxes, some shaded like solids: distractors that look like robot parts."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         count = int(rng.integers(1, 9))
@@ -186,7 +186,7 @@ class _Shapes:
     def paint(
         self, under: NDArray[np.float32], ys: NDArray[np.float32], xs: NDArray[np.float32], t: float
     ) -> NDArray[np.float32]:
-        picture = under.copy()
+        image = under.copy()
         for i in range(len(self.centre)):
             cy, cx = (self.centre[i] + self.velocity[i] * t) % 1.4 - 0.2
             angle = self.angle[i] + self.turn[i] * t
@@ -194,5 +194,5 @@ class _Shapes:
             v = ((ys - cy) * np.cos(angle) - (xs - cx) * np.sin(angle)) / self.half[i, 1]
             radius = np.abs(u) ** self.power[i] + np.abs(v) ** self.power[i]
             light = (1.0 - self.shade[i] * np.clip(v * 0.5 + 0.5, 0.0, 1.0))[..., None]
-            picture = np.where((radius < 1.0)[..., None], (self.colour[i] * light).astype(np.float32), picture)
-        return picture
+            image = np.where((radius < 1.0)[..., None], (self.colour[i] * light).astype(np.float32), image)
+        return image

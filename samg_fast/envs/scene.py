@@ -1,4 +1,4 @@
-"""A running task in any of the five settings, with ground truth: what every kind of environment is made of."""
+"""A running task in any of the five settings, with ground truth; every kind of environment is built on it."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["FIRST_PROCEDURAL_SEED", "Scene"]
 
 FIRST_PROCEDURAL_SEED = 1_000_000
-"""Procedural backgrounds of the environments have this seed or a higher one; training uses lower ones."""
+"""Lowest seed of the environments' procedural backgrounds; training of the bundle uses lower ones."""
 
-# Independent random streams of one seed, so that a setting's draws do not change the actions (which have the first).
-_CLIPS, _COLORS = 2, 3
+# Random streams within a seed, so that a setting's draws do not change the actions, which use stream 1.
+_CLIP_STREAM, _COLOR_STREAM = 2, 3
 
 
 class Scene:
-    """A task that renders itself, in one setting, with the ground truth of every frame.
+    """A task in one setting that renders itself, with the ground truth of every frame.
 
-    The ground truth is every pixel of a body that moves relative to the world, and of those that `Task.target` names.
-    A clip starts at its first picture with every episode, moves on one picture with every step and loops; each episode
-    draws its clip, or its colours, anew. The same arguments and actions give the same frames to the pixel.
+    The ground truth mask covers every body that moves relative to the world, and the bodies that `Task.target` names.
+    Each episode draws a new clip or new colours. A clip starts at its first image in every episode, advances one image
+    per step, and loops. The same arguments and actions give the same frames to the pixel.
 
     Parameters
     ----------
@@ -56,38 +56,38 @@ class Scene:
     setting : str
         One of ``samg_fast.envs.SETTINGS``.
     size : int or (int, int)
-        Height and width of the frames in pixels, or the one number for both.
+        Height and width of the frames in pixels, or one number for both.
     seed : int
-        Of everything random here: initial states, clips and colours; 0 to 2**32 - 1.
+        Seed of initial states, clips and colours, 0 to 2**32 - 1.
     clips : path or sequence of Clip, optional
         Backgrounds for the video settings, as `samg_fast.envs.backgrounds.open_clips` takes them; by default every
-        episode makes a procedural one.
+        episode has a new procedural one.
     colors : path or sequence of Colors, optional
         Colour sets for the colour settings, as `samg_fast.envs.settings.open_colors` takes them; by default every
         episode draws random ones.
     action_repeat : int
-        Control steps an `advance` takes with one action.
+        Control steps that `advance` takes with one action.
     camera : int or str, optional
-        Index or name of the model's camera to look through; by default the task's own.
+        Index or name of the model's camera to render; by default the task's own.
 
     Raises
     ------
     InputError
-        An unknown task, setting or camera (the message names the nearest), a bad size, seed or action repeat, no clips
-        or colours in what was given.
+        A task, setting or camera is unknown (the message suggests similar names); a size, seed or action repeat is out
+        of range; there are no clips or colours in what was given.
     InputTypeError
-        A size, seed, action repeat or camera that is no whole number; clips or colours of another kind.
+        A size, seed, action repeat or camera is not a whole number, or clips or colours have the wrong type.
     FileError
-        A file of colours cannot be read; from `look`, a clip.
+        A colour file cannot be read. `look` raises it if a clip cannot be decoded.
     MissingExtraError
         The task's simulation is not installed.
     RenderingError
-        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+        Off-screen rendering cannot start; the message says what was tried and which Debian packages to install.
 
     Notes
     -----
-    Threads may take turns where OpenGL is EGL's (``MUJOCO_GL=egl``); elsewhere the context belongs to the thread of the
-    first `look`, which must be the one that closes. Nothing is shared: several threads may have scenes of their own.
+    With EGL (``MUJOCO_GL=egl``) threads may take turns with a scene. Otherwise its context is bound to the thread of
+    the first `look`, which must also close it. Scenes share nothing: several threads may each have their own.
     """
 
     def __init__(
@@ -126,24 +126,24 @@ class Scene:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Ground truth of the latest frame, (H, W) bool."""
+        """Ground truth mask of the latest frame, (H, W) bool."""
         return self.rendered.mask
 
     @property
     def frame(self) -> NDArray[np.uint8]:
         """The latest frame, (H, W, 3) uint8."""
-        return self._looked_at(self._frame)
+        return self._require(self._frame)
 
     @property
     def clean(self) -> NDArray[np.uint8]:
-        """The latest frame before a clip was laid behind it, (H, W, 3) uint8; the frame itself without a clip."""
-        return self._looked_at(self._clean)
+        """The latest frame without its clip, (H, W, 3) uint8; the frame itself in settings without video."""
+        return self._require(self._clean)
 
     @property
     def rendered(self) -> Rendered:
-        """The latest render: picture, body and kind of every pixel."""
+        """The latest render: colour, body and kind of every pixel."""
         if self._rendered is None:
-            # Only where it is asked for: the agents' plain settings do without it.
+            # Rendered on demand: settings without video do not need the ground truth.
             clean, renderer = self.clean, self._renderer
             if renderer is None:
                 raise SamgError(f"{self.task.name} is closed")
@@ -152,19 +152,19 @@ class Scene:
 
     @property
     def simulation(self) -> Simulation:
-        """What is rendered, in the form that all simulations share."""
+        """The running simulation."""
         if self._simulation is None:
             raise SamgError(f"{self.task.name} is closed")
         return self._simulation
 
     @property
     def environment(self) -> Any:
-        """The environment inside: dm_control's ``rl.control.Environment``, or gymnasium-robotics' of an Adroit hand."""
+        """The simulation's own environment: dm_control's ``rl.control.Environment``, or gymnasium-robotics'."""
         return self.simulation.environment
 
     @property
     def clip_name(self) -> str | None:
-        """Name of the clip behind this episode; None in settings without video."""
+        """Name of this episode's clip; None in settings without video."""
         return self._clip.name if self._clip is not None else None
 
     def check_action(self, action: ArrayLike) -> NDArray[np.float64]:
@@ -173,23 +173,23 @@ class Scene:
         Raises
         ------
         InputError
-            It has another shape than the task's, or is not finite.
+            It does not have the task's shape, or is not finite.
         """
         return check_action(action, self.simulation.action_spec.shape)
 
     def reseed(self, seed: int) -> None:
-        """Become what this would be had it been made with another seed, or with the same one and not been used."""
+        """Return to the state of a new scene with this seed."""
         _check_seed(seed)
         if self._simulation is None:
             raise SamgError(f"{self.task.name} is closed")
-        if self._used or seed != self.seed:
+        if self._started or seed != self.seed:
             self.close()
             self._open(seed)
 
     def begin(self) -> None:
-        """Start an episode without looking."""
+        """Start an episode without rendering."""
         self.simulation.reset()
-        self._used, self._time = True, 0
+        self._started, self._time = True, 0
         self._clean = self._rendered = None
         if is_video(self.setting):
             self._clip = self._draw_clip()
@@ -197,11 +197,11 @@ class Scene:
             if self._painter is None:
                 self._painter = SceneColors(self.simulation.model)
             self._painter.apply(self._draw_colors())
-        # quadruped_escape has another terrain in every episode.
+        # quadruped_escape has a new terrain in every episode.
         self._stale = is_color(self.setting) or self.simulation.model.nhfield > 0
 
     def advance(self, action: ArrayLike) -> Outcome:
-        """Act, ``action_repeat`` times or until the episode is over, without looking.
+        """Act ``action_repeat`` times, or until the episode is over, without rendering.
 
         Parameters
         ----------
@@ -211,12 +211,12 @@ class Scene:
         Returns
         -------
         Outcome
-            With the sum of the rewards; everything else is of the last time.
+            With the sum of the rewards; everything else is from the last control step.
 
         Raises
         ------
         InputError
-            The action has another shape than the task's, or is not finite.
+            The action does not have the task's shape, or is not finite.
         """
         checked, simulation = self.check_action(action), self.simulation
         reward = 0.0
@@ -230,7 +230,7 @@ class Scene:
         return Outcome(reward, outcome.terminated, outcome.truncated, outcome.info)
 
     def look(self) -> NDArray[np.uint8]:
-        """Render the state and lay the clip behind it: the frame, (H, W, 3) uint8 RGB."""
+        """Render the state in front of the clip and return the frame, (H, W, 3) uint8 RGB."""
         self._clean = frame = self._current_renderer().draw(self.simulation.data, self.camera)
         self._rendered = None
         if self._clip is not None:
@@ -250,18 +250,18 @@ class Scene:
     def _open(self, seed: int) -> None:
         self.seed = int(seed)
         self._simulation = open_simulation(self.task, self.seed)
-        self._clip_random = np.random.default_rng([_CLIPS, self.seed])
-        self._color_random = np.random.default_rng([_COLORS, self.seed])
+        self._clip_random = np.random.default_rng([_CLIP_STREAM, self.seed])
+        self._color_random = np.random.default_rng([_COLOR_STREAM, self.seed])
         self._painter = self._clip = self._frame = self._clean = self._rendered = None
-        self._time, self._used, self._stale = 0, False, False
+        self._time, self._started, self._stale = 0, False, False
 
-    def _looked_at(self, picture: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        if picture is None:
+    def _require(self, frame: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        if frame is None:
             raise SamgError(f"{self.task.name} has not been looked at yet: call reset() first")
-        return picture
+        return frame
 
     def _current_renderer(self) -> SceneRenderer:
-        """Return the renderer, made on the thread that first looks, with the model's present colours and terrain."""
+        """Return the renderer, up to date with the model; the first call, on the thread that renders, creates it."""
         if self._renderer is None:
             self._renderer = SceneRenderer(self.simulation.model, self.size, self.task.floor, self.task.target)
         elif self._stale:

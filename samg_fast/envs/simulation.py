@@ -1,6 +1,6 @@
-"""The simulations behind the tasks: dm_control's suite and gymnasium-robotics' Adroit hands, in one form.
+"""The simulations behind the tasks, dm_control's suite and gymnasium-robotics' Adroit hands, with one interface.
 
-Nothing here renders or knows a setting; what `samg_fast.envs.scene` needs of a simulation is `Simulation`.
+Nothing here renders or depends on a setting. `Simulation` is the interface that `samg_fast.envs.scene` uses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from samg_fast.envs.opengl import cannot_start, ensure_gl
+from samg_fast.envs.opengl import ensure_gl, start_error
 from samg_fast.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ _HANDS: Final = {"door": "AdroitHandDoor-v1", "hammer": "AdroitHandHammer-v1", "
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an action.
+    """Result of an action.
 
     Attributes
     ----------
     reward : float
     terminated : bool
-        The task ended: there is nothing more to be won or lost.
+        The task ended: no further reward is possible.
     truncated : bool
-        The time is up, though the task would go on; what lies beyond is still worth something.
+        The time limit was reached; the task itself did not end, so the value of the last state still counts.
     info : dict
-        What else the simulation says: ``success`` of the Adroit hands, nothing of the suite.
+        Further results: ``success`` for the Adroit hands, nothing for the suite.
     """
 
     reward: float
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def over(self) -> bool:
-        """Whether the episode is at its end, for either reason."""
+        """Whether the episode has ended, for either reason."""
         return self.terminated or self.truncated
 
 
@@ -67,12 +67,12 @@ class Simulation(Protocol):
 
     @property
     def data(self) -> Any:
-        """The ``mujoco.MjData``, up to date."""
+        """The ``mujoco.MjData`` of the current state."""
         ...
 
     @property
     def action_spec(self) -> Any:
-        """What an action is, as ``dm_env.specs.BoundedArray``."""
+        """The ``dm_env.specs.BoundedArray`` of an action."""
         ...
 
     @property
@@ -100,7 +100,7 @@ def open_simulation(task: Task, seed: int) -> Simulation:
     ----------
     task : Task
     seed : int
-        Of the model and the initial states.
+        Seed of the model and the initial states.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def open_simulation(task: Task, seed: int) -> Simulation:
     MissingExtraError
         dm_control or gymnasium-robotics is not installed.
     RenderingError
-        Off-screen rendering cannot start; the message says what was tried and which Debian package mends it.
+        Off-screen rendering cannot start; the message says what was tried and which Debian packages to install.
     """
     return _Hand(task, seed) if task.domain == "adroit" else _Suite(task, seed)
 
@@ -120,7 +120,7 @@ class _Suite:
     """A task of dm_control's suite."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        with _imports("a live task", "dmc"):
+        with _import_errors("a live task", "dmc"):
             from dm_control import suite
         self.environment: Any = suite.load(task.domain, task.task, task_kwargs={"random": seed})
         self.action_spec: Any = self.environment.action_spec()
@@ -139,7 +139,7 @@ class _Suite:
 
     def step(self, action: NDArray[np.float64]) -> Outcome:
         step = self.environment.step(action)
-        # A last step with something left of the discount was the time limit's.
+        # A last step with a discount above 0 means that the time limit was reached.
         terminated = bool(step.last() and step.discount == 0.0)
         return Outcome(float(step.reward), terminated, bool(step.last() and not terminated))
 
@@ -151,7 +151,7 @@ class _Hand:
     """An Adroit hand, with gymnasium-robotics' dense reward and its limit of 200 actions."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        with _imports("an Adroit task", "adroit"):
+        with _import_errors("an Adroit task", "adroit"):
             import gymnasium
             import gymnasium_robotics
             from dm_env import specs
@@ -173,7 +173,7 @@ class _Hand:
 
     def reset(self) -> None:
         self.environment.reset(seed=self._seed)
-        self._seed = None  # later episodes go on in the same stream
+        self._seed = None  # later episodes continue the same random stream
 
     def step(self, action: NDArray[np.float64]) -> Outcome:
         _, reward, terminated, truncated, info = self.environment.step(action)
@@ -184,12 +184,12 @@ class _Hand:
 
 
 @contextmanager
-def _imports(what: str, extra: str) -> Iterator[None]:
-    """Import packages that start OpenGL, with errors in words."""
+def _import_errors(what: str, extra: str) -> Iterator[None]:
+    """Choose an OpenGL for the imports in the block, and translate their errors into this package's."""
     ensure_gl()
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(what, extra) from error
     except Exception as error:  # whatever PyOpenGL or MuJoCo raise where a library is missing
-        raise cannot_start(error) from error
+        raise start_error(error) from error

@@ -1,6 +1,6 @@
-"""Task names: ``domain_task`` of dm_control's suite and of the Adroit hands, and the camera each one is seen through.
+"""Task names, ``domain_task``, of dm_control's suite and of the Adroit hands, with the camera of each.
 
-Nothing here imports a simulation: a name can be checked, completed and listed on a machine that cannot render.
+Nothing here imports a simulation, so names can be checked, completed and listed on a machine that cannot render.
 """
 
 from __future__ import annotations
@@ -40,25 +40,24 @@ _SUITE: Final[dict[str, tuple[str, ...]]] = {
     "walker": ("stand", "walk", "run"),
 }
 
-# The quadruped's first two cameras look from far away or straight from behind; the benchmarks all use the third.
+# The quadruped's first two cameras look from far away or from straight behind; all benchmarks use the third.
 _CAMERAS: Final[dict[str, int]] = {"quadruped": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One control task and how it is looked at.
+    """One control task and how it is rendered.
 
     Parameters
     ----------
     domain, task : str
-        dm_control's own two names, the arguments of ``dm_control.suite.load``; or ``"adroit"`` and one of
-        gymnasium-robotics' hands.
+        The two arguments of ``dm_control.suite.load``; or ``"adroit"`` and one of gymnasium-robotics' hand tasks.
     camera : int or str
         Index or name of the model's camera that renders the observation.
     floor : tuple of str
-        Bodies that count as floor, besides the planes of the world.
+        Names of bodies that count as floor, besides the planes of the world.
     target : tuple of str
-        Bodies that belong to the ground truth, besides those that move relative to the world.
+        Names of bodies that belong to the ground truth mask, besides those that move relative to the world.
     """
 
     domain: str
@@ -69,13 +68,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """``domain_task``, the name this task has everywhere in the package."""
+        """``domain_task``, the task's name everywhere in this package."""
         return f"{self.domain}_{self.task}"
 
 
-# The camera is the one the models themselves set aside for learning from pictures. The pen's forearm has no joint, and
-# the pen to copy stands still: without them neither the hand nor the aim would be seen whole. In video_hard a table
-# that stayed would hide much of the clip.
+# The models provide vil_camera for learning from images. The pen task's forearm has no joint and its target pen stands
+# still, but the mask must contain both: the whole hand, and the goal. The table counts as floor because in video_hard
+# it would otherwise hide much of the clip.
 _HANDS: Final = (
     Task("adroit", "door", "vil_camera", floor=("table",)),
     Task("adroit", "hammer", "vil_camera", floor=("table",)),
@@ -90,7 +89,7 @@ TASKS: Final[Mapping[str, Task]] = MappingProxyType(
     }
     | {hand.name: hand for hand in _HANDS}
 )
-"""Every task by name: those of dm_control's suite, in alphabetical order of the domain, then the Adroit hands."""
+"""Every task by name: dm_control's suite in alphabetical order of the domains, then the Adroit hands."""
 
 ADROIT: Final[tuple[str, ...]] = tuple(hand.name for hand in _HANDS)
 """The three Adroit tasks of the SAM-G paper (arXiv 2312.17116)."""
@@ -108,24 +107,24 @@ EIGHT: Final[tuple[str, ...]] = (
 """The eight DMControl tasks of the SAM-G paper (arXiv 2312.17116)."""
 
 UNSEEN: Final[tuple[str, ...]] = ("reacher_easy", "pendulum_swingup", "acrobot_swingup", "swimmer_swimmer6")
-"""Four tasks whose domains the shipped bundle never saw while it was trained."""
+"""Four tasks from domains that the shipped bundle never saw in training."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Suggest the names that look most like a wrong one.
+    """Suggest the names most similar to a wrong one.
 
     Parameters
     ----------
     name : str
-        What was asked for.
+        The wrong name.
     names : iterable of str
-        What there is.
+        The valid names.
 
     Returns
     -------
     str
-        ``"did you mean a, b or c?"`` with at most three names, or ``"there are a, b, c"`` with all of them when none
-        is alike.
+        ``"did you mean a, b or c?"`` with at most three names, or ``"there are a, b, c"`` with all of them if none is
+        similar.
     """
     names = list(names)
     folded = {each.casefold(): each for each in names}
@@ -152,7 +151,7 @@ def find_task(name: str) -> Task:
     Raises
     ------
     InputError
-        No task has that name; the message says which ones are nearest.
+        No task has that name; the message suggests similar names.
     """
     try:
         return TASKS[name]

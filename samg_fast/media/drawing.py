@@ -1,4 +1,4 @@
-"""Pictures one can look at: masks over frames, heat maps, points, and sheets of them with labels.
+"""Images one can look at: masks over frames, heat maps, points, and sheets of them with labels.
 
 Everything takes and returns (H, W, 3) uint8 RGB. Small frames are enlarged without smoothing, so that a pixel of the
 frame stays a square one can count.
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from samg_fast.checks import Frame, Mask
 from samg_fast.errors import InputError
 
 __all__ = ["Row", "contact_sheet", "draw_points", "enlarge", "heat_map", "overlay", "side_by_side", "watchable"]
 
-Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 MASK: Colour = (255, 48, 224)
@@ -49,12 +49,12 @@ def watchable(height: int, width: int, *, side: int = 336) -> int:
     return max(1, side // max(height, width))
 
 
-def enlarge(picture: NDArray[np.uint8] | NDArray[np.bool_], factor: int) -> Picture:
+def enlarge(image: Frame | Mask, factor: int) -> Frame:
     """Repeat every pixel `factor` times in both directions.
 
     Parameters
     ----------
-    picture : (H, W, 3) uint8, (H, W) uint8 or (H, W) bool
+    image : (H, W, 3) uint8, (H, W) uint8 or (H, W) bool
         RGB; or grey or a mask, which become RGB, a mask in black and white.
     factor : int
         At least 1.
@@ -63,13 +63,13 @@ def enlarge(picture: NDArray[np.uint8] | NDArray[np.bool_], factor: int) -> Pict
     -------
     (H · factor, W · factor, 3) uint8
     """
-    pixels = np.asarray(np.where(picture, 255, 0) if picture.dtype == np.bool_ else picture, dtype=np.uint8)
+    pixels = np.asarray(np.where(image, 255, 0) if image.dtype == np.bool_ else image, dtype=np.uint8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def overlay(frame: Picture, mask: NDArray[np.bool_], *, factor: int = 1, colour: Colour = MASK) -> Picture:
+def overlay(frame: Frame, mask: Mask, *, factor: int = 1, colour: Colour = MASK) -> Frame:
     """Draw a mask over a frame: tinted inside, outlined.
 
     Parameters
@@ -101,7 +101,7 @@ def overlay(frame: Picture, mask: NDArray[np.bool_], *, factor: int = 1, colour:
     return canvas
 
 
-def heat_map(values: ArrayLike, *, low: float | None = None, high: float | None = None) -> Picture:
+def heat_map(values: ArrayLike, *, low: float | None = None, high: float | None = None) -> Frame:
     """Colour a map from dark (`low`) over red to pale yellow (`high`).
 
     Parameters
@@ -128,13 +128,13 @@ def heat_map(values: ArrayLike, *, low: float | None = None, high: float | None 
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def draw_points(picture: Picture, points: ArrayLike, labels: ArrayLike, *, factor: int = 1) -> Picture:
+def draw_points(image: Frame, points: ArrayLike, labels: ArrayLike, *, factor: int = 1) -> Frame:
     """Draw prompt points: green discs where positive, red crosses where negative.
 
     Parameters
     ----------
-    picture : (H, W, 3) uint8
-        A picture enlarged by `factor`.
+    image : (H, W, 3) uint8
+        An image enlarged by `factor`.
     points : (n, 2) array_like
         (x, y) in pixels of the frame, before it was enlarged.
     labels : (n,) array_like
@@ -145,9 +145,9 @@ def draw_points(picture: Picture, points: ArrayLike, labels: ArrayLike, *, facto
     -------
     (H, W, 3) uint8
     """
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    radius = max(2.0, max(picture.shape[:2]) / 48)
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    radius = max(2.0, max(image.shape[:2]) / 48)
     places = (np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5) * factor
     for (x, y), label in zip(places.tolist(), np.asarray(labels).ravel().tolist(), strict=True):
         if label == 1:
@@ -156,36 +156,36 @@ def draw_points(picture: Picture, points: ArrayLike, labels: ArrayLike, *, facto
             for colour, width in (((0, 0, 0), 4), (NEGATIVE, 2)):
                 draw.line((x - radius, y - radius, x + radius, y + radius), fill=colour, width=width)
                 draw.line((x - radius, y + radius, x + radius, y - radius), fill=colour, width=width)
-    return np.asarray(image)
+    return np.asarray(canvas)
 
 
-def side_by_side(pictures: Sequence[Picture], *, caption: str = "", gap: int = 4) -> Picture:
-    """Put pictures into a row, with a line of text below.
+def side_by_side(images: Sequence[Frame], *, caption: str = "", gap: int = 4) -> Frame:
+    """Put images into a row, with a line of text below.
 
     Parameters
     ----------
-    pictures : sequence of (H, W, 3) uint8
+    images : sequence of (H, W, 3) uint8
         Smaller ones are centred on the height of the tallest.
     caption : str
         Text below; no line where empty.
     gap : int
-        Pixels between two pictures.
+        Pixels between two images.
 
     Returns
     -------
     (H', W', 3) uint8
     """
-    height = max(picture.shape[0] for picture in pictures)
-    width = sum(picture.shape[1] for picture in pictures) + gap * (len(pictures) - 1)
+    height = max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
     size = max(12, height // 20)
-    image = Image.new("RGB", (width, height + (2 * size if caption else 0)), PAPER)
+    canvas = Image.new("RGB", (width, height + (2 * size if caption else 0)), PAPER)
     x = 0
-    for picture in pictures:
-        image.paste(Image.fromarray(picture), (x, (height - picture.shape[0]) // 2))
-        x += picture.shape[1] + gap
+    for image in images:
+        canvas.paste(Image.fromarray(image), (x, (height - image.shape[0]) // 2))
+        x += image.shape[1] + gap
     if caption:
-        _text(ImageDraw.Draw(image), (size // 2, height + size), caption, size, "lm")
-    return np.asarray(image)
+        _text(ImageDraw.Draw(canvas), (size // 2, height + size), caption, size, "lm")
+    return np.asarray(canvas)
 
 
 @dataclass(frozen=True)
@@ -196,29 +196,29 @@ class Row:
     ----------
     label : str
         Written to the left; may have several lines.
-    pictures : sequence of (H, W, 3) uint8
+    images : sequence of (H, W, 3) uint8
         One per column.
     notes : sequence of str
-        Written below the pictures; none where shorter.
+        Written below the images; none where shorter.
     """
 
     label: str
-    pictures: Sequence[Picture]
+    images: Sequence[Frame]
     notes: Sequence[str] = ()
 
 
-def contact_sheet(rows: Sequence[Row], headings: Sequence[str] = (), *, gap: int = 6) -> Picture:
-    """Lay pictures out in rows and columns, with headings above, labels at the left and notes below.
+def contact_sheet(rows: Sequence[Row], headings: Sequence[str] = (), *, gap: int = 6) -> Frame:
+    """Lay images out in rows and columns, with headings above, labels at the left and notes below.
 
     Parameters
     ----------
     rows : sequence of Row
-        At least one. Rows may have different numbers of pictures, and pictures different sizes: every column is as wide
+        At least one. Rows may have different numbers of images, and images different sizes: every column is as wide
         as its widest, every row as high as its highest.
     headings : sequence of str
         One per column; may be shorter.
     gap : int
-        Pixels around every picture.
+        Pixels around every image.
 
     Returns
     -------
@@ -227,13 +227,13 @@ def contact_sheet(rows: Sequence[Row], headings: Sequence[str] = (), *, gap: int
     Raises
     ------
     InputError
-        There is no picture to lay out.
+        There is no image to lay out.
     """
-    columns = max((len(row.pictures) for row in rows), default=0)
+    columns = max((len(row.images) for row in rows), default=0)
     if columns == 0:
         raise InputError("rows must hold at least one picture, got none")
-    widths = [max((r.pictures[c].shape[1] for r in rows if c < len(r.pictures)), default=0) for c in range(columns)]
-    heights = [max((picture.shape[0] for picture in row.pictures), default=0) for row in rows]
+    widths = [max((r.images[c].shape[1] for r in rows if c < len(r.images)), default=0) for c in range(columns)]
+    heights = [max((image.shape[0] for image in row.images), default=0) for row in rows]
     size = 13
     line = size + 5
     text = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -248,8 +248,8 @@ def contact_sheet(rows: Sequence[Row], headings: Sequence[str] = (), *, gap: int
         _text(draw, (left + width // 2, gap + size // 2), heading, size, "mm")
     for row, top, height in zip(rows, tops, heights, strict=False):
         draw.multiline_text((gap, top), row.label, INK, _font(size))
-        for picture, left in zip(row.pictures, lefts, strict=False):
-            sheet.paste(Image.fromarray(picture), (left, top))
+        for image, left in zip(row.images, lefts, strict=False):
+            sheet.paste(Image.fromarray(image), (left, top))
         for note, left, width in zip(row.notes, lefts, widths, strict=False):
             _text(draw, (left + width // 2, top + height + line // 2), note, size, "mm")
     return np.asarray(sheet)

@@ -13,9 +13,8 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-from samg_fast.checks import check_frame
+from samg_fast.checks import Frame, check_frame, check_number
 from samg_fast.errors import FileError, InputError
 from samg_fast.files import check_writable, replacing
 
@@ -59,7 +58,7 @@ class VideoReader:
         except (av.error.FFmpegError, ValueError) as error:
             raise FileError(f"cannot read {self.path}: it is not a video ({_reason(error)})") from error
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[Frame]:
         """Yield every frame, (H, W, 3) uint8."""
         number, end = 0, None
         try:
@@ -103,19 +102,18 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     path : str or os.PathLike
         The video to make or replace, for example ``overlay.mp4``; its folder must exist.
     fps : float
-        Frames per second, > 0.
+        Frames per second, above 0.
 
     Raises
     ------
-    InputError
-        `fps` is not positive.
+    InputError, InputTypeError
+        `fps` is not a number above 0.
     FileError
         The file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
-        if not fps > 0:
-            raise InputError(f"fps must be > 0, got {fps}")
+        fps = check_number("fps", fps, "above 0", lambda fps: fps > 0)
         self.path = Path(path)
         check_writable(self.path)
         self._rate = Fraction(fps).limit_denominator(1001)
@@ -124,7 +122,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._container: OutputContainer
         self._stream: VideoStream
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
+    def write(self, frame: Frame) -> None:
         """Append a frame.
 
         Parameters
@@ -187,5 +185,5 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
 
 def _reason(error: Exception) -> str:
-    """Say what PyAV says, without its error number and path."""
+    """Return PyAV's message without its error number and path."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,8 +1,8 @@
-"""Where things lie: letterboxed frames, bilinear resizing as small matrices, points in prompt coordinates.
+"""Geometry of a frame: its letterbox, and resizing as small matrices.
 
-SAM letterboxes a picture: its longest side becomes the network's side, zeros fill the right and the bottom. Bilinear
-resizing (align_corners False, no antialias) is linear and separable, so every chain of resizes and crops SAM-G makes is
-one small matrix for the rows and one for the columns.
+SAM letterboxes an image: its longest side becomes the network's side, zeros fill the right and the bottom. Bilinear
+resizing (align_corners False, no antialias) is linear and separable, so each chain of resizes and crops in SAM-G is one
+small matrix for the rows and one for the columns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,29 +25,33 @@ __all__ = [
     "cell_matrix",
     "chain_matrix",
     "chain_taps",
+    "frame_taps",
     "pillow_taps",
+    "read_only",
     "resize_matrix",
 ]
 
 PILLOW_BITS = 22
-"""Bits behind the point in Pillow's sums."""
+"""Fractional bits of the fixed-point numbers that Pillow resizes with."""
+
+_Array = TypeVar("_Array", bound=NDArray[np.generic])
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a frame lies in a square of a given side.
+    """A frame scaled to fit into the top left of a square.
 
     Parameters
     ----------
     height, width : int
-        The frame, in pixels.
+        Size of the frame, in pixels.
     side : int
-        The square, in pixels.
+        Side of the square, in pixels.
 
     Raises
     ------
     InputError
-        The frame is so narrow that nothing of it would be left.
+        The frame is so narrow that less than one pixel of it would be left.
     """
 
     height: int
@@ -80,9 +84,9 @@ class Letterbox:
         return self.new_height / self.height
 
     def points(self, points: NDArray[np.number]) -> NDArray[np.float64]:
-        """Bring (..., 2) points (x, y) from pixels of the frame to pixels of the square.
+        """Scale (..., 2) points (x, y) from pixels of the frame to pixels of the square.
 
-        SAM's +0.5 is not added here: it belongs to the decoder's graph.
+        SAM's +0.5 is not added here: it is part of the decoder's graph.
         """
         return np.asarray(points, np.float64) * (self.scale_x, self.scale_y)
 
@@ -101,22 +105,22 @@ def resize_matrix(n_in: int, n_out: int) -> Floats:
     (n_out, n_in) float32 array
         Rows sum to 1. Read-only, as it is cached.
     """
-    return _frozen(_resize(n_in, n_out))
+    return _read_only_float32(_resize(n_in, n_out))
 
 
 @lru_cache(maxsize=256)
 def chain_matrix(sides: tuple[int, ...], crop: int, n_out: int) -> Floats:
-    """Return the matrix of a chain of resizes of one axis: side to side, crop, frame.
+    """Return the matrix of a chain of resizes of one axis, from a square map to the frame.
 
-    A similarity map goes through ``sides = (G, 4 * G, P)``, logits through ``(4 * G, P)``: up to the prompt frame,
-    where the part that the frame covers is cropped and resized to the frame.
+    The axis is resized from each side to the next, cropped to what the frame covers, and resized to the frame. The
+    sides of a similarity map are ``(G, 4 * G, P)``, those of logits ``(4 * G, P)``.
 
     Parameters
     ----------
     sides : tuple of int
-        The lengths the axis has before the crop, in order.
+        Lengths of the axis before the crop, in order.
     crop : int
-        How many of the last length's entries are kept.
+        How many entries the crop keeps of the last length.
     n_out : int
         Length of the frame's axis.
 
@@ -129,41 +133,42 @@ def chain_matrix(sides: tuple[int, ...], crop: int, n_out: int) -> Floats:
     matrix[:, :crop] = _resize(crop, n_out)
     for n_in, n_next in reversed(list(pairwise(sides))):
         matrix = matrix @ _resize(n_in, n_next)
-    return _frozen(matrix)
+    return _read_only_float32(matrix)
 
 
 @lru_cache(maxsize=256)
 def cell_matrix(n_in: int, new: int, side: int, grid: int) -> Floats:
-    """Return the matrix that brings one axis of a frame to a network's grid: letterbox, then resize.
+    """Return the matrix that resizes one axis of a frame to its letterbox, and that to a network's grid.
 
     Parameters
     ----------
     n_in : int
         Length of the frame's axis.
     new : int
-        Its length in the letterbox; what is beyond, up to `side`, is zero.
+        Length of the frame in the letterbox; the rest, up to `side`, is zero.
     side, grid : int
-        Side of the network's input and of its map.
+        Sides of the network's input and of its map.
 
     Returns
     -------
     (grid, n_in) float32 array
         Read-only, as it is cached.
     """
-    return _frozen(_resize(side, grid)[:, :new] @ _resize(n_in, new))
+    return _read_only_float32(_resize(side, grid)[:, :new] @ _resize(n_in, new))
 
 
 class Taps(NamedTuple):
-    """A resize matrix by what is not zero in it, as the kernels take it.
+    """The non-zero entries of a resize matrix, in the layout that the kernels read.
 
-    Entry i of the result is the sum over t of entry ``source[t, i]`` times ``weight[t, i]``.
+    Output i is the sum over t of ``weight[t, i]`` times input ``source[t, i]``. T, the maximum number of inputs of an
+    output, is 2 for one resize and 3 or 4 for SAM's chains.
 
     Parameters
     ----------
     source : (T, n_out) int32 array
-        Each column rises; where an entry needs fewer than T others, its last one is repeated.
+        Indices of the inputs, ascending in each column. An output of fewer than T inputs repeats its last one.
     weight : (T, n_out) float32 array
-        Zero where a source is repeated. T is 2 for one resize and 3 or 4 for SAM's chains.
+        Zero where a source is repeated.
     """
 
     source: NDArray[np.int32]
@@ -176,12 +181,22 @@ def chain_taps(sides: tuple[int, ...], crop: int, n_out: int) -> Taps:
     return _taps(chain_matrix(sides, crop, n_out))
 
 
+@lru_cache(maxsize=64)
+def frame_taps(sides: tuple[int, ...], height: int, width: int) -> tuple[Taps, Taps]:
+    """Return the taps of rows and of columns that bring square maps, through `sides`, to a frame; see `chain_matrix`.
+
+    The last side is that of the prompt frame, which letterboxes the frame of `height` and `width`.
+    """
+    box = Letterbox(height, width, sides[-1])
+    return chain_taps(sides, box.new_height, height), chain_taps(sides, box.new_width, width)
+
+
 @lru_cache(maxsize=256)
 def pillow_taps(n_in: int, n_out: int) -> Taps:
-    """Return one axis of Pillow's bilinear resize of uint8 pictures; read-only, as they are cached.
+    """Return the taps of one axis of Pillow's bilinear resize of uint8 images; read-only, as they are cached.
 
-    Its filter is a triangle, widened where the picture shrinks. Pillow sums in fixed point with 22 bits behind the
-    point, and so do the kernels: the weights here are whole numbers, which float32 holds exactly.
+    Its filter is a triangle, which is widened where the image shrinks. Pillow sums in fixed point with `PILLOW_BITS`
+    fractional bits, and so do the kernels: the weights are whole numbers that float32 holds exactly.
 
     Parameters
     ----------
@@ -191,7 +206,7 @@ def pillow_taps(n_in: int, n_out: int) -> Taps:
     Returns
     -------
     Taps
-        Weights of an entry sum to about 2^22.
+        The weights of an output sum to about 2^22.
     """
     scale = n_in / n_out
     widened = max(scale, 1.0)
@@ -201,23 +216,22 @@ def pillow_taps(n_in: int, n_out: int) -> Taps:
     matrix = np.zeros((n_out, n_in), np.float32)
     for row, (low, high, middle) in enumerate(zip(first, last, centre, strict=True)):
         share = np.maximum(1 - np.abs((np.arange(low, high) - middle + 0.5) / widened), 0)
-        # Pillow adds and divides one after the other, in double precision
+        # As Pillow does: the sum in double precision, from left to right, then the division
         matrix[row, low:high] = np.floor(share / np.cumsum(share)[-1] * (1 << PILLOW_BITS) + 0.5)
     return _taps(matrix)
 
 
 def _taps(matrix: Floats) -> Taps:
-    """Read the taps off a matrix."""
+    """Return the non-zero entries of a matrix."""
     count = max(int((matrix != 0).sum(axis=1).max()), 1)
-    # What is not zero comes first, in order, as the sort is stable
+    # Non-zero entries come first and keep their order, as the sort is stable
     order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :count]
     weight = np.take_along_axis(matrix, order, axis=1)
     last = np.maximum((weight != 0).sum(axis=1, keepdims=True) - 1, 0)
     source = np.where(weight != 0, order, np.take_along_axis(order, last, axis=1))
-    taps = Taps(np.ascontiguousarray(source.T, np.int32), np.ascontiguousarray(weight.T, np.float32))
-    for array in taps:
-        array.setflags(write=False)
-    return taps
+    return Taps(
+        read_only(np.ascontiguousarray(source.T, np.int32)), read_only(np.ascontiguousarray(weight.T, np.float32))
+    )
 
 
 def _resize(n_in: int, n_out: int) -> NDArray[np.float64]:
@@ -232,7 +246,11 @@ def _resize(n_in: int, n_out: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _frozen(matrix: NDArray[np.float64]) -> Floats:
-    out = np.ascontiguousarray(matrix, np.float32)
-    out.setflags(write=False)
-    return out
+def read_only(array: _Array) -> _Array:
+    """Make an array that is cached read-only, and return it."""
+    array.setflags(write=False)
+    return array
+
+
+def _read_only_float32(matrix: NDArray[np.float64]) -> Floats:
+    return read_only(np.ascontiguousarray(matrix, np.float32))

@@ -1,4 +1,4 @@
-"""The checks of what operations are given: arrays of any device, and sizes."""
+"""Arguments of the operations, checked: arrays of any device, and sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from samg_fast.checks import check_whole, describe
 from samg_fast.devices.base import Array, Device
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.ops.geometry import Taps
 
 __all__ = [
     "BOOL",
@@ -26,34 +27,44 @@ __all__ = [
     "output",
     "read",
     "square",
+    "taps",
     "written",
 ]
 
 Dtypes: TypeAlias = tuple[np.dtype[Any], ...]
-"""What an array may hold."""
+"""The dtypes that an argument may have."""
 
 FLOAT32, INT32, UINT8, BOOL = ((np.dtype(each),) for each in (np.float32, np.int32, np.uint8, np.bool_))
 REAL = (np.dtype(np.float32), np.dtype(np.float16))
 
 MAX_PIXELS = 2**29
-"""The most pixels of a frame: kernels count its bytes in 32 bits."""
+"""The maximum number of pixels of a frame: kernels index its bytes with 32 bits."""
 
 MAX_CELLS = 2**14
-"""The longest side of a map or a mask, for the same reason."""
+"""The maximum side of a map or a mask, for the same reason."""
 
 
 def read(
     device: Device, name: str, value: Any, shape: tuple[int | None, ...], dtypes: Dtypes = FLOAT32, first: int = 0
 ) -> Array:
-    """Return an argument as an array of the device, if it has the shape (None: any length) and one of the dtypes.
+    """Return an input as an array of the device that is in C order from axis `first` on.
 
-    From axis `first` on it is in C order.
+    Raises
+    ------
+    InputTypeError, InputError
+        It is no array of the device, or does not have `shape` (None: any length) and one of the dtypes.
     """
     return device.contiguous(name, _view(device, name, value, shape, dtypes), first)
 
 
 def written(device: Device, name: str, value: Any, shape: tuple[int, ...], dtypes: Dtypes = FLOAT32) -> Array:
-    """Return an array to be written to, if it has the shape and one of the dtypes and is in C order."""
+    """Return an output as an array of the device, never a copy.
+
+    Raises
+    ------
+    InputTypeError, InputError
+        It does not have the shape and one of the dtypes, or is not in C order, aligned and writable.
+    """
     array = _view(device, name, value, shape, dtypes, written=True)
     if device.contiguous(name, array) is not array or not device.writable(array):
         raise InputError(f"{name} must be aligned, in C order and not read-only, as it is written to")
@@ -61,7 +72,7 @@ def written(device: Device, name: str, value: Any, shape: tuple[int, ...], dtype
 
 
 def output(device: Device, out: Any, shape: tuple[int, ...], dtypes: Dtypes = FLOAT32, *, name: str = "out") -> Array:
-    """Return the argument `out` as `written` does, or a new array of the first dtype if it is None."""
+    """Return the argument `out`, checked by `written`; a new array of the first dtype if it is None."""
     return device.empty(shape, dtypes[0]) if out is None else written(device, name, out, shape, dtypes)
 
 
@@ -89,7 +100,7 @@ def _check(array: Array, name: str, shape: tuple[int | None, ...], dtypes: Dtype
 
 
 def square(device: Device, name: str, value: Any, lead: tuple[int | None, ...], first: int = 0) -> Array:
-    """Return an argument as an array whose last two axes are equally long, with at least one value; see `read`."""
+    """Return square maps, of at least one value, as `read` returns an input; `lead` are the axes before the square."""
     array = read(device, name, value, (*lead, None, None), REAL, first)
     if array.shape[-2] != array.shape[-1]:
         _check(array, name, (*lead, array.shape[-2], array.shape[-2]), REAL)
@@ -101,13 +112,13 @@ def square(device: Device, name: str, value: Any, lead: tuple[int | None, ...], 
 
 
 def check_size(name: str, height: int, width: int) -> None:
-    """Check that a frame is not larger than kernels can count."""
+    """Check that a frame has at most `MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise InputError(f"{name} must make at most {MAX_PIXELS} pixels, not {height} x {width}")
 
 
 def check_frame_size(prompt_side: int, height: int, width: int) -> None:
-    """Check what says how large a frame is, and its prompt frame."""
+    """Check the sizes of a frame and of its prompt frame."""
     check_whole("prompt_side", prompt_side, 1, MAX_CELLS)
     check_whole("height", height, 1, MAX_PIXELS)
     check_whole("width", width, 1, MAX_PIXELS)
@@ -115,14 +126,19 @@ def check_frame_size(prompt_side: int, height: int, width: int) -> None:
 
 
 def batched(device: Device, array: Array, axes: int) -> Array:
-    """Put axes of length 1 in front of an array until it has as many as a batch has."""
+    """Put axes of length 1 in front of an array until it has as many axes as a batch."""
     missing = axes - len(array.shape)
     return device.reshape(array, (*(1,) * missing, *array.shape)) if missing else array
 
 
 def axes(value: Any) -> int:
-    """Return how many axes an array of any device has."""
+    """Return how many axes an array of any device has; 0 for what is no array."""
     return len(getattr(value, "shape", ()))
+
+
+def taps(device: Device, values: Taps) -> tuple[Array, Array]:
+    """Return the sources and weights of cached taps as arrays of the device."""
+    return device.constant(values.source), device.constant(values.weight)
 
 
 def _names(dtypes: Dtypes) -> str:

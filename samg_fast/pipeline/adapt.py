@@ -1,8 +1,8 @@
 """Adaptation: which of the first decode's three masks a task should trust (PerSAM-F).
 
 Three weights that sum to 1 are fitted so that the weighted logits agree with the reference mask. The official code
-decodes again at each of 1,000 steps; the logits do not depend on the weights, so here they are decoded once, for a
-handful of jittered targets, and what remains is a fit of two numbers.
+decodes again at each of 1,000 steps. The logits do not depend on the weights, so here they are decoded only once for
+each of a few jittered targets, and two numbers are fitted to them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from samg_fast.target import Target
 __all__ = ["JITTERS", "fit_mask_weights", "jittered", "mask_loss"]
 
 JITTERS = 8
-"""How many jittered targets stand for the official code's thousand."""
+"""Number of jittered targets, in place of the official code's thousand."""
 
 _NOISE = 0.01  # length of the noise on a unit feature
 _ALPHA, _GAMMA = 0.25, 2.0  # focal loss
@@ -29,10 +29,10 @@ _BETAS = (0.9, 0.999)
 
 
 def jittered(target: Target, *, seed: int, count: int = JITTERS) -> list[Target]:
-    """Return copies of a target whose human points' features have noise on them.
+    """Return copies of a target, with noise on the features of its human points.
 
-    Each such feature gets noise of length 0.01 in a random direction and is normalised again. Without human points
-    there is nothing to jitter, and the target itself is all there is.
+    Each such feature gets noise of length 0.01 in a random direction and is normalised again. A target without human
+    points is returned itself.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def jittered(target: Target, *, seed: int, count: int = JITTERS) -> list[Target]
     seed : int
         Of the noise.
     count : int
-        How many copies.
+        Number of copies.
 
     Returns
     -------
     list of Target
-        `count` of them, or 1 where the target has no human points.
+        `count` copies; or the target alone, where it has no human points.
     """
     if not target.part_is_point.any():
         return [target]
@@ -64,14 +64,14 @@ def fit_mask_weights(logits: Floats, mask: Mask) -> Floats:
     """Fit the weights of three masks to a reference mask.
 
     1,000 steps of AdamW (learning rate 1e-3 falling to 0 as a cosine, epsilon 1e-4, weight decay 1e-2) on w1 and w2,
-    which start at a third; w0 = 1 - w1 - w2. Step i sees the logits of jitter i modulo J.
+    which start at a third; w0 = 1 - w1 - w2. Step i uses the logits of jitter i modulo J.
 
     Parameters
     ----------
     logits : (J, 3, H, W) float32 array
         The first decode's logits at the frame's size, for each jitter.
     mask : (H, W) bool array
-        What they should become.
+        What the weighted logits should become.
 
     Returns
     -------
@@ -113,9 +113,8 @@ def mask_loss(free: NDArray[np.float64], logits: Floats, wanted: Mask) -> tuple[
     sign = np.where(wanted, logits.dtype.type(1), logits.dtype.type(-1))
     margin = (weights @ logits) * sign  # how far each pixel is on its right side
     tail = np.exp(-np.abs(margin))
-    right = np.where(margin >= 0, 1, tail) / (
-        1 + tail
-    )  # sigmoid(margin), the probability of the truth, without overflow
+    # sigmoid(margin), the probability of the truth, without overflow
+    right = np.where(margin >= 0, 1, tail) / (1 + tail)
     wrong = np.where(margin >= 0, tail, 1) / (1 + tail)
     surprise = np.maximum(-margin, 0) + np.log1p(tail)  # -log(right)
 

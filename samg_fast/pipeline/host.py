@@ -1,21 +1,22 @@
-"""The SAM-G frame: similarity to points, and three decodes that refine one mask (arXiv 2312.17116)."""
+"""The SAM-G frame on the host: similarity to points, and three decodes that refine one mask (arXiv 2312.17116)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from samg_fast import ops
 from samg_fast.checks import Box, Floats, Frame, Mask
 from samg_fast.pipeline.networks import Maps, Networks
-from samg_fast.pipeline.prompts import NEGATIVE, POSITIVE, Prompt
+from samg_fast.pipeline.schedule import SCHEDULE, PointSlots, point_rows, point_slots, searched_box
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Decode, Segmentation, Trace
 from samg_fast.target import Target
 
 __all__ = ["first_logits", "segment_frames"]
-
-_DECODES = 3
 
 
 def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target], trace: bool) -> list[Segmentation]:
@@ -35,47 +36,41 @@ def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target],
     list of B Segmentation
     """
     clock = Stopwatch()
-    every = range(len(frames))
     maps = networks.encode(frames, clock)
-    similarity = [networks.similarity(maps, index, target) for index, target in enumerate(targets)]
+    similarity = networks.similarity(maps, targets)
     clock.lap("similarity")
-    prompts = [_first_prompt(networks, each) for each in similarity]
+    points = _first_points(networks, similarity)
     clock.lap("points")
-    decodes: list[list[Decode]] = [[] for _ in every]
-    weights = np.stack([target.mask_weights for target in targets])
-    settled: Floats | None = None  # the logits (B, 4G, 4G) of the decode before
-    for turn in range(_DECODES):
-        low_res, iou = networks.decode(maps, prompts, settled)
+    weights = np.array([target.mask_weights for target in targets])
+    decodes: list[_Seen] = []
+    box: NDArray[np.int32] | None = None  # this and the mask input: what the decode before found
+    mask_input: Floats | None = None
+    for rule, slots in zip(SCHEDULE, point_slots(tuple([target.parts for target in targets])), strict=True):
+        if rule.searches_box:
+            _search_box(networks, similarity, box, points)
+            clock.lap("points")
+        asked = box if rule.refines else None
+        low_res, iou = networks.decode(maps, points, slots, asked, mask_input if rule.refines else None)
         clock.lap("decodes")
-        # The first decode's masks are weighted, of the others' the one with the best predicted IoU is taken
-        choice: dict[str, Floats] = {"weights": weights} if turn == 0 else {"iou": iou}
+        choice: dict[str, Floats] = {"weights": weights} if rule.weighted else {"iou": iou}
         found = networks.resize_logits(low_res, maps.size, **choice)
-        settled = found.settled
-        boxes: list[Box] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.box.tolist()]
+        box, mask_input = found.box, found.settled
         clock.lap("resize")
         if trace:
-            for index in every:
-                decodes[index].append(_seen(prompts[index], iou[index], low_res[index], found.mask[index]))
+            decodes.append(_Seen(points.copy(), slots, asked, iou.copy(), low_res.copy(), found.mask))
             clock.skip()
-        if turn < _DECODES - 1:
-            # The second decode looks for what is least like the target inside its box, the third takes the global point
-            # again.
-            prompts = [
-                prompt.refined(_least(networks, similar[:1], box) if turn == 0 else prompt.points[1], box)
-                for prompt, similar, box in zip(prompts, similarity, boxes, strict=True)
-            ]
-            clock.lap("points")
+    boxes: list[Box] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.box.tolist()]
     timings = clock.milliseconds(len(frames))
     return [
         Segmentation(
-            frame=frames[index].copy(),
+            frame=frame.copy(),
             mask=found.mask[index],
             score=float(iou[index, found.chosen[index]]),
             box=boxes[index] if found.area[index] else None,
             timings=timings.copy(),
-            trace=Trace(similarity=list(similarity[index]), decodes=tuple(decodes[index])) if trace else None,
+            trace=_trace(index, targets[index], similarity, decodes) if trace else None,
         )
-        for index in every
+        for index, frame in enumerate(frames)
     ]
 
 
@@ -84,33 +79,58 @@ def first_logits(networks: Networks, maps: Maps, target: Target) -> Floats:
 
     Adaptation learns from them. Of a batch, the first frame counts.
     """
-    low_res, _ = networks.decode(maps, [_first_prompt(networks, networks.similarity(maps, 0, target))], None)
+    points = _first_points(networks, networks.similarity(maps, [target]))
+    low_res, _ = networks.decode(maps, points, point_slots((target.parts,))[0])
     return networks.to_frame(low_res[0], maps.size)
 
 
-def _first_prompt(networks: Networks, similarity: Floats) -> Prompt:
-    """Point at what is most and least like the target, and at what is most like each part."""
-    height, width = similarity.shape[1:]
-    positive, *parts = networks.point(similarity, largest=True)
-    # The official box leaves out the last row and column
-    negative = _least(networks, similarity[:1], (0, 0, width - 1, height - 1))
-    return Prompt((positive, negative, *parts), (POSITIVE, NEGATIVE, *(POSITIVE for _ in parts)))
+def _first_points(networks: Networks, similarity: Floats) -> NDArray[np.int32]:
+    """Point at what is most similar in each map, and least similar to the target; see `point_rows` for which is where.
 
-
-def _least(networks: Networks, similarity: Floats, box: Box) -> tuple[int, int]:
-    """Find the point of one map (1, H, W) least like the target, not in the box's last row or column.
-
-    (0, 0) stands for it where nothing is left.
+    `_search_box` adds the points in the boxes of the first decode's masks.
     """
-    return networks.point(similarity, largest=False, box=box)[0]
+    batch, maps, height, width = similarity.shape
+    rows = point_rows(batch, maps)
+    points = np.zeros((rows.min_in_box.stop, 2), np.int32)
+    every_map, box = similarity.reshape(-1, height, width), searched_box(height, width)
+    ops.topk_points(every_map, 1, True, out=points[rows.max, None], device=networks.device)
+    ops.topk_points(similarity[:, 0], 1, False, box, out=points[rows.min, None], device=networks.device)
+    return points
 
 
-def _seen(prompt: Prompt, iou: Floats, low_res: Floats, mask: Mask) -> Decode:
-    return Decode(
-        points=np.array(prompt.points, np.float32),
-        labels=np.array(prompt.labels, np.int64),
-        box=prompt.box,
-        iou=iou.copy(),
-        low_res=low_res.copy(),
-        mask=mask,
-    )
+def _search_box(
+    networks: Networks, similarity: Floats, box: NDArray[np.int32] | None, points: NDArray[np.int32]
+) -> None:
+    """Point at what is least similar to the target inside each frame's box, not in its last row or column."""
+    rows = point_rows(*similarity.shape[:2])
+    ops.topk_points(similarity[:, 0], 1, False, box, out=points[rows.min_in_box, None], device=networks.device)
+
+
+class _Seen(NamedTuple):
+    """What one decode of a batch got and gave."""
+
+    points: NDArray[np.int32]
+    slots: PointSlots
+    box: NDArray[np.int32] | None
+    iou: Floats
+    low_res: Floats
+    mask: Mask
+
+    def of_frame(self, index: int) -> Decode:
+        """Return what it was for one frame."""
+        order, labels = self.slots.order[index], self.slots.labels[index]
+        used = order >= 0
+        box: Box | None = None if self.box is None else tuple(self.box[index].tolist())
+        return Decode(
+            points=self.points[order[used]].astype(np.float32),
+            labels=labels[used].astype(np.int64),
+            box=box,
+            iou=self.iou[index],
+            low_res=self.low_res[index],
+            mask=self.mask[index],
+        )
+
+
+def _trace(index: int, target: Target, similarity: Floats, decodes: Sequence[_Seen]) -> Trace:
+    maps = similarity[index, : 1 + target.parts]
+    return Trace(similarity=list(maps), decodes=tuple(decode.of_frame(index) for decode in decodes))

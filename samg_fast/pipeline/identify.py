@@ -1,4 +1,4 @@
-"""Targets from reference pictures: the features of what is to be cut out, in both networks' maps (arXiv 2312.17116)."""
+"""Targets from reference images: the features of what is to be cut out, in both networks' maps (arXiv 2312.17116)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from samg_fast.errors import InputError
 from samg_fast.ops import reference
 from samg_fast.ops.geometry import Letterbox
 from samg_fast.pipeline.networks import Networks
-from samg_fast.pipeline.references import ReferencePicture
+from samg_fast.pipeline.references import ReferenceImage
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.target import EQUAL_WEIGHTS, Target
 
 __all__ = ["identify"]
 
 
-def identify(networks: Networks, references: Sequence[ReferencePicture]) -> Target:
-    """Make a target of what one or more pictures show, each of the same parts.
+def identify(networks: Networks, references: Sequence[ReferenceImage]) -> Target:
+    """Make a target of one or more reference images, all with the same parts.
 
     Parameters
     ----------
     networks : Networks
-    references : sequence of ReferencePicture
+    references : sequence of ReferenceImage
 
     Returns
     -------
@@ -69,6 +69,6 @@ def identify(networks: Networks, references: Sequence[ReferencePicture]) -> Targ
 
 
 def _dense(networks: Networks, image: Frame) -> tuple[Floats, Floats]:
-    """Encode a picture: both raw maps, on one grid and for keeps."""
+    """Encode an image: copies of both raw maps, on the encoder's grid."""
     maps = networks.encode(image[None], Stopwatch())
     return maps.sam[0].copy(), reference.lift(maps.dino[0], networks.bundle.manifest.encoder.grid)

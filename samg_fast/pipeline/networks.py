@@ -1,22 +1,23 @@
-"""A bundle's networks on a backend: frames in, maps and mask logits out, as SAM's predictor would have them."""
+"""A bundle's networks on a backend, run as SAM's predictor runs them: from frames to maps, from points to logits."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samg_fast import ops
-from samg_fast.backends import Backend, GpuBackend, Network
+from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
-from samg_fast.checks import Box, Floats, Frame
+from samg_fast.checks import Floats, Frame
 from samg_fast.devices.cpu import Cpu
 from samg_fast.errors import BackendError, BundleError
 from samg_fast.ops.geometry import Letterbox
 from samg_fast.ops.reference import ResizedLogits
-from samg_fast.pipeline.prompts import NEGATIVE, POSITIVE, Prompt, fill_slots
+from samg_fast.pipeline.schedule import PointSlots, point_slots
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.target import Target
 
@@ -27,7 +28,7 @@ Size = tuple[int, int]
 
 
 class Maps(NamedTuple):
-    """Raw maps of a batch of frames, good until the same thread encodes again.
+    """Raw maps of a batch of frames, valid until the same thread encodes again.
 
     Parameters
     ----------
@@ -56,38 +57,40 @@ class Networks:
     Parameters
     ----------
     bundle : Bundle
-        The networks and their manifest.
-    backend : Backend
-        What runs them.
+        Whose manifest says what the networks take and give.
+    networks : mapping of Role to Network
+        Open networks; without ``"features"`` where the encoder's graph gives them.
+    threads : int or None
+        CPU threads for the kernels between them; None for as many as this process may use.
+    max_batch : int, optional
+        The most frames that the networks take at once; None for any number.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    device : Cpu
+        Where the operations between the networks run.
+    max_batch : int or None
+        The largest number of frames that may be encoded at once; None for any number.
 
     Raises
     ------
     BundleError
         The networks are not what the manifest says.
     BackendError
-        The backend cannot run them.
+        A network fails.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(
+        self, bundle: Bundle, networks: Mapping[Role, Network], threads: int | None, max_batch: int | None = None
+    ) -> None:
         self.bundle = bundle
         self._manifest = bundle.manifest
-        backend.prepare(bundle)
         self._local = threading.local()
-        self._device = Cpu(backend.threads)
-        self._most = bundle.manifest.batch or (backend.most if isinstance(backend, GpuBackend) else None)
-
-        def opened(role: Role) -> Network:
-            precision = self._manifest.role_precision(role, backend.precision)
-            return backend.open(bundle.onnx_path(role, backend.files(precision)), precision)
-
-        features = None if self._manifest.shared_graph else opened("features")
-        self._open: _Open | None = _Open(opened("encoder"), features, opened("decoder"))
+        self.device = Cpu(threads)
+        self.max_batch = bundle.manifest.batch or max_batch
+        self._open: _Open | None = _Open(networks["encoder"], networks.get("features"), networks["decoder"])
         self._check()
-
-    @property
-    def most(self) -> int | None:
-        """The most frames that may be encoded at once; None for any number."""
-        return self._most
 
     @property
     def opened(self) -> tuple[Network, Network | None, Network]:
@@ -111,14 +114,14 @@ class Networks:
         Parameters
         ----------
         frames : (B, H, W, 3) uint8 array
-            No more than `most`.
+            No more than `max_batch`.
         clock : Stopwatch
             Gets the laps preprocess, encoder and features.
 
         Returns
         -------
         Maps
-            Of all frames that the graphs take at once: those beyond B are the last frame again.
+            Of B frames, or of as many as the graphs are fixed to: the last frame is repeated.
         """
         networks, manifest = self._networks(), self._manifest
         size = (frames.shape[1], frames.shape[2])
@@ -127,7 +130,7 @@ class Networks:
         specs = [manifest.encoder] if networks.features is None else [manifest.encoder, manifest.features]
         shapes = [(len(frames), 3, spec.side, spec.side) for spec in specs]
         images = [self._kept(f"image {index}", shape) for index, shape in enumerate(shapes)]
-        ops.preprocess(frames, specs, out=images, device=self._device)
+        ops.preprocess(frames, specs, out=images, device=self.device)
         clock.lap("preprocess")
         outputs = networks.encoder(image=images[0])
         sam = outputs[manifest.encoder.output]
@@ -138,58 +141,107 @@ class Networks:
         clock.lap("features")
         return Maps(sam, dino, size)
 
-    def similarity(self, maps: Maps, index: int, target: Target) -> Floats:
-        """Similarity of a target, then of each of its parts, with one frame of the maps: (1 + K, H, W) float32."""
-        return ops.similarity_map(
-            target.all_sam,
-            target.all_dino,
-            maps.sam[index],
-            maps.dino[index],
-            prompt_side=self._manifest.prompt_side,
-            height=maps.size[0],
-            width=maps.size[1],
-            device=self._device,
-        )
+    def similarity(self, maps: Maps, targets: Sequence[Target]) -> Floats:
+        """Return the similarity of frames with their targets, and with the parts of these.
 
-    def decode(self, maps: Maps, prompts: Sequence[Prompt], mask_input: Floats | None) -> tuple[Floats, Floats]:
-        """Run the decoder on one prompt per frame.
+        Parameters
+        ----------
+        maps : Maps
+        targets : sequence of B Target
+            For the first B frames of the maps.
+
+        Returns
+        -------
+        (B, 1 + K, H, W) float32 array
+            K is the largest number of parts that a target has; the maps of parts that others lack are 0.
+        """
+        (first, *others), (height, width) = targets, maps.size
+        side, device = self._manifest.prompt_side, self.device
+        sam, dino = maps.sam[: len(targets)], maps.dino[: len(targets)]
+        if all(other is first for other in others):
+            return ops.similarity_map(
+                first.all_sam, first.all_dino, sam, dino, prompt_side=side, height=height, width=width, device=device
+            )
+        similarity = np.zeros((len(targets), 1 + max([each.parts for each in targets]), height, width), np.float32)
+        for index, target in enumerate(targets):
+            ops.similarity_map(
+                target.all_sam,
+                target.all_dino,
+                sam[index],
+                dino[index],
+                prompt_side=side,
+                height=height,
+                width=width,
+                out=similarity[index, : 1 + target.parts],
+                device=device,
+            )
+        return similarity
+
+    def decode(
+        self,
+        maps: Maps,
+        points: NDArray[np.int32],
+        slots: PointSlots,
+        box: NDArray[np.int32] | None = None,
+        mask_input: Floats | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Run the decoder on one prompt for each frame.
 
         SAM's first mask, which is for unambiguous prompts, plays no part in SAM-G and is left out.
 
         Parameters
         ----------
         maps : Maps
-        prompts : sequence of B Prompt
-            For the first B frames of the maps.
-        mask_input : (B, 4G, 4G) float32 array or None
+        points : (n, 2) int32 array
+            Points of all frames, in pixels.
+        slots : PointSlots
+            Which of them are those of the first B frames of the maps, and their labels.
+        box : (B, 4) int32 array, optional
+            (x_min, y_min, x_max, y_max), in pixels.
+        mask_input : (B, 4G, 4G) float32 array, optional
             Logits of an earlier decode.
 
         Returns
         -------
         low_res : (B, 3, 4G, 4G) float32 array
-            Logits, good until the same thread decodes again.
+            Logits, valid until the same thread decodes again.
         iou : (B, 3) float32 array
             Predicted IoU, likewise.
         """
-        manifest, count, full = self._manifest, len(prompts), len(maps.sam)
-        if count < full:
-            prompts = [*prompts, *[prompts[-1]] * (full - count)]
-            if mask_input is not None:
-                mask_input = np.concatenate((mask_input, np.repeat(mask_input[-1:], full - count, axis=0)))
-        coords, labels = fill_slots(prompts, Letterbox(*maps.size, manifest.prompt_side), manifest.slots, self._device)
+        manifest, count, full = self._manifest, len(slots.order), len(maps.sam)
+        letterbox, side = Letterbox(*maps.size, manifest.prompt_side), 4 * manifest.encoder.grid
+        coords = self._kept("point coords", (full, manifest.slots, 2))
+        labels = self._kept("point labels", (full, manifest.slots))
+        logits = self._kept("mask input", (full, 1, side, side))
+        has_logits = self._kept("has mask input", (full,))
+        ops.prompt_assembly(
+            points,
+            slots.order,
+            slots.labels,
+            box,
+            scale=(letterbox.scale_x, letterbox.scale_y),
+            slots=manifest.slots,
+            out=(coords[:count], labels[:count]),
+            device=self.device,
+        )
+        logits[:count, 0] = 0 if mask_input is None else mask_input
+        has_logits[:] = mask_input is not None
+        if count < full:  # the last frame again, as in the maps
+            for array in (coords, labels, logits):
+                array[count:] = array[count - 1]
         outputs = self._networks().decoder(
             embedding=maps.sam,
             point_coords=coords,
             point_labels=labels,
-            mask_input=self._no_mask(full) if mask_input is None else mask_input[:, None],
-            has_mask_input=np.full(full, mask_input is not None, np.float32),
+            mask_input=logits,
+            has_mask_input=has_logits,
         )
         return outputs["low_res_masks"][:count, 1:], outputs["iou"][:count, 1:]
 
     def resize_logits(
         self, low_res: Floats, size: Size, *, weights: Floats | None = None, iou: Floats | None = None
     ) -> ResizedLogits:
-        """Make one mask of each frame's, (B, M, 4G, 4G), and bring it to the frame; see `ops.resize_logits`."""
+        """Make one mask of each frame's M masks (B, M, 4G, 4G), at the frame's size; see `ops.resize_logits`."""
         return ops.resize_logits(
             low_res,
             weights=weights,
@@ -197,26 +249,17 @@ class Networks:
             prompt_side=self._manifest.prompt_side,
             height=size[0],
             width=size[1],
-            device=self._device,
+            device=self.device,
         )
 
     def to_frame(self, low_res: Floats, size: Size) -> Floats:
-        """Bring the logits of several masks (M, 4G, 4G) to the frame, each by itself, (M, H, W)."""
+        """Bring the logits of M masks (M, 4G, 4G) to the frame, each by itself: (M, H, W)."""
         return self.resize_logits(low_res[:, None], size, weights=np.ones((len(low_res), 1), np.float32)).logits
-
-    def point(self, similarity: Floats, *, largest: bool, box: Box | None = None) -> list[tuple[int, int]]:
-        """Find the most or least similar point of each of some maps (K, H, W), inside a box; see `ops.topk_points`."""
-        points = ops.topk_points(similarity, 1, largest, box, device=self._device)
-        return [(x, y) for x, y in points[:, 0].tolist()]
 
     def _networks(self) -> _Open:
         if self._open is None:
             raise BackendError("this segmenter is closed; load the bundle again")
         return self._open
-
-    def _no_mask(self, count: int) -> Floats:
-        side = 4 * self._manifest.encoder.grid
-        return self._kept("no mask", (count, 1, side, side))  # zeros, never written
 
     def _kept(self, name: str, shape: tuple[int, ...]) -> Floats:
         """Return this thread's array of that name, kept as long as its shape stays: backends bind it only once."""
@@ -226,7 +269,7 @@ class Networks:
         return arrays[name]
 
     def _check(self) -> None:
-        """Run every network once: outputs must be there and have the shapes that the manifest promises."""
+        """Run every network once, and check that its outputs have the names and shapes that the manifest states."""
         manifest = self._manifest
         if manifest.max_parts < 0:
             raise self._error(f"it has {manifest.slots} slots, and a target without parts needs 6")
@@ -238,7 +281,7 @@ class Networks:
             ):
                 batch = manifest.batch or 1
                 self._check_shape(f"{role}'s {spec.output}", dense, (batch, spec.channels, spec.grid, spec.grid))
-            low_res, iou = self.decode(maps, [Prompt(((0, 0), (0, 0)), (POSITIVE, NEGATIVE))], None)
+            low_res, iou = self.decode(maps, np.zeros((2, 2), np.int32), point_slots((0,))[0])
         except MemoryError:
             raise self._error("maps of the sizes it names do not fit into memory") from None
         except KeyError as error:

@@ -1,4 +1,4 @@
-"""Reference pictures: what `Segmenter.identify` is given of one or of several, checked and brought to the grid."""
+"""Reference images: what `Segmenter.identify` is given with each, checked and brought to the encoder's grid."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from samg_fast.bundle import NetworkSpec
 from samg_fast.checks import Frame, Mask, check_frame, check_mask, check_points, describe
 from samg_fast.errors import InputError, InputTypeError
 
-__all__ = ["ReferencePicture", "are_several", "numbered", "reached", "see_picture", "see_pictures"]
+__all__ = ["ReferenceImage", "are_several", "check_reference", "check_references", "numbered", "reached"]
 
 _Array = TypeVar("_Array")
 
 
-class ReferencePicture(NamedTuple):
-    """What one reference picture shows of a target.
+class ReferenceImage(NamedTuple):
+    """What one reference image shows of a target.
 
     Parameters
     ----------
@@ -35,19 +35,21 @@ class ReferencePicture(NamedTuple):
     points: NDArray[np.float64]
 
 
-def see_picture(image: Any, mask: Any, points: Any, parts: Any, spec: NetworkSpec, index: str = "") -> ReferencePicture:
-    """Check one picture and what it shows, on an encoder's grid; `index` says in messages which of several it is."""
+def check_reference(
+    image: Any, mask: Any, points: Any, parts: Any, spec: NetworkSpec, index: str = ""
+) -> ReferenceImage:
+    """Check one image and what it shows, on an encoder's grid; `index` says in messages which of several it is."""
     image = check_frame(f"image{index}", image)
     cells = [_cells(f"mask{index}", mask, image, spec)]
     cells += [
         _cells(name, part, image, spec, may_hide=bool(index)) for name, part in numbered(f"parts{index}", parts).items()
     ]
     at = (_shown_points if index else check_points)(f"points{index}", points, image.shape)
-    return ReferencePicture(image, np.stack(cells), at)
+    return ReferenceImage(image, np.stack(cells), at)
 
 
-def see_pictures(images: list[Any], mask: Any, points: Any, parts: Any, spec: NetworkSpec) -> list[ReferencePicture]:
-    """Check several pictures, and bring what each shows to the same parts."""
+def check_references(images: list[Any], mask: Any, points: Any, parts: Any, spec: NetworkSpec) -> list[ReferenceImage]:
+    """Check several images, and give all of them the same parts."""
     count = len(images)
     if count == 0:
         raise InputError("image holds no picture: at least one is expected")
@@ -58,23 +60,23 @@ def see_pictures(images: list[Any], mask: Any, points: Any, parts: Any, spec: Ne
         _one_each("parts", parts, count, optional=True),
         strict=True,
     )
-    seen = [
-        see_picture(picture, of_target, at, of_parts, spec, f"[{index}]")
-        for index, (picture, of_target, at, of_parts) in enumerate(given)
+    references = [
+        check_reference(image, of_target, at, of_parts, spec, f"[{index}]")
+        for index, (image, of_target, at, of_parts) in enumerate(given)
     ]
-    masks = _common_count("parts", [len(each.cells) - 1 for each in seen])
-    dots = _common_count("points", [len(each.points) for each in seen])
-    seen = [
-        ReferencePicture(each.image, _padded(each.cells, 1 + masks, False), _padded(each.points, dots, np.nan))
-        for each in seen
+    masks = _common_count("parts", [len(each.cells) - 1 for each in references])
+    dots = _common_count("points", [len(each.points) for each in references])
+    references = [
+        ReferenceImage(each.image, _padded(each.cells, 1 + masks, False), _padded(each.points, dots, np.nan))
+        for each in references
     ]
-    _check_shown("parts", np.stack([each.cells[1:].any(axis=(1, 2)) for each in seen]))
-    _check_shown("points", np.stack([~np.isnan(each.points[:, 0]) for each in seen]))
-    return seen
+    _check_shown("parts", np.stack([each.cells[1:].any(axis=(1, 2)) for each in references]))
+    _check_shown("points", np.stack([~np.isnan(each.points[:, 0]) for each in references]))
+    return references
 
 
 def _cells(name: str, mask: Any, image: Frame, spec: NetworkSpec, *, may_hide: bool = False) -> Mask:
-    """Say which cells a mask reaches; none where the mask is None, if it may be."""
+    """Return which cells a mask reaches; none for a mask that is None, which `may_hide` allows."""
     if mask is None and may_hide:
         return np.zeros((spec.grid, spec.grid), np.bool_)
     cells = ops.mask_cells(check_mask(name, mask, image.shape), side=spec.side, grid=spec.grid)
@@ -82,13 +84,13 @@ def _cells(name: str, mask: Any, image: Frame, spec: NetworkSpec, *, may_hide: b
 
 
 def are_several(image: object) -> bool:
-    """Whether `identify` was given several pictures: a sequence, or an array with one more dimension."""
+    """Whether `identify` was given several images: a sequence, or an array with one more dimension."""
     sequence = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
     return sequence or getattr(image, "ndim", None) == 4
 
 
 def _one_each(name: str, given: Any, count: int, *, optional: bool) -> list[Any]:
-    """Split an argument of several pictures into each one's; where it may be left out, () stands for nothing."""
+    """Split an argument into each image's entry; () stands for one that is left out."""
     either = "be empty or " if optional else ""
     if not hasattr(given, "__len__") or isinstance(given, (str, bytes)):
         raise InputTypeError(f"{name} must {either}have one entry for each picture, not be {describe(given)}")
@@ -100,7 +102,7 @@ def _one_each(name: str, given: Any, count: int, *, optional: bool) -> list[Any]
 
 
 def _shown_points(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Check the points of one of several pictures; those that are None are hidden and become NaN."""
+    """Check the points of one of several images; those that are None are hidden and become NaN."""
     if not isinstance(given, (list, tuple)) or all(point is not None for point in given):
         return check_points(name, given, shape)
     shown = np.array([point is not None for point in given])
@@ -113,7 +115,7 @@ def _shown_points(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.f
 
 
 def _common_count(name: str, counts: list[int]) -> int:
-    """Return how many entries every picture has of those that have any."""
+    """Return how many entries each image has that has any: all of these must have as many."""
     some = sorted({count for count in counts if count})
     if len(some) > 1:
         found = ", ".join(str(count) for count in counts)
@@ -127,21 +129,21 @@ def _padded(array: NDArray[Any], count: int, value: Any) -> NDArray[Any]:
 
 
 def _check_shown(name: str, shown: Mask) -> None:
-    """Check that each part, a column, is in one picture, a row, at least."""
+    """Check that at least one image shows each part; `shown` has a row for each image, a column for each part."""
     for number, one in enumerate(shown.T):
         if not one.any():
             raise InputError(f"{name} has entry {number} hidden in every picture: at least one must show it")
 
 
 def reached(name: str, cells: Mask, why: str) -> Mask:
-    """Return the cells of a mask if there are any; else say why not."""
+    """Return the cells of a mask; if there are none, raise an error that says why."""
     if not cells.any():
         raise InputError(f"{name} reaches no grid cell: it {why}")
     return cells
 
 
 def numbered(name: str, arrays: Sequence[_Array]) -> dict[str, _Array]:
-    """Name every entry of a sequence as a message should."""
+    """Return the entries of a sequence by the names that messages call them."""
     if not isinstance(arrays, Iterable):
         raise InputTypeError(f"{name} must be a sequence of arrays, not {describe(arrays)}")
     return {f"{name}[{index}]": array for index, array in enumerate(arrays)}

@@ -11,7 +11,7 @@ STAGES = ("preprocess", "encoder", "features", "similarity", "points", "decodes"
 
 
 class Stopwatch:
-    """Laps by stage; it starts when it is made."""
+    """Adds up the time of each stage; it starts when it is created."""
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(STAGES, 0.0)

@@ -19,13 +19,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from samg_fast.checks import Frame, Mask
 from samg_fast.errors import FileError
 from samg_fast.files import write_bytes
 
-__all__ = ["FORMAT", "SHIPPED", "Frames", "Masks", "Pack", "PackTask", "load_pack", "save_pack"]
-
-Frames = NDArray[np.uint8]
-Masks = NDArray[np.bool_]
+__all__ = ["FORMAT", "SHIPPED", "Pack", "PackTask", "load_pack", "save_pack"]
 
 SHIPPED: Final = Path(__file__).parent / "demo.npz"
 """The pack inside the package."""
@@ -40,7 +38,7 @@ class PackTask:
     Attributes
     ----------
     reference : (H, W, 3) uint8
-        One clean picture in the original setting, of another episode than the frames.
+        One clean image in the original setting, of another episode than the frames.
     reference_mask : (H, W) bool
         Its ground truth.
     settings : mapping
@@ -48,9 +46,9 @@ class PackTask:
         (T, H, W) bool. Every setting shows the same motion.
     """
 
-    reference: Frames
-    reference_mask: Masks
-    settings: Mapping[str, tuple[Frames, Masks]]
+    reference: Frame
+    reference_mask: Mask
+    settings: Mapping[str, tuple[Frame, Mask]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def save_pack(pack: Pack, path: str | PathLike[str]) -> None:
         arrays[f"{name}/reference/frames"] = task.reference
         arrays[f"{name}/reference/masks"] = np.packbits(task.reference_mask, axis=-1)
         for setting, (frames, masks) in task.settings.items():
-            # What stays as it was in the picture before becomes zero, which packs far better.
+            # What stays as it was in the frame before becomes zero, which packs far better.
             arrays[f"{name}/{setting}/frames"] = np.diff(frames, axis=0, prepend=np.zeros_like(frames[:1]))
             arrays[f"{name}/{setting}/masks"] = np.packbits(masks, axis=-1)
     buffer = io.BytesIO()
@@ -133,13 +131,13 @@ def load_pack(path: str | PathLike[str] | None = None) -> Pack:
 
 def _read_task(arrays: Mapping[str, NDArray[Any]], name: str) -> PackTask:
     """Read one task's arrays."""
-    reference: Frames = arrays[f"{name}/reference/frames"]
+    reference: Frame = arrays[f"{name}/reference/frames"]
     width = reference.shape[1]
 
-    def masks(part: str) -> Masks:
+    def masks(part: str) -> Mask:
         return np.unpackbits(arrays[f"{name}/{part}/masks"], axis=-1, count=width).astype(bool)
 
-    def frames(part: str) -> Frames:
+    def frames(part: str) -> Frame:
         return np.cumsum(arrays[f"{name}/{part}/frames"], axis=0, dtype=np.uint8)
 
     parts = [key.split("/")[1] for key in arrays if key.startswith(f"{name}/") and key.endswith("/frames")]

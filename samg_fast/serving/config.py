@@ -1,6 +1,6 @@
-"""What a Triton Inference Server is told of a bundle's networks: the configuration of each model.
+"""The Triton Inference Server configuration of each network of a bundle.
 
-`samg_fast.serving.repository` writes it, beside the networks themselves. Needs the extra ``triton``.
+`samg_fast.serving.repository` writes it beside the network. Needs the extra ``triton``.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ CONFIG = "config.pbtxt"
 """The file in a model's folder that holds its configuration."""
 
 PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "model.onnx"), "tensorrt": ("tensorrt_plan", "model.plan")}
-"""What Triton can run a bundle's networks with: its name for that, and the file it looks for."""
+"""Platform -> (Triton's name for it, the file name that Triton looks for)."""
 
 FINGERPRINT = "samg_fast_fingerprint"
-"""The parameter of a configuration that holds the bundle's fingerprint, by which a client knows its own."""
+"""Name of the configuration parameter with the bundle's fingerprint, by which a client recognises its bundle."""
 
 PRECISION = "samg_fast_precision"
-"""The parameter that holds the precision."""
+"""Name of the configuration parameter with the precision."""
 
 _BUNDLE = "samg_fast_bundle"
 
 
 def check_platform(platform: str) -> None:
-    """Refuse what Triton cannot run a bundle with.
+    """Raise an error if Triton cannot run a bundle on `platform`.
 
     Raises
     ------
     InputError
-        It is none of `PLATFORMS`.
+        It is not one of `PLATFORMS`.
     """
     if platform not in PLATFORMS:
         why = ", whose engines Triton cannot load" if platform == "tensorrt-rtx" else ""
@@ -49,12 +49,12 @@ def check_platform(platform: str) -> None:
 
 
 def model_name(bundle: Bundle, role: Role) -> str:
-    """Return what Triton calls a network of a bundle: ``tiny_encoder``.
+    """Return the name of the model that serves a network: ``tiny_encoder``.
 
     Raises
     ------
     BundleError
-        The bundle's name cannot begin a model's, which is a folder and a part of an address.
+        The bundle's name cannot start a model's name, which is a folder name and part of a URL.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", bundle.name):
         wanted = "letters and digits, and '_', '.' or '-' after the first"
@@ -63,7 +63,7 @@ def model_name(bundle: Bundle, role: Role) -> str:
 
 
 def model_config(bundle: Bundle, role: Role, precision: str, platform: str, batches: tuple[int, ...]) -> Any:
-    """Describe a network of a bundle to Triton, as its graph says it is.
+    """Build the Triton configuration of a network, with inputs and outputs as in its graph.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def model_config(bundle: Bundle, role: Role, precision: str, platform: str, batc
     platform : str
         One of `PLATFORMS`.
     batches : tuple of int
-        Numbers of pictures at once, from the smallest: for each, TensorRT's engine has a profile. The last one is the
-        most, where the graph takes any number.
+        Batch sizes in ascending order; TensorRT's engine has one profile for each. The last is the maximum if the
+        graph takes any batch size.
 
     Returns
     -------
@@ -84,10 +84,10 @@ def model_config(bundle: Bundle, role: Role, precision: str, platform: str, batc
     Raises
     ------
     BundleError
-        The bundle's name cannot begin a model's, or the file does not keep the ONNX contract.
+        The bundle's name cannot start a model's name, or the file does not follow the bundle's ONNX format.
     """
     inputs, outputs = _ports(bundle.onnx_path(role, precision))
-    # Triton adds the batch axis itself, to every input and output or to none
+    # Triton adds a batch axis itself, either to every input and output or to none
     batched = all(shape[0] == -1 for shape in (*inputs.values(), *outputs.values()))
     config = ModelConfig(name=model_name(bundle, role), platform=PLATFORMS[platform][0])
     config.max_batch_size = batches[-1] if batched else 0
@@ -99,9 +99,9 @@ def model_config(bundle: Bundle, role: Role, precision: str, platform: str, batc
         config.dynamic_batching.SetInParent()
     if platform == "tensorrt":
         group = config.instance_group.add(kind=ModelInstanceGroup.KIND_GPU)
-        if batched:  # Triton uses the first profile alone where none is named
+        if batched:  # if none is named, Triton uses only the first profile
             group.profile.extend(str(index) for index in range(len(batches)))
-    else:  # float32 is float32: the CUDA provider would round it to TF32
+    else:  # compute in real float32: by default the CUDA provider rounds to TF32
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["use_tf32"] = "0"
     for key, value in ((_BUNDLE, bundle.name), (FINGERPRINT, bundle.fingerprint), (PRECISION, precision)):
@@ -110,7 +110,7 @@ def model_config(bundle: Bundle, role: Role, precision: str, platform: str, batc
 
 
 def is_ours(folder: Path) -> bool:
-    """Tell whether a folder is a model of ours: its configuration names a bundle."""
+    """Whether a folder is a model that this package wrote: its configuration names a bundle."""
     try:
         config = text_format.Parse((folder / CONFIG).read_text(encoding="utf-8"), ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError):
@@ -122,17 +122,18 @@ def _declare(port: Any, shape: tuple[int, ...], batched: bool) -> None:
     port.data_type = TYPE_FP32
     dims = shape[1:] if batched else shape
     port.dims.extend(dims or (1,))
-    if not dims:  # Triton has no empty dims: one number for each picture goes over the wire as (B, 1)
+    if not dims:  # Triton allows no empty dims, so (B,) is sent as (B, 1)
         port.reshape.SetInParent()
 
 
 def _ports(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]:
-    """Return the shapes of a graph's inputs and outputs, -1 where they are open."""
+    """Return the shapes of a graph's inputs and outputs by name; -1 for a dynamic axis."""
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path} cannot be read as ONNX: {error}") from error
-    return {port.name: _shape(path, port) for port in graph.input}, {p.name: _shape(path, p) for p in graph.output}
+    inputs, outputs = ({port.name: _shape(path, port) for port in ports} for ports in (graph.input, graph.output))
+    return inputs, outputs
 
 
 def _shape(path: Path, port: Any) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""A Triton Inference Server model repository of a bundle: one model for each graph, each with its configuration.
+"""Writes a bundle as a Triton Inference Server model repository: one model per graph, with its configuration.
 
-`docs/triton.md` says how it is served and called. Needs the extra ``triton``.
+`docs/triton.md` explains how to serve and call it. Needs the extra ``triton``.
 """
 
 from __future__ import annotations
@@ -12,26 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from google.protobuf import text_format
 
-from samg_fast.backends import Options, choose
-from samg_fast.bundle import ROLES, Bundle, Role
+from samg_fast.backends import CompilingBackend, Options, choose
+from samg_fast.bundle import Bundle, Role
 from samg_fast.errors import FileError, InputError, InputTypeError
 from samg_fast.files import flush, flush_folder
 from samg_fast.serving.config import CONFIG, PLATFORMS, check_platform, is_ours, model_config
 
-if TYPE_CHECKING:
-    from samg_fast.backends.tensorrt import TensorRtBackend
-
 __all__ = ["ServedModel", "write_repository"]
 
 _VERSION = "1"
-_MOST = Options.batches[-1]
+_MAX_BATCH = Options.batches[-1]
 
 Engine = Callable[[Role], bytes]
-_Place = Callable[[Role, Path], None]  # puts a network's files into the folder of a version
+_WriteFiles = Callable[[Role, Path], None]  # writes a network's files into a version's folder
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,13 @@ class ServedModel:
     Parameters
     ----------
     name : str
-        What a client asks for.
+        The name that clients request.
     role : {"encoder", "features", "decoder"}
-        The network it is; where encoder and features are one graph, the encoder is both.
+        The network it serves. If encoder and features share one graph, ``"encoder"`` is both.
     max_batch_size : int
-        The most pictures at once; 0 where the graph takes a fixed number, which its inputs' shapes then show.
+        Maximum batch size; 0 if the graph's batch size is fixed, in which case the shapes of its inputs contain it.
     files : tuple of pathlib.Path
-        What was written, from the repository's folder on.
+        The files written, relative to the repository.
     """
 
     name: str
@@ -65,24 +62,24 @@ def write_repository(
     most: int | None = None,
     engine: Engine | None = None,
 ) -> list[ServedModel]:
-    """Write a bundle's networks as a model repository, all of them or none.
+    """Write a bundle's networks as a model repository, either all of them or none.
 
     Parameters
     ----------
     bundle : Bundle
-        Its name begins the models' names.
+        Its name starts the models' names.
     folder : str or os.PathLike
-        The repository; made if it is not there. Models that this function wrote there before are replaced one by one,
-        and those of other bundles stay.
+        The repository; created if it does not exist. Models of this bundle that this function wrote earlier are
+        replaced one by one; models of other bundles stay.
     precision : str
         One of the bundle's.
     platform : {"onnxruntime", "tensorrt"}
-        What Triton runs the networks with. TensorRT's engines are built on the GPU that is to run them.
+        What Triton runs the networks with. TensorRT's engines must be built on the GPU that will run them.
     most : int, optional
-        The most pictures at once, where the bundle takes any number; 8 by default. TensorRT's engines are tuned for
-        one and for so many.
+        Maximum batch size, if the bundle takes any; 8 by default. TensorRT's engines are tuned for batches of 1 and of
+        this size.
     engine : callable, optional
-        Gives a network's TensorRT engine; by default from the engine cache, where it is built if it is not there.
+        Returns a network's TensorRT engine. By default it comes from the engine cache, and is built if missing.
 
     Returns
     -------
@@ -91,9 +88,9 @@ def write_repository(
     Raises
     ------
     InputError, InputTypeError
-        An argument is none of these, or the bundle has no such precision.
+        An argument is invalid, or the bundle does not have the precision.
     BundleError
-        The bundle's name cannot begin a model's, or a file does not keep the ONNX contract.
+        The bundle's name cannot start a model's name, or a file does not follow the bundle's ONNX format.
     BackendError, MissingExtraError
         TensorRT cannot build engines here.
     FileError
@@ -106,17 +103,17 @@ def write_repository(
     batches = _batches(most, bundle)
     final = Path(folder).resolve()
     _check_ours(final)
-    roles = [role for role in ROLES if role != "features" or not bundle.manifest.shared_graph]
+    roles = bundle.manifest.graphs
     configs = {role: model_config(bundle, role, precision, platform, batches) for role in roles}
     if platform == "tensorrt":
-        place = _engine_file(engine or _cached_engines(bundle, precision, batches))
+        write_files = _engine_writer(engine or _cached_engines(bundle, precision, batches))
     else:
-        place = _onnx_files(bundle, precision)
+        write_files = _onnx_writer(bundle, precision)
     staging = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for role in roles:
-            _write_model(staging / configs[role].name, configs[role], partial(place, role))
+            _write_model(staging / configs[role].name, configs[role], partial(write_files, role))
         files = {role: _files(staging / configs[role].name) for role in roles}
         for path in (*staging.rglob("*"), staging):
             (flush if path.is_file() else flush_folder)(path)
@@ -131,64 +128,64 @@ def write_repository(
 
 
 def _batches(most: object, bundle: Bundle) -> tuple[int, ...]:
-    """Return what engines are tuned for, from the smallest."""
+    """Return the batch sizes that engines are tuned for, in ascending order."""
     if most is not None and (not isinstance(most, int) or isinstance(most, bool)):
         raise InputTypeError(f"most is {most!r}, expected a whole number")
     if most is not None and most < 1:
         raise InputError(f"most is {most}, expected 1 or more")
     fixed = bundle.manifest.batch
     if fixed is None:
-        return tuple(sorted({1, most or _MOST}))
+        return tuple(sorted({1, most or _MAX_BATCH}))
     if most not in (None, fixed):
         raise InputError(f"most is {most}, but bundle {bundle.name} was made for {fixed} at once, no more and no fewer")
     return (fixed,)
 
 
 def _cached_engines(bundle: Bundle, precision: str, batches: tuple[int, ...]) -> Engine:
-    backend = cast("TensorRtBackend", choose("tensorrt", precision, None, bundle.manifest, batches=batches))
+    backend = cast(CompilingBackend, choose("tensorrt", precision, None, bundle.manifest, batches=batches))
     from samg_fast.engine_cache import prepare
 
-    made = {report.role: engine for report, engine in prepare(bundle, backend)}
-    return made.__getitem__
+    engines = {report.role: engine for report, engine in prepare(bundle, backend)}
+    return engines.__getitem__
 
 
-def _onnx_files(bundle: Bundle, precision: str) -> _Place:
-    def place(role: Role, version: Path) -> None:
+def _onnx_writer(bundle: Bundle, precision: str) -> _WriteFiles:
+    def write(role: Role, version: Path) -> None:
         spec = bundle.file(role, precision)
         shutil.copyfile(bundle.path / spec.file, version / PLATFORMS["onnxruntime"][1])
-        if spec.data is not None:  # the graph asks for it by this name, whatever its own is
+        if spec.data is not None:  # not renamed: the graph refers to its weights by this name
             shutil.copyfile(bundle.path / spec.data, version / spec.data)
 
-    return place
+    return write
 
 
-def _engine_file(engine: Engine) -> _Place:
-    def place(role: Role, version: Path) -> None:
+def _engine_writer(engine: Engine) -> _WriteFiles:
+    def write(role: Role, version: Path) -> None:
         (version / PLATFORMS["tensorrt"][1]).write_bytes(engine(role))
 
-    return place
+    return write
 
 
-def _write_model(folder: Path, config: Any, place: Callable[[Path], None]) -> None:
+def _write_model(folder: Path, config: Any, write_files: Callable[[Path], None]) -> None:
     version = folder / _VERSION
     version.mkdir(parents=True)
     text = text_format.MessageToString(config, use_short_repeated_primitives=True)
     (folder / CONFIG).write_text(text, encoding="utf-8")
-    place(version)
+    write_files(version)
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse a folder with anything in it that is not a model of ours."""
+    """Raise an error if a folder contains anything that this package did not write."""
     try:
-        strange = sorted(entry.name for entry in folder.iterdir() if not is_ours(entry)) if folder.exists() else []
+        foreign = sorted(entry.name for entry in folder.iterdir() if not is_ours(entry)) if folder.exists() else []
     except OSError as error:
         raise FileError(f"cannot write the model repository {folder}: {error.strerror or error}") from error
-    if strange:
-        raise FileError(f"cannot write the model repository {folder}: it holds {strange[0]}, which is no model of ours")
+    if foreign:
+        raise FileError(f"cannot write the model repository {folder}: it holds {foreign[0]}, which is no model of ours")
 
 
 def _publish(staging: Path, final: Path) -> None:
-    """Rename what is written to where it belongs: the folder as a whole where it is new, else model by model."""
+    """Move the written models to their place: the whole folder if it is new, else model by model."""
     if not final.exists():
         staging.rename(final)
     else:

@@ -1,8 +1,8 @@
 """Masked observations for environments: one line changes what an agent sees.
 
 `samg_fast.wrappers.dm_env` wraps dm_control's environments, `samg_fast.wrappers.gymnasium` gymnasium's, and
-`samg_fast.wrappers.vector` gymnasium's vector environments, whose frames are segmented all together. Each module is
-imported when it is first named, as each needs packages of its own.
+`samg_fast.wrappers.vector` gymnasium's vector environments, whose frames are segmented as one batch. Each module is
+imported on first access, because each needs different packages.
 """
 
 from __future__ import annotations

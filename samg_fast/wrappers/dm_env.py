@@ -1,7 +1,8 @@
-"""Masked observations for dm_control's environments, and all others that speak dm_env."""
+"""Masked observations for dm_control's environments, and all others with dm_env's interface."""
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 
 from samg_fast.checks import check_whole
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
+from samg_fast.loading import load
 from samg_fast.media import read_image
-from samg_fast.results import Segmentation
-from samg_fast.segmenter import Segmenter, load
+from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
-from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, check_segmenter
+from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget, check_segmenter
 from samg_fast.wrappers.pixels import find_pixels
 from samg_fast.wrappers.stacking import Stack
 
@@ -28,16 +29,16 @@ __all__ = ["FrameStack", "FrameStackWithSAMG", "MaskedPixels"]
 
 
 class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
-    """An environment that is another one in all that is not said otherwise, attributes and `close` included."""
+    """Forwards everything to the wrapped environment, attributes and `close` included; subclasses change time steps."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
 
     def reset(self) -> Any:
-        return self._observed(self._env.reset())
+        return self._transform(self._env.reset())
 
     def step(self, action: Any) -> Any:
-        return self._observed(self._env.step(action))
+        return self._transform(self._env.step(action))
 
     def observation_spec(self) -> Any:
         return self._env.observation_spec()
@@ -55,22 +56,23 @@ class _Wrapper(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
         self._env.close()
 
     def __getattr__(self, name: str) -> Any:
-        # What copying and pickling ask for: the one inside has other answers, and a copy has none inside at first
+        # Copying and pickling look up dunder names, which must not come from the wrapped environment; and a copy has no
+        # `_env` yet when they do
         if name == "_env" or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self._env, name)
 
-    def _observed(self, time_step: Any) -> Any:
-        """Return a time step with another observation."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _transform(self, time_step: Any) -> Any:
+        """Return the time step with its observation changed."""
 
 
-class MaskedPixels(_Wrapper):
-    """An environment whose pixel observations show the target alone.
+class MaskedPixels(SingleTarget, _Wrapper):
+    """Masks an environment's pixel observations, so that they show the target alone.
 
-    One frame is segmented for every observation of the environment inside. So this belongs outside an action repeat,
-    whose frames in between nobody sees, and inside a frame stack. Rewards, discounts, step types and all other
-    observations are passed on untouched; `segmenter` is not closed with the environment, as others may use it.
+    Every observation of the wrapped environment is segmented. Put this wrapper outside an action repeat, so that
+    skipped frames are not segmented, and inside a frame stack. Rewards, discounts, step types and all other
+    observations are unchanged. `segmenter` is not closed with the environment, because others may use it.
 
     Parameters
     ----------
@@ -80,31 +82,31 @@ class MaskedPixels(_Wrapper):
     target : Target, optional
         What to cut out, made with the segmenter's bundle.
     reference : tuple, optional
-        In place of a target, the arguments of `Segmenter.identify`: (image, mask), or with points and parts. The
-        target is identified at the first reset.
+        Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
+        (image, mask, points, parts). The target is identified at the first reset.
     pixels_key : str or None
-        Name of the pixel observation; None where it is the whole observation.
+        Name of the pixel observation; None if it is the whole observation.
     mode : {"composite", "mask", "rgbm"}
-        What stands in its place: the masked picture, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the picture as
-        it is with the mask as a fourth channel, (H, W, 4). All are uint8.
+        What replaces it: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the unmasked image with
+        the mask as a fourth channel, (H, W, 4). All are uint8.
     threshold : float, optional
-        A target found with a score below is lost; by default it never is.
+        A target whose score is below this counts as lost; by default it never does.
     lost : {"empty", "hold", "frame"}
-        What stands for the mask of a lost target: none of the frame; the last mask of the episode, none where it has
-        had none; or all of the frame, which passes it through.
+        Mask to use for a lost target: an empty one; the last mask of the episode, or an empty one if there was none
+        yet; or the whole frame, which leaves the image unmasked.
 
     Attributes
     ----------
     segmentation : Segmentation or None
-        What the segmenter said of the latest frame, its score too; None before the first.
+        Result for the latest frame, with its score; None before the first frame.
     target : Target or None
-        None before it is identified.
+        None until it is identified.
 
     Raises
     ------
     InputError, InputTypeError
-        An argument is not one of the above, or the environment has no such pixel observation. From `reset` and `step`
-        too, where an observation is not what its spec says.
+        An argument is invalid, or the environment has no such pixel observation. `reset` and `step` raise them too if
+        an observation does not match its spec.
     BundleError
         The target was made with another bundle.
     """
@@ -124,7 +126,7 @@ class MaskedPixels(_Wrapper):
         super().__init__(env)
         spec = _observation_spec(env)
         self._pixels, of_pixels = find_pixels(spec, pixels_key)
-        if self._pixels.pictures != 1:
+        if self._pixels.images != 1:
             raise InputError(
                 f"env must show one picture at a time, (H, W, 3) or (1, H, W, 3), not {self._pixels.shape}"
             )
@@ -133,42 +135,32 @@ class MaskedPixels(_Wrapper):
         masked = specs.BoundedArray(self._shape, np.uint8, 0, 255, of_pixels.name)
         self._spec = self._pixels.write(spec, masked)
 
-    @property
-    def segmentation(self) -> Segmentation | None:
-        """What the segmenter said of the latest frame; None before the first."""
-        return self._masking.found[0] if self._masking.found else None
-
-    @property
-    def target(self) -> Target | None:
-        """What is cut out; None before it is identified."""
-        return self._masking.targets[0] if self._masking.targets else None
-
     def observation_spec(self) -> Any:
-        """Return the spec inside, with that of the masked pixels in place of the pixels'."""
+        """Return the wrapped environment's spec with the pixels' spec replaced by that of the masked pixels."""
         return self._spec
 
-    def _observed(self, time_step: Any) -> Any:
+    def _transform(self, time_step: Any) -> Any:
         if time_step.first():
-            self._masking.begin()
-        pictures = self._masking(self._pixels.read(time_step.observation)).reshape(self._shape)
-        return time_step._replace(observation=self._pixels.write(time_step.observation, pictures))
+            self._masking.start_episodes()
+        images = self._masking(self._pixels.read(time_step.observation)).reshape(self._shape)
+        return time_step._replace(observation=self._pixels.write(time_step.observation, images))
 
 
 class FrameStack(_Wrapper):
-    """An environment whose pictures are the latest few together, channels first; see `samg_fast.envs.stack`.
+    """Stacks an environment's latest images, channels first; see `samg_fast.envs.stack`.
 
     Parameters
     ----------
     env : dm_env.Environment
     num_frames : int
-        How many.
+        Number of images to stack.
     pixels_key : str
-        Which of the observations are the pictures, (H, W, C) or (1, H, W, C) uint8; the others stay as they are.
+        Name of the images among the observations, (H, W, C) or (1, H, W, C) uint8; the others are unchanged.
 
     Raises
     ------
     InputError
-        There are no such pictures, or they are stacked already; says what there is.
+        There are no such images, or they are stacked already; the message says what there is.
     """
 
     def __init__(self, env: Any, num_frames: int, pixels_key: str = "pixels") -> None:
@@ -182,10 +174,10 @@ class FrameStack(_Wrapper):
         self._spec = {**observations, pixels_key: stacked}
 
     def observation_spec(self) -> Any:
-        """Return the specs inside, with that of the stack in place of the pictures'."""
+        """Return the wrapped environment's specs with the images' spec replaced by that of the stack."""
         return self._spec
 
-    def _observed(self, time_step: Any) -> Any:
+    def _transform(self, time_step: Any) -> Any:
         stacked = self._stack(time_step.observation[self._key], first=time_step.first())
         return time_step._replace(observation={**time_step.observation, self._key: stacked})
 
@@ -193,24 +185,24 @@ class FrameStack(_Wrapper):
 class FrameStackWithSAMG(_Wrapper):
     """The official code's ``FrameStackWrapperWithSAM``: masked frames, channels first, the latest ones stacked.
 
-    The observation is one (3 * num_frames, H, W) uint8 array, oldest frame first; at an episode's start it holds its
-    first frame only. The target is identified when this is made, from masked pictures read as the official code reads
-    them, and its mask weights are learned from them (`Segmenter.adapt`).
+    The observation is one (3 * num_frames, H, W) uint8 array, oldest frame first; at the start of an episode its first
+    frame fills the stack. The constructor identifies the target from masked images, reading them as the official code
+    does, and learns its mask weights from them (`Segmenter.adapt`).
 
     Parameters
     ----------
     env : dm_env.Environment
         As in `MaskedPixels`.
     num_frames : int
-        How many frames to stack.
+        Number of frames to stack.
     pixels_key : str
         Name of the pixel observation.
     handmade_4_SAM : config
-        Anything with these attributes, or a mapping with these keys: ``original_image`` and ``masked_image``, files of
-        a picture and of the same picture, black outside the target; ``extra_points_list``, points (x, y) on the target,
-        in pixels; and ``extra_masked_images_list``, files of masked pictures of its parts. A list may be None.
+        An object with these attributes, or a mapping with these keys: ``original_image`` and ``masked_image``, files of
+        an image and of the same image, black outside the target; ``extra_points_list``, points (x, y) on the target in
+        pixels; and ``extra_masked_images_list``, files of masked images of its parts. The lists may be None.
     segmenter : Segmenter or str
-        Or the name or folder of a bundle, which is opened here and closed with the environment.
+        A segmenter, or the name or folder of a bundle, which is opened here and closed with the environment.
     threshold, lost
         As in `MaskedPixels`.
 
@@ -222,10 +214,10 @@ class FrameStackWithSAMG(_Wrapper):
     Raises
     ------
     InputError, InputTypeError
-        An argument is not one of the above, the environment has no such pixel observation, or a masked picture shows
-        nothing that the official reading sees.
+        An argument is invalid, the environment has no such pixel observation, or a masked image is empty when read as
+        the official code reads it.
     FileError
-        A picture cannot be read.
+        An image cannot be read.
     """
 
     def __init__(
@@ -264,7 +256,7 @@ class FrameStackWithSAMG(_Wrapper):
         finally:
             self._close_opened()
 
-    def _observed(self, time_step: Any) -> Any:
+    def _transform(self, time_step: Any) -> Any:
         return time_step._replace(observation=time_step.observation[self._key])
 
     def _close_opened(self) -> None:
@@ -278,20 +270,20 @@ def _observation_spec(env: Any) -> Any:
     return env.observation_spec()
 
 
-_PICTURES, _LISTS = ("original_image", "masked_image"), ("extra_points_list", "extra_masked_images_list")
+_IMAGES, _LISTS = ("original_image", "masked_image"), ("extra_points_list", "extra_masked_images_list")
 
 
 def _official_target(segmenter: Segmenter, config: Any) -> Target:
-    """Identify and adapt as the official code does when it starts."""
-    there = (name for name in (*_PICTURES, *_LISTS) if hasattr(config, name))
-    fields = config if isinstance(config, Mapping) else {name: getattr(config, name) for name in there}
-    missing = [name for name in _PICTURES if fields.get(name) is None] + [name for name in _LISTS if name not in fields]
+    """Identify and adapt a target as the official code does at start-up."""
+    present = (name for name in (*_IMAGES, *_LISTS) if hasattr(config, name))
+    fields = config if isinstance(config, Mapping) else {name: getattr(config, name) for name in present}
+    missing = [name for name in _IMAGES if fields.get(name) is None] + [name for name in _LISTS if name not in fields]
     if missing:
         raise InputError(
-            f"handmade_4_SAM must have {', '.join((*_PICTURES, *_LISTS))}, and {type(config).__name__} has no "
+            f"handmade_4_SAM must have {', '.join((*_IMAGES, *_LISTS))}, and {type(config).__name__} has no "
             f"{', '.join(missing)}"
         )
-    image, masked = (read_image(fields[name]) for name in _PICTURES)
+    image, masked = (read_image(fields[name]) for name in _IMAGES)
     extra_points, extra_parts = (fields[name] or () for name in _LISTS)  # YAML's empty list may be null
     points: Sequence[tuple[float, ...]] = [tuple(point) for point in extra_points]
     parts = [read_image(path) for path in extra_parts]

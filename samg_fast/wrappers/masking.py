@@ -1,4 +1,4 @@
-"""What every wrapper does with frames: finds the target, says when it is lost, and shows the agent the rest."""
+"""What all masking wrappers share: find the target in a frame, decide whether it is lost, build what the agent sees."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 
-__all__ = ["CHANNELS", "Lost", "Masking", "Mode", "Reference", "check_segmenter"]
+__all__ = ["CHANNELS", "Lost", "Masking", "Mode", "Reference", "SingleTarget", "check_segmenter"]
 
 Mode: TypeAlias = Literal["composite", "mask", "rgbm"]
-"""What the agent sees: the masked picture, the mask alone, or the picture with the mask as a fourth channel."""
+"""What the agent sees: the masked image, the mask alone, or the image with the mask as a fourth channel."""
 
 Lost: TypeAlias = Literal["empty", "hold", "frame"]
-"""What stands for the mask of a lost target: none of the frame, the last mask of the episode, or all of the frame."""
+"""Mask to use for a lost target: an empty one, the last one of the episode, or the whole frame."""
 
 Reference: TypeAlias = tuple[Any, ...]
 """The arguments of `Segmenter.identify`: (image, mask), or (image, mask, points), or (image, mask, points, parts)."""
 
 CHANNELS: dict[Mode, int] = {"composite": 3, "mask": 1, "rgbm": 4}
-"""How many channels a picture has in each mode."""
+"""Mode -> number of channels of its images."""
 
 
 class Masking:
-    """Masks the frames of one or more environments, which take their steps together.
+    """Masks the frames of one or more environments that step together.
 
     Parameters
     ----------
@@ -39,24 +39,24 @@ class Masking:
     target : Target, sequence of Target or None
         One for all environments, or one for each.
     reference : Reference or None
-        In place of a target: what it is identified from when the first frame comes.
+        Instead of a target: what to identify it from when the first frame arrives.
     count : int
-        How many environments there are.
+        Number of environments.
     mode : Mode
     threshold : float or None
-        A target whose `Segmentation.score` is below is lost; None if it never is.
+        A target whose `Segmentation.score` is below this counts as lost; None if it never does.
     lost : Lost
-        Another than "empty" needs a threshold.
+        Any value but "empty" needs a threshold.
 
     Attributes
     ----------
-    found : list of Segmentation
-        What the segmenter said of the latest frames.
+    segmentations : list of Segmentation
+        Results for the latest frames; empty before the first.
 
     Raises
     ------
     InputTypeError, InputError
-        An argument is not one of the above, or there is another number of targets.
+        An argument is invalid, or the number of targets does not match.
     BundleError
         A target was made with another bundle.
     """
@@ -82,28 +82,28 @@ class Masking:
             )
         if threshold is not None:
             _check_threshold(threshold)
-        _check_choice("mode", mode, get_args(Mode))
-        _check_choice("lost", lost, get_args(Lost))
+        _check_option("mode", mode, get_args(Mode))
+        _check_option("lost", lost, get_args(Lost))
         if threshold is None and lost != "empty":
             raise InputError(f"lost is {lost!r}, but without a threshold no target is ever lost: give both")
-        self.found: list[Segmentation] = []
+        self.segmentations: list[Segmentation] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost
-        self._targets = [] if target is None else _one_each(segmenter, target, count)
-        self._held: list[Mask | None] = [None] * count
+        self._targets = [] if target is None else _one_per_environment(segmenter, target, count)
+        self._last_masks: list[Mask | None] = [None] * count
 
     @property
     def targets(self) -> list[Target]:
-        """Each environment's target; none before one is identified."""
+        """Each environment's target; empty until they are identified."""
         return self._targets
 
-    def begin(self, which: Iterable[int] | None = None) -> None:
-        """Forget the masks of an episode that ended, of all environments or of these."""
+    def start_episodes(self, which: Iterable[int] | None = None) -> None:
+        """Forget the masks of the previous episode, of the environments `which` or of all."""
         for index in range(self._count) if which is None else which:
-            self._held[index] = None
+            self._last_masks[index] = None
 
     def __call__(self, frames: Frame) -> Frame:
-        """Mask a frame of every environment, all together.
+        """Mask one frame of every environment, as one batch.
 
         Parameters
         ----------
@@ -114,39 +114,55 @@ class Masking:
         (B, H, W, C) uint8 array
             C is `CHANNELS` of the mode; a mask is 0 and 255.
         """
-        painted, self.found = self._mask(frames, range(self._count))
-        return painted
+        masked, self.segmentations = self._mask(frames, range(self._count))
+        return masked
 
-    def alone(self, frame: Frame, which: int) -> Frame:
-        """Mask one more frame, (H, W, 3), of one environment; `found` stays as it is.
+    def mask_one(self, frame: Frame, which: int) -> Frame:
+        """Mask an additional frame, (H, W, 3), of environment `which`; `segmentations` does not change.
 
         Returns
         -------
         (H, W, C) uint8 array
         """
-        painted: Frame = self._mask(frame[None], [which])[0][0]
-        return painted
+        masked: Frame = self._mask(frame[None], [which])[0][0]
+        return masked
 
     def _mask(self, frames: Frame, which: Sequence[int]) -> tuple[Frame, list[Segmentation]]:
         if self._reference is not None:
             self._targets = [self._segmenter.identify(*self._reference)] * self._count
             self._reference = None
-        found = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
-        masks = np.stack([self._settled(each, index) for each, index in zip(found, which, strict=True)])
-        return _paint(frames, masks, self._mode), found
+        segmentations = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
+        masks = np.stack([self._mask_to_show(each, index) for each, index in zip(segmentations, which, strict=True)])
+        return _combine(frames, masks, self._mode), segmentations
 
-    def _settled(self, found: Segmentation, index: int) -> Mask:
-        """Return an environment's mask, or what stands for it where the target is lost."""
-        if self._threshold is None or found.score >= self._threshold:
-            self._held[index] = found.mask
-            return found.mask
-        held = self._held[index]
-        if self._lost == "hold" and held is not None:
-            return held
-        return np.full_like(found.mask, self._lost == "frame")
+    def _mask_to_show(self, segmentation: Segmentation, index: int) -> Mask:
+        """Return the mask that was found in an environment, or its substitute if the target is lost."""
+        if self._threshold is None or segmentation.score >= self._threshold:
+            self._last_masks[index] = segmentation.mask
+            return segmentation.mask
+        last = self._last_masks[index]
+        if self._lost == "hold" and last is not None:
+            return last
+        return np.full_like(segmentation.mask, self._lost == "frame")
 
 
-def _paint(frames: Frame, masks: Mask, mode: Mode) -> Frame:
+class SingleTarget:
+    """The public properties of a wrapper that masks one environment with a `Masking`."""
+
+    _masking: Masking
+
+    @property
+    def segmentation(self) -> Segmentation | None:
+        """Result for the latest frame; None before the first frame."""
+        return self._masking.segmentations[0] if self._masking.segmentations else None
+
+    @property
+    def target(self) -> Target | None:
+        """What is cut out; None until it is identified."""
+        return self._masking.targets[0] if self._masking.targets else None
+
+
+def _combine(frames: Frame, masks: Mask, mode: Mode) -> Frame:
     if mode == "composite":
         return ops.apply_mask(frames, masks)
     grey: Frame = masks[..., None].astype(np.uint8) * np.uint8(255)
@@ -154,19 +170,19 @@ def _paint(frames: Frame, masks: Mask, mode: Mode) -> Frame:
 
 
 def check_segmenter(segmenter: object) -> None:
-    """Refuse what cannot segment.
+    """Raise an error unless `segmenter` can segment.
 
     Raises
     ------
     InputTypeError
-        It is no `Segmenter`, and does not act like one.
+        It is not a `Segmenter`, and does not act like one.
     """
     if not hasattr(segmenter, "segment_batch"):
         raise InputTypeError(f"segmenter must be what samg_fast.load gives, not {describe(segmenter)}")
 
 
-def _one_each(segmenter: Segmenter, target: Target | Sequence[Target], count: int) -> list[Target]:
-    """Check the targets, and give every environment one."""
+def _one_per_environment(segmenter: Segmenter, target: Target | Sequence[Target], count: int) -> list[Target]:
+    """Check the targets, and return one for each environment."""
     if isinstance(target, str) or not isinstance(target, Sequence):
         segmenter.check_target(target)
         return [target] * count
@@ -184,6 +200,6 @@ def _check_threshold(threshold: object) -> None:
         raise InputError(f"threshold must be a finite number, not {threshold}")
 
 
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+def _check_option(name: str, value: object, options: Sequence[str]) -> None:
+    if value not in options:
+        raise InputError(f"{name} must be {', '.join(options[:-1])} or {options[-1]}, not {value!r}")

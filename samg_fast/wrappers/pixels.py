@@ -1,4 +1,4 @@
-"""Where the pictures are in an environment's observations."""
+"""Finds the images in an environment's observations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Pixels", "find_pixels"]
 
 
 class Pixels(NamedTuple):
-    """Where the pictures are in an observation; made by `find_pixels`.
+    """Where the images are in an observation; built by `find_pixels`.
 
     Parameters
     ----------
     key : str or None
-        Of the pictures in a mapping; None where the observation is the pictures.
+        Key of the images in a mapping; None if the observation is the images themselves.
     shape : tuple of int
         (..., H, W, 3).
     """
@@ -30,64 +30,64 @@ class Pixels(NamedTuple):
     shape: tuple[int, ...]
 
     @property
-    def pictures(self) -> int:
-        """How many pictures an observation holds."""
+    def images(self) -> int:
+        """Number of images in an observation."""
         return math.prod(self.shape[:-3])
 
     def read(self, observation: Any) -> Frame:
-        """Return an observation's pictures.
+        """Return an observation's images.
 
         Returns
         -------
-        (pictures, H, W, 3) uint8 array
+        (images, H, W, 3) uint8 array
 
         Raises
         ------
         InputTypeError, InputError
-            There are none, or they have another dtype or shape than the environment promised.
+            There are none, or their dtype or shape is not what the environment's spec or space says.
         """
         if self.key is not None and self.key not in observation:
             names = ", ".join(map(repr, observation))
             raise InputError(f"observation must have {self.key!r}, as its space or spec says, not only {names}")
-        pictures = observation if self.key is None else observation[self.key]
-        kind = getattr(pictures, "dtype", None)
-        if kind != np.uint8 or pictures.shape != self.shape:
-            error = InputError if kind == np.uint8 else InputTypeError
-            raise error(f"{_name(self.key)} must be uint8 RGB of shape {self.shape}, not {describe(pictures)}")
-        frames: Frame = pictures.reshape(-1, *self.shape[-3:])
+        images = observation if self.key is None else observation[self.key]
+        dtype = getattr(images, "dtype", None)
+        if dtype != np.uint8 or images.shape != self.shape:
+            error = InputError if dtype == np.uint8 else InputTypeError
+            raise error(f"{_name(self.key)} must be uint8 RGB of shape {self.shape}, not {describe(images)}")
+        frames: Frame = images.reshape(-1, *self.shape[-3:])
         return frames
 
-    def write(self, observation: Any, pictures: Any) -> Any:
-        """Return an observation with other pictures, or a space or spec of observations with another of pictures."""
+    def write(self, observation: Any, images: Any) -> Any:
+        """Return a copy of an observation with its images replaced; likewise for a space or spec of observations."""
         if self.key is None:
-            return pictures
-        # Ordered, as a gymnasium Dict sorts the names of any other mapping
-        return type(observation)(OrderedDict({**observation, self.key: pictures}))
+            return images
+        # An OrderedDict, because a gymnasium Dict sorts the names of any other mapping
+        return type(observation)(OrderedDict({**observation, self.key: images}))
 
 
 def find_pixels(spec: Any, key: str | None) -> tuple[Pixels, Any]:
-    """Find the pictures in what an environment says of its observations.
+    """Find the images in an environment's observation spec or space.
 
     Parameters
     ----------
     spec : dm_env's specs or a gymnasium space
-        An array's, or a mapping of names to arrays'.
+        Of an array, or a mapping from names to those of arrays.
     key : str or None
-        Of the pictures in a mapping; None where there is none.
+        Key of the images in a mapping; None if it is not a mapping.
 
     Returns
     -------
     pixels : Pixels
     spec : spec or space
-        Of the pictures alone.
+        That of the images alone.
 
     Raises
     ------
     InputError, InputTypeError
-        There is no such key, or it holds no uint8 RGB pictures.
+        There is no such key, or it does not hold uint8 RGB images.
     """
     if isinstance(spec, Mapping):
-        names = list(spec)  # `in` asks a gymnasium space for samples
+        names = list(spec)  # a list: `in` on a gymnasium space tests for samples, not for names
         if key not in names:
             raise InputError(f"pixels_key must be one of the observation's {', '.join(map(repr, names))}, not {key!r}")
         spec = spec[key]

@@ -1,4 +1,4 @@
-"""The latest pictures of an environment together, as dm_env's and gymnasium's frame stacks show them."""
+"""The stack of latest images that the frame stacks of dm_env and gymnasium share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Stack"]
 
 
 class Stack:
-    """The latest pictures, channels first, oldest picture first.
+    """The latest images, channels first, oldest image first.
 
     Parameters
     ----------
     num_frames : int
-        How many.
+        Number of images to stack.
     name : str
-        What the pictures are called, for the message.
+        The images' name, for error messages.
     spec : dm_env's spec or a gymnasium space
-        Of one picture: (H, W, C) or (1, H, W, C) uint8, grey, RGB, or RGB and a mask.
+        That of one image: (H, W, C) or (1, H, W, C) uint8; grey, RGB, or RGB and a mask.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Stack:
     Raises
     ------
     InputError
-        They are other pictures, or stacked already.
+        The observations are not such images, or are stacked already.
     """
 
     def __init__(self, num_frames: int, name: str, spec: Any) -> None:
@@ -50,9 +50,9 @@ class Stack:
         self._count, self._frames = num_frames, deque[Frame](maxlen=num_frames)
         self.shape = (num_frames * self._channels, self._height, self._width)
 
-    def __call__(self, picture: Frame, *, first: bool) -> Frame:
-        """Add a picture and return all, `shape` uint8; the first of an episode stands for those before it."""
-        channels_first = picture.reshape(self._height, self._width, self._channels).transpose(2, 0, 1)
-        frame = np.array(channels_first, order="C")  # a copy: an environment may use its buffer again
+    def __call__(self, image: Frame, *, first: bool) -> Frame:
+        """Add an image and return the stack, `shape` uint8; the first image of an episode fills it."""
+        channels_first = image.reshape(self._height, self._width, self._channels).transpose(2, 0, 1)
+        frame = np.array(channels_first, order="C")  # a copy, as an environment may reuse its buffer
         self._frames.extend([frame] * (self._count if first else 1))
         return np.concatenate(self._frames)

@@ -1,4 +1,4 @@
-"""Masked observations for gymnasium's vector environments: the frames of all are segmented together."""
+"""Masked observations for gymnasium's vector environments, whose frames are segmented as one batch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["MaskedObservation"]
 
 
 class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1.4 has none here
-    """A vector environment whose pictures show the target alone, or each its own target.
+    """Masks a vector environment's images, so that they show one target, or each environment its own.
 
-    All of gymnasium's autoreset modes are understood, and no mask is held beyond its episode. Where an environment
-    starts anew in the step that ends it, the picture in ``info["final_obs"]`` is masked too. Else infos, rewards,
-    terminations, truncations, all other observations and `render` are passed on untouched; `segmenter` is not closed
-    with the environments, as others may use it.
+    All of gymnasium's autoreset modes are supported, and no mask is held beyond its episode. If an environment resets
+    in the same step that ends its episode, the image in ``info["final_obs"]`` is masked too. All other infos, rewards,
+    terminations, truncations, other observations and `render` are unchanged. `segmenter` is not closed with the
+    environments, because others may use it.
 
     Parameters
     ----------
@@ -38,31 +38,31 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         The observation space of each environment is a Box of (H, W, 3) uint8 RGB, or a Dict with such a Box.
     segmenter : Segmenter
     target : Target or sequence of Target, optional
-        What to cut out, made with the segmenter's bundle: one for all environments, or one for each.
+        What to cut out, made with the segmenter's bundle: one for all environments, or one per environment.
     reference : tuple, optional
-        In place of a target, the arguments of `Segmenter.identify`: (image, mask), or with points and parts. The
-        target, of all environments, is identified at the first reset.
+        Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
+        (image, mask, points, parts). The target, one for all environments, is identified at the first reset.
     pixels_key : str, optional
-        Name of the pictures in a Dict.
+        Name of the images in a Dict.
     mode : {"composite", "mask", "rgbm"}
-        What stands in their place, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
+        What replaces them, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
     threshold : float, optional
-        A target found with a score below is lost; by default it never is.
+        A target whose score is below this counts as lost; by default it never does.
     lost : {"empty", "hold", "frame"}
-        What stands for the mask of a lost target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
+        Mask to use for a lost target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
 
     Attributes
     ----------
     segmentations : list of Segmentation
-        What the segmenter said of the latest frame of each environment; empty before the first.
+        Result for the latest frame of each environment; empty before the first frame.
     targets : list of Target
-        Of each environment; empty before they are identified.
+        The target of each environment; empty until they are identified.
 
     Raises
     ------
     InputError, InputTypeError
-        An argument is not one of the above, there is another number of targets, or the environments have no such
-        pictures. From `reset` and `step` too, where an observation is not what its space says.
+        An argument is invalid, the number of targets does not match, or the environments have no such images. `reset`
+        and `step` raise them too if an observation does not match its space.
     BundleError
         A target was made with another bundle.
     """
@@ -85,7 +85,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         if len(single.shape) != 3:
             raise InputError(f"env must show one picture of each environment, (H, W, 3), not {single.shape}")
         masking = Masking(segmenter, target, reference, count=env.num_envs, mode=mode, threshold=threshold, lost=lost)
-        # Not before all is well: gymnasium 1.1 closes the environments with a wrapper that nobody got
+        # All checks come before: a wrapper whose constructor fails is deleted, and in gymnasium 1.1 that closes `env`
         super().__init__(env)
         self._single, self._masking = single, masking
         self._pixels = Pixels(pixels_key, (env.num_envs, *single.shape))
@@ -98,80 +98,80 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
 
     @property
     def segmentations(self) -> list[Segmentation]:
-        """What the segmenter said of the latest frame of each environment; empty before the first."""
-        return self._masking.found
+        """Result for the latest frame of each environment; empty before the first frame."""
+        return self._masking.segmentations
 
     @property
     def targets(self) -> list[Target]:
-        """What is cut out in each environment; empty before it is identified."""
+        """What is cut out in each environment; empty until it is identified."""
         return self._masking.targets
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start episodes, as the environments inside do, of all or of those that ``options["reset_mask"]`` says."""
-        self._note(options)
-        return self._began(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]  # takes a list too
+        """Start episodes in all environments, or in those that ``options["reset_mask"]`` selects."""
+        self._note_resets(options)
+        return self._after_reset(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]  # takes a list too
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Take a step in every environment, as those inside do; their pictures are masked together."""
-        return self._stepped(*self.env.step(actions))
+        """Take a step in every environment, and mask their images as one batch."""
+        return self._after_step(*self.env.step(actions))
 
     def reset_async(self, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> None:
-        """Tell the processes of an AsyncVectorEnv to reset; `reset_wait` returns what comes of it."""
-        self._note(options)
+        """Tell the processes of an AsyncVectorEnv to reset; `reset_wait` returns the result."""
+        self._note_resets(options)
         self.env.reset_async(seed=seed, options=options)  # type: ignore[attr-defined]  # only AsyncVectorEnv has it
 
     def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
-        """Wait for what `reset_async` began, and mask the pictures."""
-        return self._began(*self.env.reset_wait(timeout=timeout))  # type: ignore[attr-defined]
+        """Wait for the reset that `reset_async` started, and mask the images."""
+        return self._after_reset(*self.env.reset_wait(timeout=timeout))  # type: ignore[attr-defined]
 
     def step_wait(self, timeout: float | None = None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Wait for what an AsyncVectorEnv's ``step_async`` began, and mask the pictures."""
-        return self._stepped(*self.env.step_wait(timeout=timeout))  # type: ignore[attr-defined]
+        """Wait for the step that an AsyncVectorEnv's ``step_async`` started, and mask the images."""
+        return self._after_step(*self.env.step_wait(timeout=timeout))  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide what is private
+        if name.startswith("_") or name == "env":  # gymnasium's wrappers hide private names
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        inside = self.env
-        while isinstance(inside, VectorWrapper) and not hasattr(inside, name):
-            inside = inside.env
-        return getattr(inside, name)
+        wrapped = self.env
+        while isinstance(wrapped, VectorWrapper) and not hasattr(wrapped, name):
+            wrapped = wrapped.env
+        return getattr(wrapped, name)
 
-    def _note(self, options: dict[str, Any] | None) -> None:
-        """Note who is to start anew, as the environments take that out of the options."""
-        chosen = (options or {}).get("reset_mask")
-        self._resets = np.ones_like(self._ended) if chosen is None else chosen
+    def _note_resets(self, options: dict[str, Any] | None) -> None:
+        """Remember which environments will reset, before the environments take that out of the options."""
+        selected = (options or {}).get("reset_mask")
+        self._resets = np.ones_like(self._ended) if selected is None else selected
 
-    def _began(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        self._begin(self._resets)
+    def _after_reset(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        self._start_episodes(self._resets)
         self._ended &= ~self._resets
         return self._masked(observations), infos
 
-    def _stepped(
+    def _after_step(
         self, observations: Any, rewards: Any, terminations: Any, truncations: Any, infos: dict[str, Any]
     ) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        # Whoever ended with the step before starts anew with this one
-        self._begin(self._ended)
+        # Environments whose episode ended with the last step start a new one with this step
+        self._start_episodes(self._ended)
         self._ended = np.logical_or(terminations, truncations)
         if "final_obs" in infos:
-            infos = {**infos, "final_obs": self._masked_finals(infos["final_obs"])}
+            infos = {**infos, "final_obs": self._mask_final_observations(infos["final_obs"])}
             restarted = infos["_final_obs"]
-            self._begin(restarted)
+            self._start_episodes(restarted)
             self._ended &= ~restarted
         return self._masked(observations), rewards, terminations, truncations, infos
 
-    def _begin(self, which: NDArray[np.bool_]) -> None:
-        self._masking.begin(np.flatnonzero(which).tolist())
+    def _start_episodes(self, which: NDArray[np.bool_]) -> None:
+        self._masking.start_episodes(np.flatnonzero(which).tolist())
 
     def _masked(self, observations: Any) -> Any:
         return self._pixels.write(observations, self._masking(self._pixels.read(observations)))
 
-    def _masked_finals(self, finals: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Mask the last observations of episodes, one by one: batches of their own would be compiled for."""
-        masked = finals.copy()
-        for index, observation in enumerate(finals):
+    def _mask_final_observations(self, observations: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Mask the last observations of episodes one by one: each other batch size would need its own compilation."""
+        masked = observations.copy()
+        for index, observation in enumerate(observations):
             if observation is not None:
-                picture = self._masking.alone(self._single.read(observation)[0], index)
-                masked[index] = self._single.write(observation, picture)
+                image = self._masking.mask_one(self._single.read(observation)[0], index)
+                masked[index] = self._single.write(observation, image)
         return masked

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samg_fast import backends
-from samg_fast.backends import BACKENDS, choose, probe, selection
+from samg_fast.backends import choose, probe, selection
+from samg_fast.backends.registry import REGISTRY, Row
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
 from samg_fast.devices.driver import Gpus
 from samg_fast.errors import BackendError, MissingExtraError
@@ -35,9 +35,7 @@ def with_int8(manifest: Manifest) -> Manifest:
 
 def test_probe() -> None:
     found = probe()
-    assert [(each.name, each.device) for each in found] == [
-        (name, kind) for name in BACKENDS for kind in BACKENDS[name]
-    ]
+    assert [(each.name, each.device) for each in found] == [(each.name, each.device) for each in REGISTRY]
     for status in found:
         assert status.available == bool(status.precisions)
         assert status.available != bool(status.reason)
@@ -48,28 +46,27 @@ def test_probe_without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     extras = {(status.name, status.device): status.reason for status in probe()}
     for (name, device), reason in extras.items():
         extra = {"openvino": "cpu", "onnxruntime": "onnxruntime-gpu" if device == "cuda" else "cpu"}
-        extra["torch-compiled"] = "torch"
         assert f"run: pip install 'samg-fast[{extra.get(name, name)}]'" in reason
         assert "not installed" in reason
 
 
-LIBRARIES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "torch")
+LIBRARIES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime")
 
 
 def block(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Make libraries look as if they were not installed."""
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)
-        if name != "tensorrt":  # a package, which imports its libraries when it is asked
-            monkeypatch.delitem(sys.modules, f"samg_fast.backends.{name}", raising=False)
-            monkeypatch.delattr(backends, name, raising=False)
+    for each in REGISTRY:
+        if each.module != "tensorrt":  # a package that imports its libraries when it is asked
+            monkeypatch.delitem(sys.modules, f"samg_fast.backends.{each.module}", raising=False)
 
 
 def test_a_library_that_is_there_but_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> Any:
+    def broken(_: Row) -> Any:
         raise ImportError("libopenvino.so.2600: cannot open shared object file")
 
-    monkeypatch.setattr(selection, "_module", broken)
+    monkeypatch.setattr(Row, "load", broken)
     status = probe()[0]
     assert not status.available
     assert status.reason.startswith("it cannot be loaded (libopenvino.so.2600: cannot open shared object file); run: ")

@@ -15,15 +15,16 @@ from onnx import TensorProto, helper
 
 import samg_fast
 from samg_fast import _engine
-from samg_fast.backends import GpuBackend, Options
+from samg_fast.backends import GpuRuntime, Options
 from samg_fast.devices import driver
 from samg_fast.errors import BackendError
 from support import fake_cuda, gpu_machine
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from samg_fast.backends import onnxruntime as on_cpu  # noqa: E402
 from samg_fast.backends.onnxruntime import cuda as onnxruntime_cuda  # noqa: E402
+from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeBackend  # noqa: E402
+from samg_fast.backends.onnxruntime.session import session_options  # noqa: E402
 from support.fake_onnxruntime import Binding, Library  # noqa: E402
 from support.gpu_machine import H100  # noqa: E402
 
@@ -40,12 +41,12 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def backend() -> Any:
-    return on_cpu.make(FP32)
+    return onnxruntime_cuda.make(FP32)
 
 
 class TestStatus:
     def test_available(self, library: Library, capsys: pytest.CaptureFixture[str]) -> None:
-        status = on_cpu.status("onnxruntime", "cuda")
+        status = onnxruntime_cuda.status("onnxruntime")
         assert (status.available, status.reason, status.device) == (True, "", "cuda")
         assert (status.version, status.detail) == ("1.31.1", "NVIDIA H100 (9.0)")
         assert status.precisions == ("fp32", "fp16")
@@ -53,7 +54,7 @@ class TestStatus:
     def test_without_the_provider(self) -> None:
         if onnxruntime_cuda._PROVIDER in ort.get_available_providers():
             pytest.skip("this ONNX Runtime has the CUDA provider")
-        status = on_cpu.status("onnxruntime", "cuda")
+        status = onnxruntime_cuda.status("onnxruntime")
         assert not status.available
         cure = "run: pip install 'samg-fast[onnxruntime-gpu]' in place of onnxruntime"
         assert status.reason == f"this ONNX Runtime has no CUDAExecutionProvider; {cure}"
@@ -66,7 +67,7 @@ class TestStatus:
     def test_an_old_one_that_does_not_say_where_nodes_run(self, library: Library) -> None:
         library.__dict__["InferenceSession"] = object
         library.__dict__["__version__"] = "1.23.2"
-        reason = on_cpu.status("onnxruntime", "cuda").reason
+        reason = onnxruntime_cuda.status("onnxruntime").reason
         assert reason.startswith("ONNX Runtime 1.23.2 does not say what it leaves to the processor; install 1.24")
 
     @pytest.mark.parametrize(
@@ -85,20 +86,20 @@ class TestStatus:
     ) -> None:
         monkeypatch.setattr(driver, "find", lambda: found)
         gpu_machine.put_kernels(monkeypatch, 12040)
-        status = on_cpu.status("onnxruntime", "cuda")
+        status = onnxruntime_cuda.status("onnxruntime")
         assert (status.available, status.precisions, status.reason) == (False, (), reason)
 
     def test_the_kernels_are_asked_first(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
         library.__dict__["cuda_version"] = "12.8"
         monkeypatch.setattr(driver, "find", lambda: driver.Gpus((12, 4), (H100,)))
-        reason = on_cpu.status("onnxruntime", "cuda").reason
+        reason = onnxruntime_cuda.status("onnxruntime").reason
         assert reason.startswith(
             "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0"
         )
 
     def test_a_library_is_missing(self, library: Library, capsys: pytest.CaptureFixture[str]) -> None:
         library.missing = "libcublasLt.so.13"
-        reason = on_cpu.status("onnxruntime", "cuda").reason
+        reason = onnxruntime_cuda.status("onnxruntime").reason
         why = "Failed to load libcublasLt.so.13: cannot open shared object file"
         cure = "run: pip install 'samg-fast[onnxruntime-gpu]'"
         assert reason == f"its CUDAExecutionProvider cannot be loaded ({why}); {cure}"
@@ -108,9 +109,8 @@ class TestStatus:
 class TestOpening:
     def test_a_gpu_backend(self, library: Library, bundle_folder: Path) -> None:
         opened = backend()
-        assert isinstance(opened, GpuBackend)
-        assert (opened.name, opened.precision, opened.threads, opened.most) == ("onnxruntime", "fp32", None, None)
-        assert opened.files("fp16") == "fp16"
+        assert isinstance(opened, GpuRuntime)
+        assert (opened.name, opened.precision, opened.threads, opened.max_batch) == ("onnxruntime", "fp32", None, None)
         network = opened.open(bundle_folder / "encoder.onnx")
         assert network.capturable is False
         assert network.scratch(8) == 0
@@ -128,7 +128,7 @@ class TestOpening:
 
     def test_no_such_gpu(self, library: Library) -> None:
         with pytest.raises(BackendError, match="GPU 2 cannot be used: "):
-            on_cpu.make(Options("onnxruntime", "fp32", device="cuda", index=2))
+            onnxruntime_cuda.make(Options("onnxruntime", "fp32", device="cuda", index=2))
 
     def test_a_session_without_the_provider_is_refused(self, library: Library, bundle_folder: Path) -> None:
         library.providers = ["CPUExecutionProvider"]
@@ -163,7 +163,7 @@ class TestOpening:
 
 
 def on_the_cpu(path: Path, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    return on_cpu.OnnxRuntimeBackend("fp32", 1).open(path)(**inputs)
+    return OnnxRuntimeBackend("fp32", 1).open(path)(**inputs)
 
 
 class TestRunning:
@@ -257,7 +257,7 @@ def test_the_fake_offers_what_the_real_one_has(bundle_folder: Path) -> None:
     assert callable(ort.OrtValue.ortvalue_from_shape_and_type)
     session = ort.InferenceSession(
         str(bundle_folder / "encoder.onnx"),
-        on_cpu.session_options(),
+        session_options(),
         providers=["CPUExecutionProvider"],
         enable_fallback=0,
     )
@@ -271,7 +271,7 @@ def test_the_fake_offers_what_the_real_one_has(bundle_folder: Path) -> None:
 @pytest.mark.gpu
 def test_on_a_gpu(bundle_folder: Path) -> None:
     """The real provider: the CPU's numbers up to rounding, on both streams, with nothing left to the processor."""
-    status = on_cpu.status("onnxruntime", "cuda")
+    status = onnxruntime_cuda.status("onnxruntime")
     if not status.available:
         pytest.skip(status.reason)
     opened = backend()

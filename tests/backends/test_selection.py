@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from samg_fast.backends import BackendStatus, Options, choose, preferred, selection
+from samg_fast.backends.registry import REGISTRY, Row, files_of
+from samg_fast.backends.selection import AGREEMENT
 from samg_fast.bundle import Bundle, FileSpec, Manifest, Role
 from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError, SamgError
@@ -41,12 +45,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, *statuses: BackendStatu
     """Make up a machine: what is not named is not installed, and what is chosen comes back as its options."""
     there = {(status.name, status.device): status for status in statuses}
 
-    def status(name: str, device: str) -> BackendStatus:
-        return there.get((name, device), absent(BackendStatus(name, False, device=device)))
+    def status(row: Row) -> BackendStatus:
+        return there.get((row.name, row.device), absent(BackendStatus(row.name, False, device=row.device)))
 
     monkeypatch.setattr(selection, "_status", status)
     monkeypatch.setattr(selection, "find", lambda: gpus)
-    monkeypatch.setattr(selection, "_make", lambda options: options)
+    monkeypatch.setattr(selection, "_make", lambda _, options: options)
 
 
 @pytest.fixture
@@ -241,8 +245,8 @@ def test_what_leaves_no_choice_is_not_announced(
             ONE,
             (),
             ("torch-compiled", "auto", "auto"),
-            MissingExtraError,
-            "the torch-compiled backend needs packages that are not installed; run: pip install 'samg-fast[torch]'",
+            InputError,
+            "backend is 'torch-compiled', which samg-fast no longer has: use onnxruntime, the portable backend",
         ),
         (
             ONE,
@@ -289,8 +293,7 @@ def test_refusals(
         (
             {"name": "tensorflow"},
             InputError,
-            "backend is 'tensorflow', expected one of auto, tensorrt, tensorrt-rtx, openvino, onnxruntime, torch, "
-            "torch-compiled",
+            "backend is 'tensorflow', expected one of auto, tensorrt, tensorrt-rtx, onnxruntime, openvino",
         ),
         ({"name": None}, InputError, "backend is None, expected one of"),
         ({"precision": "fp64"}, InputError, "precision is 'fp64', expected one of auto, fp32, fp16, bf16, int8"),
@@ -319,6 +322,46 @@ def test_nonsense(manifest: Manifest, changed: dict[str, Any], error: type[SamgE
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("statuses", "agreement", "expected"),
+    [
+        ((OPENVINO,), {"bf16": 0.9964}, "bf16"),
+        ((OPENVINO,), {"bf16": AGREEMENT}, "bf16"),
+        ((OPENVINO,), {"bf16": 0.9899}, "fp32"),
+        ((OPENVINO,), {}, "fp32"),
+        ((OPENVINO,), {"int8": 1.0, "fp16": 1.0}, "fp32"),  # never faster than bf16; computed in float32
+        ((OLD,), {"bf16": 1.0}, "fp32"),
+        ((ORT,), {"fp16": 1.0, "int8": 1.0}, "fp32"),
+        ((TENSORRT,), {"fp16": 0.995, "bf16": 0.995}, "fp16"),
+        ((TENSORRT,), {"bf16": 0.995}, "fp32"),  # the bundle has no bf16 files, and TensorRT makes none
+        ((ORT_GPU,), {"fp16": 0.995}, "fp16"),
+    ],
+)
+def test_auto_takes_the_fastest_precision_that_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+    manifest: Manifest,
+    caplog: pytest.LogCaptureFixture,
+    statuses: Sequence[BackendStatus],
+    agreement: dict[str, float],
+    expected: str,
+) -> None:
+    machine(monkeypatch, ONE, *statuses)
+    with caplog.at_level(logging.INFO, "samg_fast"):
+        assert chosen("auto", "auto", replace(manifest, agreement=agreement)).precision == expected
+    said = [each for each in caplog.messages if each.startswith("precision auto: ")]
+    if expected == "fp32":
+        assert said == []
+    else:
+        figure = f"{agreement[expected]:.4f}"
+        assert said == [f"precision auto: {expected}, whose masks have a mean IoU of {figure} with those at fp32"]
+
+
+def test_a_named_precision_needs_no_agreement(monkeypatch: pytest.MonkeyPatch, manifest: Manifest) -> None:
+    machine(monkeypatch, ONE, OPENVINO)
+    assert chosen("auto", "bf16", manifest).precision == "bf16"
+    assert chosen("auto", "fp32", replace(manifest, agreement={"bf16": 1.0})).precision == "fp32"
+
+
 def test_a_precision_that_the_bundle_has_no_files_for(bundle_folder: Path) -> None:
     with pytest.raises(InputError, match="precision is 'int8', but bundle synthetic has files for fp32 only"):
         choose("auto", "int8", None, Bundle.open(bundle_folder).manifest)
@@ -329,3 +372,18 @@ def test_batches_come_in_order_and_once(monkeypatch: pytest.MonkeyPatch, manifes
     assert chosen("tensorrt", "auto", manifest, batches=[32, 1, 8, 8]).batches == (1, 8, 32)
     assert chosen("tensorrt", "auto", manifest).batches == (1, 8)
     assert chosen("tensorrt", "auto", replace(manifest, batch=4), batches=[1, 8]).batches == (4,)
+
+
+def test_every_row_runs_fp32_and_has_an_extra() -> None:
+    """What auto falls back to is there on every backend, and what is missing can be installed."""
+    extras = metadata("samg-fast").get_all("Provides-Extra")
+    assert extras is not None
+    for row in REGISTRY:
+        assert row.fastest[-1] == "fp32"
+        assert row.extra in extras
+        assert importlib.util.find_spec(f"samg_fast.backends.{row.module}") is not None
+
+
+def test_files_of_a_precision() -> None:
+    assert [files_of("openvino", each) for each in ("fp32", "bf16", "int8")] == ["fp32", "fp32", "int8"]
+    assert [files_of(name, "bf16") for name in ("tensorrt", "onnxruntime", "a backend of one's own")] == ["bf16"] * 3

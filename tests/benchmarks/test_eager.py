@@ -11,11 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the eager reference needs the extra export")
 
-from benchmarks import eager_adapt  # noqa: E402
-from benchmarks.eager import EagerSamg, EagerTarget, best, box_of, least, most  # noqa: E402
-from benchmarks.eager_predictor import EagerPrompt  # noqa: E402
-from benchmarks.weights import fill, filled, write_checkpoint  # noqa: E402
+from benchmarks.eager import adapt  # noqa: E402
+from benchmarks.eager.frame import EagerSamg, EagerTarget, best, box_of, max_point, min_point  # noqa: E402
+from benchmarks.eager.predictor import EagerPrompt  # noqa: E402
+from benchmarks.eager.weights import fill, filled, write_checkpoint  # noqa: E402
 from samg_fast.errors import InputError  # noqa: E402
+from samg_fast.export import dinov2  # noqa: E402
 from samg_fast.export.checkpoints import load_state_dict  # noqa: E402
 from samg_fast.export.dinov2 import DinoV2  # noqa: E402
 from samg_fast.pipeline.adapt import fit_mask_weights, mask_loss  # noqa: E402
@@ -79,10 +80,10 @@ def test_frame(eager: EagerSamg, golden: Any, target: EagerTarget, name: str) ->
 def test_points_are_those_of_the_official_code() -> None:
     similarity = torch.zeros(6, 8)
     similarity[2, 5], similarity[3, 1], similarity[5, 7] = 1.0, -1.0, -9.0
-    assert most(similarity).tolist() == [[5, 2]]
-    assert least(similarity).tolist() == [[1, 3]]  # the last row does not count
-    assert least(similarity, np.array([1, 3, 2, 4])).tolist() == [[1, 3]]
-    assert least(similarity, np.array([1, 3, 1, 4])).tolist() == [[0, 0]]
+    assert max_point(similarity).tolist() == [[5, 2]]
+    assert min_point(similarity).tolist() == [[1, 3]]  # the last row does not count
+    assert min_point(similarity, np.array([1, 3, 2, 4])).tolist() == [[1, 3]]
+    assert min_point(similarity, np.array([1, 3, 1, 4])).tolist() == [[0, 0]]
     mask = np.zeros((6, 8), np.bool_)
     assert box_of(mask).tolist() == [1, 1, 7, 5]
     mask[2, 3:6] = mask[4, 4] = True
@@ -117,9 +118,9 @@ def losses(seed: int) -> tuple[Any, np.ndarray]:
 def test_our_loss_is_the_official_one_and_its_gradient_autograds(free: tuple[float, float]) -> None:
     logits, mask = losses(1)
     weights = torch.tensor(free, dtype=torch.float64)[:, None].requires_grad_()
-    weighted = (torch.from_numpy(logits).double().flatten(1) * eager_adapt.mask_weights(weights)).sum(0)[None]
+    weighted = (torch.from_numpy(logits).double().flatten(1) * adapt.mask_weights(weights)).sum(0)[None]
     wanted = torch.from_numpy(mask).double().flatten()[None]
-    loss = eager_adapt.dice_loss(weighted, wanted) + eager_adapt.focal_loss(weighted, wanted)
+    loss = adapt.dice_loss(weighted, wanted) + adapt.focal_loss(weighted, wanted)
     loss.backward()  # type: ignore[no-untyped-call]
     ours, gradient = mask_loss(np.array(free), logits.astype(np.float64).reshape(3, -1), mask.ravel())
     assert ours == pytest.approx(loss.item(), rel=1e-9)
@@ -129,7 +130,7 @@ def test_our_loss_is_the_official_one_and_its_gradient_autograds(free: tuple[flo
 def test_our_fit_is_the_official_one_on_the_same_logits() -> None:
     jitters = [losses(seed)[0] for seed in range(3)]
     mask = losses(0)[1]
-    official = eager_adapt.fit(lambda step: torch.from_numpy(jitters[step % 3]), mask)
+    official = adapt.fit(lambda step: torch.from_numpy(jitters[step % 3]), mask)
     ours = fit_mask_weights(np.stack(jitters), mask)
     assert ours.sum() == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(ours, official, atol=1e-3)
@@ -138,10 +139,10 @@ def test_our_fit_is_the_official_one_on_the_same_logits() -> None:
 def test_jitter_is_short_noise_on_a_unit_feature() -> None:
     random = torch.Generator().manual_seed(0)
     feature = torch.nn.functional.normalize(torch.ones(1, 256))
-    noisy = eager_adapt.jitter(feature, random)
+    noisy = adapt.jitter(feature, random)
     assert noisy.norm().item() == pytest.approx(1, abs=1e-6)
     assert 0.005 < (noisy - feature).norm().item() < 0.011
-    assert not torch.equal(noisy, eager_adapt.jitter(feature, random))
+    assert not torch.equal(noisy, adapt.jitter(feature, random))
 
 
 def test_adapting_decodes_at_every_step(eager: EagerSamg, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +172,8 @@ def test_weights_come_from_the_key_alone() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_checkpoints_are_read_back(tmp_path: Path, nested: bool) -> None:
+def test_checkpoints_are_read_back(tmp_path: Path, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dinov2.FEATURES, "vits14", dinov2.FeatureShape(48, 1, 2))
     model = filled(DinoV2("vits14"))
     write_checkpoint(model, tmp_path / "dino.pt", nested)
     assert ("state_dict" in torch.load(tmp_path / "dino.pt", weights_only=True)) == nested

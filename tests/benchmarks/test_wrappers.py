@@ -47,10 +47,3 @@ def test_it_runs(tmp_path: Path) -> None:
     assert 0 < figures["added"]["composite"] < figures["segment"]
     assert figures["iou"]["single"] == pytest.approx(figures["iou"]["together"], abs=0.01)
     assert figures["iou"]["single"] > 0.5
-    assert "| a frame's median of, one by one → together |" in result.output
-
-
-def test_an_unknown_task_gets_a_sentence() -> None:
-    result = CliRunner().invoke(wrappers.app, ["--tasks", "walker_jump"])
-    assert result.exit_code == 1
-    assert "no task 'walker_jump'" in result.output

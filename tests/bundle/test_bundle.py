@@ -39,6 +39,16 @@ def test_round_trip(values: Values, tmp_path: Path) -> None:
     assert json.loads(json.dumps(manifest.to_dict())) == values
 
 
+def test_an_agreement_is_kept_and_changes_no_target(bundle_folder: Path, tmp_path: Path) -> None:
+    """It may be stated later: a target that was made before stays good."""
+    bundle = Bundle.open(bundle_folder)
+    assert bundle.manifest.agreement == {}
+    stated = replace(bundle.manifest, agreement={"bf16": 0.9964})
+    write_manifest(tmp_path, stated)
+    assert Manifest.from_dict(json.loads((tmp_path / MANIFEST).read_text())) == stated
+    assert Bundle(bundle.path, stated).fingerprint == bundle.fingerprint
+
+
 def test_opens(bundle_folder: Path, shared_folder: Path) -> None:
     bundle, shared = Bundle.open(bundle_folder), Bundle.open(str(shared_folder))
     assert bundle.name == "synthetic"
@@ -69,6 +79,10 @@ def test_fingerprint_follows_what_matters(bundle_folder: Path) -> None:
         (lambda v: (v.pop("name"), v.pop("opset")), "missing keys name, opset"),
         (lambda v: v.pop("format"), "missing key format"),
         (lambda v: v["encoder"].pop("std"), r"missing key encoder\.std"),
+        (lambda v: v.update(agreement=0.99), "agreement is 0.99, expected an object"),
+        (lambda v: v.update(agreement={"bf16": 1.01}), r"agreement\.bf16 is 1.01, expected a number from 0 to 1"),
+        (lambda v: v.update(agreement={"bf16": True}), r"agreement\.bf16 is True"),
+        (lambda v: v.update(agreement={"bf17": 1.0}), "agreement is 'bf17', expected some of fp32"),
         (lambda v: v.update(slot=3), "unknown key slot"),
         (lambda v: v["decoder"].update(side=3), r"unknown key decoder\.side"),
         (lambda v: v.update(format=2), "format is 2, expected 1"),

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 import samg_fast
 from samg_fast import backends
 from samg_fast.backends import BackendStatus
+from samg_fast.backends.registry import REGISTRY
 from samg_fast.bundle import PRECISIONS, zoo
 from samg_fast.cli import app
-from samg_fast.cli.common import Backend, Precision, extra
+from samg_fast.cli.common import Precision, extra
 from samg_fast.devices import driver
 from samg_fast.devices.driver import Gpu, Gpus
 from samg_fast.errors import MissingExtraError
@@ -96,6 +97,12 @@ class TestProgram:
         assert "Usage:" in result.stderr
         assert result.stdout == ""
 
+    def test_a_backend_that_is_gone_names_another(self, cli: CliRunner) -> None:
+        result = cli.invoke(app, ["segment", "a.png", "-t", "b", "-o", "c", "--backend", "torch"])
+        assert result.exit_code == 2
+        said = " ".join(result.stderr.replace("│", " ").split())
+        assert "backend is 'torch', which samg-fast no longer has: use onnxruntime, the portable backend" in said
+
     def test_leaves_no_log_handler_behind(self, cli: CliRunner, one_bundle: Path) -> None:
         logger = logging.getLogger("samg_fast")
         before = (list(logger.handlers), logger.level)
@@ -117,7 +124,7 @@ class TestDoctor:
         available = [(backend["name"], backend["kind"]) for backend in figures["backends"] if backend["available"]]
         assert (figures["auto"], figures["auto_kind"]) in available
         asked = [(backend["name"], backend["kind"]) for backend in figures["backends"]]
-        assert asked == [(name, kind) for name, kinds in backends.BACKENDS.items() for kind in kinds]
+        assert asked == [(row.name, row.device) for row in REGISTRY]
         assert figures["samg_fast"] == samg_fast.__version__
         assert figures["cpu"]["cores"] >= 1
         assert figures["bundles"] == [{"name": "toy", "path": str(one_bundle), "problem": ""}]
@@ -197,7 +204,6 @@ class TestDoctor:
 
 class TestOptions:
     def test_backends_and_precisions_are_all_there_are(self) -> None:
-        assert [backend.value for backend in Backend] == ["auto", *backends.BACKENDS]
         assert [precision.value for precision in Precision] == ["auto", *PRECISIONS]
 
     def test_device_reaches_the_backend(self, cli: CliRunner, one_bundle: Path, tmp_path: Path) -> None:
@@ -210,14 +216,17 @@ class TestOptions:
 
 
 class TestModels:
-    def test_shipped_and_official(self, cli: CliRunner, one_bundle: Path, tmp_path: Path) -> None:
+    def test_what_is_here_and_how_official_bundles_are_made(
+        self, cli: CliRunner, one_bundle: Path, tmp_path: Path
+    ) -> None:
         result = cli.invoke(app, ["models", "--json", str(tmp_path / "models.json")])
         assert result.exit_code == 0
         assert "toy" in result.stdout
+        assert "samg-fast pull efficientvit-sam-l0 dinov2-vits14 && samg-fast export --sam l0" in result.stdout
         found = {each["name"]: each for each in json.loads((tmp_path / "models.json").read_text())["bundles"]}
         assert found["toy"]["shipped"] is True
         assert found["toy"]["path"] == str(one_bundle)
-        assert found["l1-vitb14"] == {**found["l1-vitb14"], "shipped": False, "path": None}
+        assert all(each["path"] for each in found.values())
 
     def test_json_that_cannot_be_written(self, cli: CliRunner, tmp_path: Path) -> None:
         result = cli.invoke(app, ["models", "--json", str(tmp_path / "missing" / "models.json")])

@@ -53,18 +53,6 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[samg_fast.Se
         yield opened
 
 
-@pytest.mark.parametrize(
-    ("mask", "truth", "expected"),
-    [([1, 1, 0, 0], [1, 1, 0, 0], 1), ([1, 1, 0, 0], [0, 1, 1, 0], 1 / 3), ([1, 0], [0, 1], 0), ([0, 0], [0, 1], 0)],
-)
-def test_iou(mask: list[int], truth: list[int], expected: float) -> None:
-    assert demo.iou(np.array([mask], bool), np.array([truth], bool)) == pytest.approx(expected)
-
-
-def test_iou_of_two_empty_masks_is_one() -> None:
-    assert demo.iou(np.zeros((3, 3), bool), np.zeros((3, 3), bool)) == 1
-
-
 class TestFigures:
     def test_a_perfect_segmenter(self) -> None:
         report = demo.run(Oracle(), demo.pack_episodes(small_pack()))
@@ -89,9 +77,9 @@ class TestFigures:
         assert list(figures["stages_ms"]) == list(STAGES)
         assert json.loads(json.dumps(figures)) == figures
 
-    def test_percentiles(self) -> None:
+    def test_times(self) -> None:
         shots = [SimpleNamespace(ms=float(ms)) for ms in range(101)]
-        assert demo.percentiles(shots) == {"p50": 50, "p95": 95, "p99": 99}
+        assert demo.frame_times(shots) == {"p50": 50, "p95": 95, "p99": 99}
 
 
 class TestEpisodes:
@@ -112,7 +100,7 @@ class TestEpisodes:
             demo.pack_episodes(small_pack(), [], ["hard"])
 
     def test_at_least_one_frame(self) -> None:
-        with pytest.raises(InputError, match="frames must be at least 1, got 0"):
+        with pytest.raises(InputError, match="frames must be at least 1, not 0"):
             demo.pack_episodes(small_pack(), frames=0)
 
     @needs_rendering

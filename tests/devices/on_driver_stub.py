@@ -11,7 +11,6 @@ import pytest
 
 import samg_fast
 from samg_fast import _engine, ops
-from samg_fast.bundle import Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.devices import cuda as cuda_device
 from samg_fast.devices.cuda import Cuda
@@ -22,7 +21,7 @@ from samg_fast.target import Target
 from support import fake_cuda
 from support.driver_stub import Dlpack, Driver, Interface
 from support.fake_cuda import array_at
-from support.host_gpu import HostBackend
+from support.host_gpu import HostBackend, open_on
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -31,7 +30,7 @@ SIZE = 1 << 30
 """Bytes that the stub says are free."""
 
 MAX_CALLS = 15
-"""Of the driver, for a frame on the GPU. Most are a copy, an allocation, a wait; each of the rest is host time."""
+"""Maximum number of calls of the driver for a frame on the GPU: each costs time on the host."""
 
 
 @pytest.fixture
@@ -43,12 +42,12 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 @pytest.fixture
 def backend(driver: Driver) -> HostBackend:
-    return HostBackend(driver, most=2)
+    return HostBackend(driver, max_batch=2)
 
 
 @pytest.fixture
 def segmenter(backend: HostBackend) -> Segmenter:
-    return Segmenter(Bundle.open(TINY), backend)
+    return open_on(TINY, backend)
 
 
 @pytest.fixture
@@ -108,7 +107,7 @@ def test_frames_of_the_gpu(
         outs += segmenter.segment_batch(pair, target, stream=given)
         for out, expected in zip(outs, [*wanted, *wanted[:2]], strict=True):
             same(out, expected)
-        if kind is Dlpack:  # the library orders its own stream only where no other one is named
+        if kind is Dlpack:  # the library orders its own stream only if the caller names none
             assert there[0].asked == ({int(cuda.stream.handle)} if given is None else {-1})
             there[0].asked.clear()
 
@@ -157,7 +156,7 @@ def test_too_little_memory(driver: Driver, backend: HostBackend, segmenter: Segm
         ("the result of a frame", lambda: segmenter.segment(there, target)),
         (r"float32 of shape \(1, 3, \d+, \d+\)", lambda: segmenter.segment(frames[0], target, trace=True)),
         (r"float64 of shape \(50000,\)", lambda: backend.cuda.upload(np.zeros(50_000))),
-        (r"uint8 of shape \(65536,\)", lambda: Segmenter(Bundle.open(TINY), HostBackend(driver))),
+        (r"uint8 of shape \(65536,\)", lambda: open_on(TINY, HostBackend(driver))),
     ):
         driver.available(1000)
         with pytest.raises(BackendError, match=needs.format(what)):

@@ -95,10 +95,10 @@ def test_the_tables_that_stay_are_those_in_use(machine: Machine, device: Cuda, m
     assert uploads(0, 3) == 1, "the oldest is used again, so another one has to go"
     assert uploads(0) == 0
     assert uploads(1) == 1
-    with device.keeping() as tables_of_a_frame:
+    with device.keeping() as kept:
         assert uploads(0, 1, 2, 3) == 2
         assert uploads(0, 1, 2, 3) == 0, "a frame's own tables stay, however many there are"
-    assert {id(array) for array, _ in tables_of_a_frame.values()} == {id(table) for table in tables}
+    assert {id(array) for array, _ in kept.values()} == {id(table) for table in tables}
     assert len(device._constants) == 3
 
 

@@ -71,10 +71,10 @@ class Driver:
         return Status.CUDA_SUCCESS, self._found[device][2]
 
 
-def install(monkeypatch: pytest.MonkeyPatch, driver: Any) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, fake: Any) -> None:
     """Put a fake where the driver's bindings would be."""
     bindings = ModuleType("cuda.bindings")
-    bindings.__dict__["driver"] = driver
+    bindings.__dict__["driver"] = fake
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
 
@@ -90,7 +90,7 @@ def test_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "reason"),
+    ("fake", "reason"),
     [
         (Driver(init=Status.CUDA_ERROR_NO_DEVICE), "the NVIDIA driver sees no GPU"),
         (Driver(), "the NVIDIA driver sees no GPU"),
@@ -100,8 +100,8 @@ def test_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, driver: Driver, reason: str) -> None:
-    install(monkeypatch, driver)
+def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, fake: Driver, reason: str) -> None:
+    install(monkeypatch, fake)
     assert driver.find() == Gpus((13, 0), (), reason)
 
 
@@ -144,7 +144,7 @@ def test_what_is_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "needed", "problem"),
+    ("supported", "needed", "problem"),
     [
         ((13, 0), (13, 0), ""),
         ((13, 0), (13, 3), ""),  # minor versions of one major version run each other's code
@@ -156,8 +156,8 @@ def test_what_is_here() -> None:
         ),
     ],
 )
-def test_driver_for_a_library(driver: tuple[int, int], needed: tuple[int, int], problem: str) -> None:
-    assert driver.check_driver("this", needed, Gpus(driver, (Gpu(0, "a GPU", (9, 0), 1),))) == problem
+def test_driver_for_a_library(supported: tuple[int, int], needed: tuple[int, int], problem: str) -> None:
+    assert driver.check_driver("this", needed, Gpus(supported, (Gpu(0, "a GPU", (9, 0), 1),))) == problem
 
 
 def test_a_driver_that_is_not_there_is_not_too_old() -> None:
@@ -165,7 +165,7 @@ def test_a_driver_that_is_not_there_is_not_too_old() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "built", "reason"),
+    ("supported", "built", "reason"),
     [
         ((13, 0), 13000, ""),
         ((13, 0), 13020, ""),  # compiled for what it runs on: no driver of that major version is too old
@@ -179,9 +179,9 @@ def test_a_driver_that_is_not_there_is_not_too_old() -> None:
     ],
 )
 def test_kernels_and_the_driver(
-    monkeypatch: pytest.MonkeyPatch, driver: tuple[int, int], built: int, reason: str
+    monkeypatch: pytest.MonkeyPatch, supported: tuple[int, int], built: int, reason: str
 ) -> None:
-    gpu_machine.put(monkeypatch, gpu_machine.ADA, driver=driver)
+    gpu_machine.put(monkeypatch, gpu_machine.ADA, driver=supported)
     gpu_machine.put_kernels(monkeypatch, built)
     assert driver.check_kernels(driver.find()) == reason
 
@@ -205,7 +205,7 @@ def test_kernels_that_are_not_there(monkeypatch: pytest.MonkeyPatch, module: str
 
 @pytest.mark.skipif(importlib.util.find_spec("samg_fast._engine_cuda") is None, reason="this build has no CUDA module")
 def test_the_kernels_say_what_they_were_built_with() -> None:
-    """A build that does not would be found out by its first kernel."""
+    """Without this, only the first kernel would show a build that the driver cannot run."""
     engine = importlib.import_module("samg_fast._engine_cuda")
     assert 12000 <= engine.runtime_version < 20000
 

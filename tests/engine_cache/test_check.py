@@ -98,7 +98,7 @@ class TestCheck:
 
     def test_layers_are_sought_by_bisection(self, tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
         pytest.importorskip("torch", reason="torch is not installed")
-        from samg_fast.backends.onnxruntime import OnnxRuntimeNetwork
+        from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
         from samg_fast.export.emulate import emulated
 
         caplog.set_level(logging.INFO, "samg_fast")

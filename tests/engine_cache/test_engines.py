@@ -22,7 +22,7 @@ from samg_fast.bundle.zoo import resolve
 from samg_fast.devices import driver
 from samg_fast.engine_cache import factory
 from samg_fast.engine_cache.cache import EngineCache
-from samg_fast.engine_cache.factory import Target
+from samg_fast.engine_cache.factory import BuildTarget
 from samg_fast.errors import BackendError, EngineParityError, FileError, InputError, MissingExtraError
 from support.engines import fake_backends, in_halves
 
@@ -373,7 +373,7 @@ class TestOtherProcesses:
     def lock(cache: EngineCache, bundle: Bundle) -> Any:
         from samg_fast.backends.tensorrt import dialect
 
-        target = Target("tensorrt-rtx", dialect.load("tensorrt-rtx").version, (1, 8), ("8.9",))
+        target = BuildTarget("tensorrt-rtx", dialect.load("tensorrt-rtx").version, (1, 8), ("8.9",))
         return cache.lock(target.key(bundle.file("encoder"), "fp32"))
 
     def test_two_at_once_build_once(self, tiny: Bundle, cache: EngineCache) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,8 +14,8 @@ from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY
 from samg_fast.envs.settings import Colors
 from samg_fast.envs.simulation import open_simulation
 from samg_fast.envs.tasks import find_task
+from support.broken_opengl import rendering_error
 from support.clips import Flat
-from support.paths import ROOT
 from support.rendering import needs_rendering
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
@@ -36,10 +33,10 @@ PINK = (255, 0, 255)
 def test_hands_in_every_setting(task: str, setting: str) -> None:
     env = make(task, setting=setting, size=32, frame_stack=None, clips=[Flat("pink", PINK)], ground_truth=True, seed=2)
     env.reset()
-    picture, reward, terminated, truncated, after = env.step(np.full(env.action_space.shape, 0.1))
+    frame, reward, terminated, truncated, after = env.step(np.full(env.action_space.shape, 0.1))
     kind = env.unwrapped.scene.rendered.kind
     behind = np.isin(kind, REPLACED.get(setting, ()))
-    np.testing.assert_array_equal((picture == PINK).all(axis=-1), behind)
+    np.testing.assert_array_equal((frame == PINK).all(axis=-1), behind)
     assert behind.any() == (setting in REPLACED)
     np.testing.assert_array_equal(after["mask"], kind == KIND_MOVING)
     assert 0.01 < after["mask"].mean() < 0.3
@@ -63,18 +60,18 @@ def test_seeds_reproduce_to_the_pixel_at_the_paper_s_sizes(task: str, size: int)
 
 def test_rewards_are_gymnasium_robotics_own_and_summed() -> None:
     env = make("adroit_door", size=8, action_repeat=3, seed=7)
-    theirs = gymnasium.make("AdroitHandDoor-v1", disable_env_checker=True)
+    original = gymnasium.make("AdroitHandDoor-v1", disable_env_checker=True)
     env.reset()
-    theirs.reset(seed=7)
-    action = np.full(theirs.action_space.shape, 0.25, np.float32)
+    original.reset(seed=7)
+    action = np.full(original.action_space.shape, 0.25, np.float32)
     for _ in range(2):
-        expected = sum(float(theirs.step(action)[1]) for _ in range(3))
+        expected = sum(float(original.step(action)[1]) for _ in range(3))
         assert env.step(action)[1] == pytest.approx(expected, rel=1e-9)
     env.close()
-    theirs.close()
+    original.close()
 
 
-def test_the_time_s_end_truncates_and_stops_the_repeats() -> None:
+def test_the_time_limit_truncates_and_stops_the_action_repeat() -> None:
     env = make("adroit_hammer", size=8, action_repeat=150)
     env.reset()
     action = np.zeros(env.action_space.shape)
@@ -85,7 +82,7 @@ def test_the_time_s_end_truncates_and_stops_the_repeats() -> None:
     env.close()
 
 
-def test_success_is_said() -> None:
+def test_success_is_in_the_info() -> None:
     env = make("adroit_door", size=8)
     env.reset()
     inside = env.unwrapped.scene.environment.unwrapped
@@ -95,7 +92,7 @@ def test_success_is_said() -> None:
     env.close()
 
 
-def test_the_pen_s_truth_has_the_whole_hand_and_the_pen_to_copy_and_the_table_is_floor() -> None:
+def test_the_pen_s_mask_has_the_whole_hand_and_the_target_pen_and_the_table_is_floor() -> None:
     with LiveTask("adroit_pen", size=64) as live:
         live.reset()
         model, rendered = live.simulation.model, live.rendered
@@ -108,7 +105,7 @@ def test_the_pen_s_truth_has_the_whole_hand_and_the_pen_to_copy_and_the_table_is
     }
 
 
-def test_cameras_can_be_chosen_and_a_reference_is_seen_through_the_same() -> None:
+def test_cameras_can_be_chosen_and_a_reference_uses_the_same() -> None:
     with LiveTask("adroit_hammer", size=48) as far, LiveTask("adroit_hammer", size=48, camera="fixed") as near:
         far.reset()
         near.reset()
@@ -116,7 +113,7 @@ def test_cameras_can_be_chosen_and_a_reference_is_seen_through_the_same() -> Non
             assert mask.mean() > 2 * far.mask.mean()
 
 
-def test_colours_shift_hand_table_and_floor_and_can_be_undone() -> None:
+def test_colours_shift_hand_table_and_floor_and_can_be_restored() -> None:
     simulation = open_simulation(find_task("adroit_pen"), 0)
     model = simulation.model
     textures, materials = model.tex_data.copy(), model.mat_rgba.copy()
@@ -136,7 +133,7 @@ def test_colours_shift_hand_table_and_floor_and_can_be_undone() -> None:
     simulation.close()
 
 
-def test_colours_are_seen() -> None:
+def test_colours_show_in_the_frame() -> None:
     seen: list[Any] = []
     for setting in ("original", "color_hard"):
         with LiveTask("adroit_door", setting, 32) as live:
@@ -149,23 +146,7 @@ def test_colours_are_seen() -> None:
 
 
 def test_rendering_that_cannot_start_says_what_was_tried_and_what_to_install() -> None:
-    environment = {**os.environ, "MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}
-    environment.pop("PYOPENGL_PLATFORM", None)
-    code = """
-from samg_fast.envs import make
-from samg_fast.errors import SamgError
-env = None
-try:
-    env = make("adroit_pen", api="dm_env")
-    env.reset()
-except SamgError as error:
-    print(error)
-finally:
-    if env is not None:
-        env.close()
-"""
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    assert "rendering cannot start with MUJOCO_GL=egl" in run.stdout
-    assert "libegl1" in run.stdout
-    assert run.stdout.count("\n") == 1
+    said = rendering_error("samg_fast.envs", "make('adroit_pen', api='dm_env')", "egl")
+    assert "rendering cannot start with MUJOCO_GL=egl" in said
+    assert "libegl1" in said
+    assert said.count("\n") == 1

@@ -48,7 +48,8 @@ class TestStack(test_utils.EnvironmentTestMixin, unittest.TestCase):  # type: ig
             yield self.make_action()
 
 
-# The first task of every domain, each in one of the settings: they know no task, and its domain's others look like it.
+# The first task of every domain, each in one of the settings: settings do not depend on the task, and the other tasks
+# of a domain look the same.
 FIRST = {task.domain: name for name, task in reversed(TASKS.items()) if name not in ADROIT}
 
 
@@ -60,7 +61,7 @@ def slow(name: str) -> list[Any]:
     ("name", "setting"),
     [pytest.param(name, SETTINGS[index % 5], marks=slow(name)) for index, name in enumerate(FIRST.values())],
 )
-def test_every_domain_is_seen(name: str, setting: str) -> None:
+def test_every_domain_renders(name: str, setting: str) -> None:
     env = open_one(name, setting=setting, size=8, frame_stack=None, ground_truth=True)
     env.reset()
     step = env.step(np.zeros(env.action_spec().shape))
@@ -80,7 +81,7 @@ def test_every_other_task_runs(name: str) -> None:
     scene.close()
 
 
-def test_the_time_s_end_leaves_the_discount() -> None:
+def test_the_time_limit_keeps_the_discount() -> None:
     env = open_one("cartpole_balance", action_repeat=600)
     steps = [env.reset(), *(env.step([0.0]) for _ in range(3))]
     assert [step.step_type.name for step in steps] == ["FIRST", "MID", "LAST", "FIRST"]
@@ -88,7 +89,7 @@ def test_the_time_s_end_leaves_the_discount() -> None:
     env.close()
 
 
-def test_what_the_task_ends_takes_the_discount() -> None:
+def test_termination_sets_the_discount_to_zero() -> None:
     env = open_one("lqr_lqr_2_1")
     env.reset()
     physics = env.scene.environment.physics
@@ -99,7 +100,7 @@ def test_what_the_task_ends_takes_the_discount() -> None:
     env.close()
 
 
-def test_a_step_has_the_same_as_in_gymnasium() -> None:
+def test_steps_are_the_same_as_in_gymnasium() -> None:
     pytest.importorskip("gymnasium", reason="gymnasium is not installed")
     arguments: dict[str, Any] = {"setting": "video_hard", "seed": 3, "ground_truth": True, "size": 16}
     ours, theirs = open_one(**arguments), make("pendulum_swingup", **arguments)
@@ -113,7 +114,7 @@ def test_a_step_has_the_same_as_in_gymnasium() -> None:
     theirs.close()
 
 
-def test_physics_and_the_latest_picture_are_at_hand() -> None:
+def test_physics_and_the_latest_frame_are_available() -> None:
     env = open_one(size=(16, 24))
     with pytest.raises(SamgError, match=r"call reset\(\) first"):
         env.render()
@@ -125,7 +126,7 @@ def test_physics_and_the_latest_picture_are_at_hand() -> None:
     env.close()
 
 
-def test_a_stack_leaves_everything_but_the_pictures() -> None:
+def test_a_stack_changes_only_the_images() -> None:
     env = open_one(frame_stack=None, ground_truth=True, size=(16, 24))
     stacked = stack(env, 2)
     spec = stacked.observation_spec()
@@ -142,7 +143,7 @@ def test_a_stack_leaves_everything_but_the_pictures() -> None:
     stacked.close()
 
 
-def test_pictures_that_are_not_there_are_named() -> None:
+def test_missing_images_are_named() -> None:
     env = open_one(frame_stack=None, ground_truth=True)
     with pytest.raises(InputError, match="there is no observation 'image', there are pixels, mask"):
         stack(env, 3, pixels_key="image")

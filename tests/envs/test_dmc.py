@@ -1,10 +1,7 @@
-"""Running tasks: frames with ground truth that reproduce, and everything that can be asked of one wrongly."""
+"""`LiveTask`: reproducible frames with ground truth, episodes, and errors."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,20 +13,20 @@ from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY, SceneRenderer
 from samg_fast.envs.settings import SETTINGS, Colors
 from samg_fast.envs.tasks import EIGHT, UNSEEN, Task
 from samg_fast.errors import InputError, InputTypeError, SamgError
-from support.paths import ROOT
+from support.broken_opengl import rendering_error
 from support.rendering import needs_rendering
 
 pytestmark = needs_rendering
 
 
 class Counter:
-    """A clip of grey pictures, each as bright as its number."""
+    """A clip of grey images; image t has the grey value start + t."""
 
     def __init__(self, name: str = "counter", start: int = 0) -> None:
         self.name, self.start = name, start
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """Return picture `t`."""
+        """Return image `t`."""
         return np.full((60, 80, 3), self.start + t, np.uint8)
 
 
@@ -87,14 +84,14 @@ def test_episodes_draw_their_clips() -> None:
     assert len(set(drawn)) > 2
 
 
-def test_procedural_clips_lie_beyond_the_training_seeds() -> None:
+def test_procedural_clips_use_no_training_seeds() -> None:
     with LiveTask("pendulum_swingup", "video_hard", 16) as live:
         live.reset()
         assert live.clip_name is not None
         assert int(live.clip_name.rsplit("-", 1)[1]) >= FIRST_PROCEDURAL_SEED
 
 
-def test_colours_repaint_every_episode_and_leave_the_truth_alone() -> None:
+def test_colours_repaint_every_episode_and_do_not_change_the_mask() -> None:
     green = (Colors(skybox_rgb=(0.0, 1.0, 0.0), self_rgb=(1.0, 0.0, 0.0)),)
     with (
         LiveTask("walker_walk", "original", 40) as plain,
@@ -108,7 +105,7 @@ def test_colours_repaint_every_episode_and_leave_the_truth_alone() -> None:
         assert after[sky][:, 0].mean() < before[sky][:, 0].mean()
 
 
-def test_random_colours_differ_from_episode_to_episode_but_not_for_others() -> None:
+def test_random_colours_differ_between_episodes_but_do_not_change_references() -> None:
     with LiveTask("walker_walk", "color_easy", 24) as live:
         first, second = live.reset(), live.reset()
         assert (first != second).any()
@@ -116,7 +113,7 @@ def test_random_colours_differ_from_episode_to_episode_but_not_for_others() -> N
     np.testing.assert_array_equal(image, reference("walker_walk", 24, 500_000_000)[0])
 
 
-def test_a_reference_leaves_the_episode_as_it_is() -> None:
+def test_a_reference_does_not_affect_the_episode() -> None:
     undisturbed = frames(LiveTask("hopper_stand", "video_hard", 24, seed=5), 2)
     with LiveTask("hopper_stand", "video_hard", 24, seed=5) as live:
         seen = [live.reset()]
@@ -150,7 +147,7 @@ def test_an_episode_ends_and_the_next_begins() -> None:
         assert not live.ended
 
 
-def test_a_new_terrain_is_seen() -> None:
+def test_a_new_terrain_is_rendered() -> None:
     with LiveTask("quadruped_escape", size=48) as live:
         live.reset()
         live.reset()
@@ -200,12 +197,12 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> N
 
 
 @pytest.mark.parametrize("argument", ["size", "seed", "action_repeat", "camera"])
-def test_what_is_no_whole_number_is_named(argument: str) -> None:
+def test_an_argument_that_is_no_whole_number_is_named(argument: str) -> None:
     with pytest.raises(InputTypeError, match=f"{argument} must be a whole number, not"):
         LiveTask("pendulum_swingup", **{argument: 1.5})
 
 
-def test_a_failed_reset_leaves_no_episode_behind() -> None:
+def test_after_a_failed_reset_no_episode_runs() -> None:
     clips = [Counter()]
     with LiveTask("pendulum_swingup", "video_hard", 8, clips=clips) as live:
         live.reset()
@@ -214,10 +211,10 @@ def test_a_failed_reset_leaves_no_episode_behind() -> None:
             live.reset()
         assert live.ended
         clips.append(Counter())
-        assert live.step()[0, 0, 0] == 0  # a new episode's first picture
+        assert live.step()[0, 0, 0] == 0  # the first image of a new episode
 
 
-def test_nothing_is_seen_before_the_first_reset_or_after_closing() -> None:
+def test_there_is_no_frame_before_the_first_reset_or_after_closing() -> None:
     live = LiveTask("cartpole_swingup", size=16)
     with pytest.raises(SamgError, match=r"cartpole_swingup has not been looked at yet: call reset\(\) first"):
         _ = live.mask
@@ -229,7 +226,7 @@ def test_nothing_is_seen_before_the_first_reset_or_after_closing() -> None:
             use()
 
 
-def test_a_picture_may_be_larger_than_the_model_s_own_buffer_which_stays() -> None:
+def test_a_frame_may_be_larger_than_the_model_s_own_buffer_size_which_is_restored() -> None:
     with LiveTask("cartpole_swingup", size=(500, 700)) as live:
         assert live.reset().shape == (500, 700, 3)
         visual = live.simulation.model.vis.global_
@@ -238,23 +235,7 @@ def test_a_picture_may_be_larger_than_the_model_s_own_buffer_which_stays() -> No
 
 @pytest.mark.parametrize("broken", ["egl", "nonsense"])
 def test_rendering_that_cannot_start_says_what_was_tried_and_what_to_install(broken: str) -> None:
-    environment = {**os.environ, "MUJOCO_GL": broken, "__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}
-    environment.pop("PYOPENGL_PLATFORM", None)
-    code = """
-from samg_fast.envs.dmc import LiveTask
-from samg_fast.errors import SamgError
-live = None
-try:
-    live = LiveTask("walker_walk")
-    live.reset()
-except SamgError as error:
-    print(error)
-finally:
-    if live is not None:
-        live.close()
-"""
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    assert f"rendering cannot start with MUJOCO_GL={broken}" in run.stdout
-    assert "libegl1" in run.stdout
-    assert run.stdout.count("\n") == 1
+    said = rendering_error("samg_fast.envs.dmc", "LiveTask('walker_walk')", broken)
+    assert f"rendering cannot start with MUJOCO_GL={broken}" in said
+    assert "libegl1" in said
+    assert said.count("\n") == 1

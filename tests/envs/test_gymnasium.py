@@ -29,7 +29,7 @@ from gymnasium.utils.env_checker import check_env  # noqa: E402
 pytestmark = needs_rendering
 
 
-def pictures(env: Any, steps: int, seed: int | None = None) -> NDArray[np.uint8]:
+def rollout(env: Any, steps: int, seed: int | None = None) -> NDArray[np.uint8]:
     env.action_space.seed(0)
     return np.stack([env.reset(seed=seed)[0], *(env.step(env.action_space.sample())[0] for _ in range(steps))])
 
@@ -48,7 +48,7 @@ def test_gymnasium_s_own_checks_pass(task: str, arguments: dict[str, Any]) -> No
     env.close()
 
 
-def test_the_spaces_say_what_comes() -> None:
+def test_spaces_describe_observations_and_actions() -> None:
     for frames, size, shape in ((None, (24, 40), (24, 40, 3)), (1, 84, (3, 84, 84)), (3, 160, (9, 160, 160))):
         env = make("pendulum_swingup", size=size, frame_stack=frames)
         observation, _ = env.reset()
@@ -64,19 +64,19 @@ def test_seeds_reproduce_to_the_pixel(setting: str) -> None:
         return make("pendulum_swingup", setting=setting, size=24, seed=seed)
 
     env = fresh(5)
-    first = pictures(env, 2)
-    second = pictures(env, 2)
+    first = rollout(env, 2)
+    second = rollout(env, 2)
     assert (first != second).any()
-    np.testing.assert_array_equal(pictures(env, 2, seed=5), first)  # what was used becomes as new
-    np.testing.assert_array_equal(pictures(env, 2), second)
+    np.testing.assert_array_equal(rollout(env, 2, seed=5), first)  # back to a new environment's state
+    np.testing.assert_array_equal(rollout(env, 2), second)
     other = fresh(6)
-    assert (pictures(other, 2) != first).any()
-    np.testing.assert_array_equal(pictures(other, 2, seed=5), first)
+    assert (rollout(other, 2) != first).any()
+    np.testing.assert_array_equal(rollout(other, 2, seed=5), first)
     env.close()
     other.close()
 
 
-def test_a_seed_is_of_the_model_too() -> None:
+def test_the_seed_determines_the_model_too() -> None:
     # The springs of this task are drawn while it is loaded.
     env, other = make("lqr_lqr_2_1", size=8, seed=1), make("lqr_lqr_2_1", size=8, seed=2)
     other.reset(seed=1)
@@ -95,15 +95,15 @@ def test_rewards_of_a_repeated_action_are_summed() -> None:
     action = np.full(6, 0.5, np.float32)
     for _ in range(2):
         rewards = [once.step(action)[1] for _ in range(3)]
-        picture, reward, *_ = thrice.step(action)
+        image, reward, *_ = thrice.step(action)
         assert reward == pytest.approx(sum(rewards), rel=1e-12)
         assert reward > 0
-        np.testing.assert_array_equal(picture, once.render())
+        np.testing.assert_array_equal(image, once.render())
     once.close()
     thrice.close()
 
 
-def test_the_time_s_end_truncates_and_stops_the_repeats() -> None:
+def test_the_time_limit_truncates_and_stops_the_action_repeat() -> None:
     env = make("cartpole_balance", size=8, action_repeat=400)
     env.reset()
     ends = [env.step([0.0])[1:4] for _ in range(3)]
@@ -116,7 +116,7 @@ def test_the_time_s_end_truncates_and_stops_the_repeats() -> None:
     env.close()
 
 
-def test_what_the_task_ends_is_terminated() -> None:
+def test_the_task_s_own_end_is_a_termination() -> None:
     env = make("lqr_lqr_2_1", size=8)
     env.reset()
     physics = env.unwrapped.scene.environment.physics
@@ -141,17 +141,17 @@ def test_actions_reach_from_one_end_of_the_actuators_range_to_the_other(task: st
 
 
 @pytest.mark.parametrize(("setting", "kinds"), [("video_easy", (KIND_SKY,)), ("video_hard", (KIND_SKY, KIND_FLOOR))])
-def test_pictures_with_other_clips_differ_exactly_where_the_truth_says(setting: str, kinds: tuple[int, ...]) -> None:
+def test_frames_with_different_clips_differ_exactly_in_the_background(setting: str, kinds: tuple[int, ...]) -> None:
     seen = []
     for color in ((255, 0, 255), (0, 255, 0)):
         clips = [Flat("flat", color)]
         env = make("finger_spin", setting=setting, size=48, frame_stack=None, clips=clips, ground_truth=True)
         env.reset()
-        picture, *_, info = env.step(np.ones(env.action_space.shape))
+        image, *_, info = env.step(np.ones(env.action_space.shape))
         assert (info["mask"].dtype, info["mask"].shape) == (np.bool_, (48, 48))
         behind = np.isin(env.unwrapped.scene.rendered.kind, kinds)
-        assert (picture[behind] == color).all()
-        seen.append((picture, info["mask"], behind))
+        assert (image[behind] == color).all()
+        seen.append((image, info["mask"], behind))
         env.close()
     (first, mask, behind), (second, same, _) = seen
     np.testing.assert_array_equal(mask, same)
@@ -160,13 +160,13 @@ def test_pictures_with_other_clips_differ_exactly_where_the_truth_says(setting: 
     assert not (mask & behind).any()
 
 
-def test_the_rest_of_a_picture_is_as_in_the_original() -> None:
-    made = [make("finger_spin", setting=setting, size=32, frame_stack=None) for setting in ("original", "video_hard")]
-    plain, behind = (env.reset()[0] for env in made)
-    kept = made[1].unwrapped.scene.rendered.kind > KIND_FLOOR
+def test_the_rest_of_a_frame_is_as_in_the_original_setting() -> None:
+    built = [make("finger_spin", setting=setting, size=32, frame_stack=None) for setting in ("original", "video_hard")]
+    plain, behind = (env.reset()[0] for env in built)
+    kept = built[1].unwrapped.scene.rendered.kind > KIND_FLOOR
     np.testing.assert_array_equal(behind[kept], plain[kept])
     assert (behind[~kept] != plain[~kept]).any(axis=-1).mean() > 0.9
-    for env in made:
+    for env in built:
         env.close()
 
 
@@ -181,13 +181,13 @@ def test_colours_can_be_given() -> None:
             colors=(Colors(self_rgb=(red, 0.0, 0.0)),),
             ground_truth=True,
         )
-        picture, info = env.reset()
-        seen.append(picture[info["mask"]][:, 0].mean())
+        image, info = env.reset()
+        seen.append(image[info["mask"]][:, 0].mean())
         env.close()
     assert seen[1] > seen[0] + 100
 
 
-def test_the_benchmark_s_folder_has_what_is_each_setting_s_own(tmp_path: Path) -> None:
+def test_each_setting_finds_its_own_files_in_the_benchmark_s_folder(tmp_path: Path) -> None:
     for name, grey in (("video_easy", 50), ("video_hard", 200)):
         (tmp_path / name).mkdir()
         write_video(tmp_path / name / f"{name}.mp4", [grey])
@@ -196,9 +196,9 @@ def test_the_benchmark_s_folder_has_what_is_each_setting_s_own(tmp_path: Path) -
     seen = {}
     for setting in SETTINGS:
         env = make("walker_walk", setting=setting, size=48, frame_stack=None, clips=tmp_path, colors=str(tmp_path))
-        picture, _ = env.reset()
+        image, _ = env.reset()
         rendered = env.unwrapped.scene.rendered
-        seen[setting] = picture[rendered.kind == KIND_SKY].mean(), picture[rendered.mask].mean(0)
+        seen[setting] = image[rendered.kind == KIND_SKY].mean(), image[rendered.mask].mean(0)
         env.close()
     assert [seen[name][0] for name in ("video_easy", "video_hard")] == pytest.approx([50, 200], abs=6)
     assert seen["color_hard"][1][0] > 2 * seen["color_easy"][1][0]
@@ -206,7 +206,7 @@ def test_the_benchmark_s_folder_has_what_is_each_setting_s_own(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("missing", "error"), [("video_hard", InputError), ("color_hard", FileError)])
-def test_what_a_folder_has_not_is_named(tmp_path: Path, missing: str, error: type[Exception]) -> None:
+def test_what_a_folder_lacks_is_named(tmp_path: Path, missing: str, error: type[Exception]) -> None:
     (tmp_path / "video_easy").mkdir()
     write_video(tmp_path / "video_easy" / "a.mp4", [0])
     (tmp_path / "color_easy.json").write_text("[{}]")
@@ -217,22 +217,22 @@ def test_what_a_folder_has_not_is_named(tmp_path: Path, missing: str, error: typ
 def test_colours_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "colors.json"
     path.write_text(json.dumps([{"skybox_rgb": [1, 0, 0], "grid_rgb1": [0, 0, 0]}]))
-    pictures = []
+    frames = []
     for colors in (path, load_colors(path), list(load_colors(path))):
         env = make("walker_walk", setting="color_hard", size=24, frame_stack=None, colors=colors)
-        pictures.append(env.reset()[0])
+        frames.append(env.reset()[0])
         env.close()
-    np.testing.assert_array_equal(pictures[0], pictures[1])
-    np.testing.assert_array_equal(pictures[0], pictures[2])
+    np.testing.assert_array_equal(frames[0], frames[1])
+    np.testing.assert_array_equal(frames[0], frames[2])
 
 
-def test_a_mask_comes_along_only_where_it_is_asked_for() -> None:
+def test_the_mask_is_in_the_info_only_on_request() -> None:
     env = make("pendulum_swingup", size=8)
     assert env.reset()[1] == env.step([0.0])[4] == {}
     env.close()
 
 
-def test_a_stack_has_the_latest_pictures_channels_first() -> None:
+def test_a_stack_has_the_latest_images_channels_first() -> None:
     single, stacked = (make("pendulum_swingup", size=24, frame_stack=frames) for frames in (None, 3))
     seen = [single.reset()[0].transpose(2, 0, 1)] * 3
     np.testing.assert_array_equal(stacked.reset()[0], np.concatenate(seen))
@@ -246,7 +246,7 @@ def test_a_stack_has_the_latest_pictures_channels_first() -> None:
     stacked.close()
 
 
-def test_what_lies_within_a_stack_is_reached_and_no_stack_is_stacked_again() -> None:
+def test_a_stack_forwards_attributes_and_is_not_stacked_again() -> None:
     env = make("pendulum_swingup", size=24)
     env.reset()
     assert env.scene is env.unwrapped.scene
@@ -259,10 +259,10 @@ def test_what_lies_within_a_stack_is_reached_and_no_stack_is_stacked_again() -> 
     env.close()
 
 
-def test_what_a_wrapper_makes_of_a_picture_can_be_stacked() -> None:
+def test_images_changed_by_a_wrapper_can_be_stacked() -> None:
     env = make("pendulum_swingup", size=24, frame_stack=None)
     space = gymnasium.spaces.Box(0, 255, (24, 24, 1), np.uint8)
-    red = gymnasium.wrappers.TransformObservation(env, lambda picture: picture[..., :1], space)
+    red = gymnasium.wrappers.TransformObservation(env, lambda image: image[..., :1], space)
     stacked = stack(red, 2)
     observation, _ = stacked.reset()
     assert stacked.observation_space.shape == observation.shape == (2, 24, 24)
@@ -270,7 +270,7 @@ def test_what_a_wrapper_makes_of_a_picture_can_be_stacked() -> None:
     stacked.close()
 
 
-def test_a_camera_has_a_number_and_a_name() -> None:
+def test_a_camera_has_an_index_and_a_name() -> None:
     seen = []
     for camera in (None, 1, "side"):
         env = make("walker_walk", size=24, camera=camera, frame_stack=None)
@@ -285,11 +285,11 @@ def test_clips_come_from_a_folder(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", [0, 80, 160])
     env = make("walker_walk", setting="video_hard", size=(24, 32), frame_stack=None, clips=tmp_path)
     shown = []
-    picture, _ = env.reset()
+    image, _ = env.reset()
     for _ in range(4):
         scene = env.unwrapped.scene
-        shown.append(np.median(picture[scene.rendered.kind == KIND_SKY]))
-        picture, *_ = env.step(np.zeros(6))
+        shown.append(np.median(image[scene.rendered.kind == KIND_SKY]))
+        image, *_ = env.step(np.zeros(6))
     assert scene.clip_name == "a"
     np.testing.assert_allclose(shown, [0, 80, 160, 0], atol=6)
     env.close()
@@ -307,12 +307,12 @@ def test_a_broken_clip_is_named_and_the_environment_can_be_closed(tmp_path: Path
 
 @pytest.mark.parametrize("whole", [0, 2])
 def test_a_clip_that_breaks_midway_stays_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
-    def pictures(*_: Any) -> Iterator[NDArray[np.uint8]]:
+    def images(*_: Any) -> Iterator[NDArray[np.uint8]]:
         for t in range(whole):
             yield np.full((8, 8, 3), t, np.uint8)
         raise FileError("clips: a.mp4 cannot be decoded")
 
-    monkeypatch.setattr(backgrounds, "_pictures", pictures)
+    monkeypatch.setattr(backgrounds, "_decode", images)
     clip = backgrounds.FileClip(tmp_path / "a.mp4", (8, 8))
     assert [clip.frame(t).mean() for t in range(whole)] == list(range(whole))
     for t in (whole, whole, whole + 1):
@@ -320,7 +320,7 @@ def test_a_clip_that_breaks_midway_stays_broken(tmp_path: Path, monkeypatch: pyt
             clip.frame(t)
 
 
-def test_a_clip_s_pictures_come_in_any_order(tmp_path: Path) -> None:
+def test_a_clip_s_images_can_be_read_in_any_order(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", [0, 100, 200])
     clip = ClipFolder(tmp_path, (8, 6))[0]
     assert clip.frame(0).shape == (8, 6, 3)
@@ -364,13 +364,13 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> N
 
 
 @pytest.mark.parametrize("clips", [["a.mp4"], 5, iter([])])
-def test_clips_that_are_none_are_named(clips: Any) -> None:
+def test_invalid_clips_are_named(clips: Any) -> None:
     with pytest.raises(InputTypeError, match="clips must be a folder of videos or a sequence of clips"):
         make("walker_walk", clips=clips)
 
 
 @pytest.mark.parametrize("colors", [5, [{"self_rgb": [0, 0, 0]}], Colors()])
-def test_colours_that_are_none_are_named(colors: Any) -> None:
+def test_invalid_colours_are_named(colors: Any) -> None:
     with pytest.raises(InputTypeError, match=r"colors must be a JSON file, a folder .* or a sequence of Colors, not "):
         make("walker_walk", setting="color_hard", colors=colors)
 
@@ -393,12 +393,12 @@ def test_a_size_that_cannot_be_rendered_is_named() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"size": "84"}, {"frame_stack": 3.0}, {"action_repeat": True}])
-def test_what_is_no_whole_number_is_named(arguments: dict[str, Any]) -> None:
+def test_an_argument_that_is_no_whole_number_is_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputTypeError, match=f"{next(iter(arguments))} must be a whole number, not"):
         make("walker_walk", **arguments)
 
 
-def test_only_pictures_of_environments_are_stacked() -> None:
+def test_only_images_of_environments_are_stacked() -> None:
     with pytest.raises(InputTypeError, match="env must be an environment of gymnasium or dm_env, not str"):
         stack("walker_walk", 3)
     with pytest.raises(InputError, match=r"must be \(H, W, C\) uint8 pictures to be stacked, they are Box"):
@@ -433,12 +433,12 @@ def test_a_closed_environment_says_so() -> None:
             use()
 
 
-MADE = [partial(make, "pendulum_swingup", setting="color_hard", size=16, seed=seed) for seed in (0, 1)]
+BUILDERS = [partial(make, "pendulum_swingup", setting="color_hard", size=16, seed=seed) for seed in (0, 1)]
 
 
-def test_several_run_together_in_processes_as_they_do_here() -> None:
-    vector = gymnasium.vector.AsyncVectorEnv(MADE, context="forkserver")
-    singles = [made() for made in MADE]
+def test_environments_in_other_processes_give_the_same_frames() -> None:
+    vector = gymnasium.vector.AsyncVectorEnv(BUILDERS, context="forkserver")
+    singles = [built() for built in BUILDERS]
     actions = np.array([[1.0], [-1.0]], np.float32)
     for _ in range(2):  # episodes
         observations, _ = vector.reset()
@@ -452,10 +452,10 @@ def test_several_run_together_in_processes_as_they_do_here() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR.*:UserWarning")
-def test_a_fork_of_a_process_that_renders_is_told_what_to_do_instead() -> None:
+def test_a_fork_of_a_rendering_process_says_what_to_do_instead() -> None:
     single = make("pendulum_swingup", size=8)
     single.reset()
-    vector = gymnasium.vector.AsyncVectorEnv(MADE, context="fork")
+    vector = gymnasium.vector.AsyncVectorEnv(BUILDERS, context="fork")
     with pytest.raises(RenderingError, match=r'forked from one that renders already: .*context="spawn"'):
         vector.reset()
     vector.close()

@@ -1,4 +1,4 @@
-"""Rendering and its ground truth: exact at the edges, whatever else renders, closes or forks in the meantime."""
+"""Rendering and its ground truth: exact at edges, and independent of other renderers, threads and processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.rendering import needs_rendering
 
 pytestmark = needs_rendering
 
-# Things of one flat colour each, seen from above: a ball that moves, a board that cannot, a plane and a terrain.
+# Objects of one flat colour each, seen from above: a capsule that moves, a box that cannot, a plane and a terrain.
 SCENE = """
 <mujoco>
   <visual>
@@ -57,7 +57,7 @@ def live() -> Iterator[LiveTask]:
         yield opened
 
 
-def test_the_truth_is_the_picture_s_to_the_pixel() -> None:
+def test_ground_truth_matches_the_image_to_the_pixel() -> None:
     model, data = flat_scene(samples=0)
     with SceneRenderer(model, (90, 84)) as renderer:
         rendered = renderer.render(data, "above")
@@ -68,11 +68,11 @@ def test_the_truth_is_the_picture_s_to_the_pixel() -> None:
     np.testing.assert_array_equal(rendered.kind == KIND_SKY, rendered.body == -1)
 
 
-def test_where_edges_are_smoothed_a_pixel_is_whose_at_least_half_of_it_is() -> None:
+def test_with_antialiasing_a_pixel_belongs_to_what_covers_half_of_it() -> None:
     model, data = flat_scene(samples=4)
     with SceneRenderer(model, (90, 84)) as renderer:
         rendered = renderer.render(data, "above")
-    share = rendered.rgb[..., 1] / 255  # green is the floor's
+    share = rendered.rgb[..., 1] / 255  # only the floor is green
     floor = rendered.kind == KIND_FLOOR
     beside = floor | (rendered.kind == KIND_SKY)
     assert share[floor].min() >= 0.49
@@ -80,7 +80,7 @@ def test_where_edges_are_smoothed_a_pixel_is_whose_at_least_half_of_it_is() -> N
     assert ((share > 0.1) & (share < 0.9)).any()
 
 
-def test_the_truth_is_of_the_picture_though_the_state_moved_on() -> None:
+def test_ground_truth_is_of_the_last_image_even_if_the_state_changed() -> None:
     model, data = flat_scene(samples=0)
     with SceneRenderer(model, (40, 40)) as renderer:
         at_once = renderer.render(data)
@@ -93,19 +93,19 @@ def test_the_truth_is_of_the_picture_though_the_state_moved_on() -> None:
 
 
 def test_a_skin_moves_with_its_bones() -> None:
-    with LiveTask("dog_stand", size=40) as dog:  # of the dog nothing but its skin is seen
+    with LiveTask("dog_stand", size=40) as dog:  # only the dog's skin is visible
         frame = dog.reset()
         mask = dog.mask
     assert 0.05 < mask.mean() < 0.5
     assert np.abs(frame[mask].mean(axis=0) - frame[~mask].mean(axis=0)).max() > 50
 
 
-def test_one_that_is_closed_leaves_the_others_as_they_are() -> None:
+def test_closing_a_renderer_does_not_affect_others() -> None:
     def rollout(disturbed: bool) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.bool_]]]:
         frames, masks = [], []
         with LiveTask("cheetah_run", "color_hard", 24, seed=1) as watched:
             for turn in range(3):
-                # Every turn another one is opened, repainted and closed, between two frames of the one that is watched.
+                # In every turn another task is opened, repainted and closed between two frames of the watched one.
                 frames.append(watched.reset() if turn == 1 else watched.step())
                 masks.append(watched.mask)
                 if disturbed:
@@ -125,7 +125,7 @@ def test_dm_control_can_render_in_between(live: LiveTask) -> None:
         np.testing.assert_array_equal(physics.render(24, 24, camera_id=0), frame)
 
 
-def test_threads_have_their_own_and_may_take_turns(live: LiveTask) -> None:
+def test_threads_may_have_their_own_scenes_or_take_turns(live: LiveTask) -> None:
     def rollout(seed: int, into: dict[int, NDArray[np.uint8]]) -> None:
         with LiveTask("pendulum_swingup", "video_hard", 16, seed=seed) as own:
             into[seed] = np.stack([own.step() for _ in range(4)])
@@ -145,7 +145,7 @@ def test_threads_have_their_own_and_may_take_turns(live: LiveTask) -> None:
     np.testing.assert_array_equal(live.environment.physics.render(24, 24, camera_id=0), frame)
 
 
-def test_a_context_on_another_thread_is_said(live: LiveTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_in_use_on_another_thread_is_reported(live: LiveTask, monkeypatch: pytest.MonkeyPatch) -> None:
     renderer = live._renderer
     assert renderer is not None
     with renderer._current():  # while this thread renders
@@ -164,7 +164,7 @@ def test_a_context_on_another_thread_is_said(live: LiveTask, monkeypatch: pytest
     assert live.look().shape == (24, 24, 3)
 
 
-def test_what_is_never_closed_ends_without_a_word() -> None:
+def test_a_task_that_is_never_closed_prints_nothing_at_exit() -> None:
     code = """
 from samg_fast.envs.dmc import LiveTask
 live = LiveTask("pendulum_swingup", size=8)
@@ -176,8 +176,8 @@ live.reset()
 
 
 @pytest.mark.parametrize("first", ["mujoco", "dm_control.suite", "gymnasium_robotics"])
-def test_what_others_imported_before_does_not_matter(first: str) -> None:
-    """MuJoCo chooses its OpenGL when it is imported, and without MUJOCO_GL chooses one that needs a display."""
+def test_earlier_imports_of_mujoco_do_not_matter(first: str) -> None:
+    """MuJoCo chooses its OpenGL at import; without MUJOCO_GL it chooses one that needs a display."""
     if find_spec(first.partition(".")[0]) is None:
         pytest.skip(f"{first} is not installed")
     code = f"""

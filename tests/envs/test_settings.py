@@ -1,4 +1,4 @@
-"""Compositing to the pixel, and colours that come and go."""
+"""Compositing to the pixel; colours that are painted and restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPLACED = {"video_easy": {KIND_SKY}, "video_hard": {KIND_SKY, KIND_FLOOR}}
 
 @pytest.fixture
 def scene() -> Rendered:
-    """Return noise, with every kind of pixel in random places."""
+    """Return a render of noise, with every kind of pixel at random places."""
     random = np.random.default_rng(0)
     kind = random.integers(0, 4, (12, 10), dtype=np.uint8)
     assert set(np.unique(kind)) == {KIND_SKY, KIND_FLOOR, KIND_STATIC, KIND_MOVING}
@@ -54,7 +54,7 @@ def test_a_background_of_another_size_is_resized(scene: Rendered) -> None:
     assert (frame[scene.kind <= KIND_FLOOR] == 77).all()
 
 
-def test_resizing_is_bilinear_over_the_whole_picture() -> None:
+def test_resizing_is_bilinear_over_the_whole_image() -> None:
     ramp = np.repeat(np.linspace(0, 240, 16, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(4, axis=0)
     resized = resize_background(ramp, (2, 8))
     assert resized.shape == (2, 8, 3)
@@ -65,7 +65,7 @@ def test_resizing_is_bilinear_over_the_whole_picture() -> None:
 @pytest.mark.parametrize(
     "background", [None, np.zeros((12, 10), np.uint8), np.zeros((12, 10, 3)), np.zeros((12, 10, 4), np.uint8)]
 )
-def test_a_video_setting_needs_a_picture(scene: Rendered, background: Any) -> None:
+def test_a_video_setting_needs_an_image(scene: Rendered, background: Any) -> None:
     with pytest.raises(InputError, match="background"):
         composite(scene, background, "video_easy")
 
@@ -106,13 +106,13 @@ def test_bad_colours_are_named(tmp_path: Path, text: str, complaint: str) -> Non
         load_colors(path)
 
 
-def test_colours_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_a_missing_colour_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"none\.json: No such file"):
         load_colors(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(("setting", "spread"), [("color_easy", 0.1), ("color_hard", 0.2)])
-def test_random_colours_lie_about_dm_control_s(setting: str, spread: float) -> None:
+def test_random_colours_are_centred_on_dm_control_s(setting: str, spread: float) -> None:
     random = np.random.default_rng(0)
     drawn = [random_colors(setting, random) for _ in range(500)]
     green = np.array([colors.skybox_rgb[1] for colors in drawn])
@@ -131,7 +131,7 @@ def test_random_colours_are_for_colour_settings() -> None:
 
 @needs_rendering
 @pytest.mark.parametrize("domain", ["walker_walk", "fish_swim", "manipulator_bring_ball"])
-def test_painting_is_what_the_compiler_would_have_done_and_can_be_undone(domain: str) -> None:
+def test_painting_matches_the_compiler_s_result_and_can_be_restored(domain: str) -> None:
     from dm_control import suite
 
     from samg_fast.envs.tasks import TASKS
@@ -140,7 +140,7 @@ def test_painting_is_what_the_compiler_would_have_done_and_can_be_undone(domain:
     textures, materials = model.tex_data.copy(), model.mat_rgba.copy()
     scene = SceneColors(model)
     scene.apply(Colors())
-    # dm_control's own colours give dm_control's own textures, bit for bit: so will any other.
+    # dm_control's own colours give dm_control's own textures, bit for bit, so other colours can be trusted too.
     np.testing.assert_array_equal(model.tex_data, textures)
     np.testing.assert_array_equal(model.mat_rgba, materials)
     scene.apply(Colors(grid_rgb1=(1.0, 0.0, 0.0), skybox_rgb=(0.0, 1.0, 0.0), self_rgb=(0.0, 0.0, 1.0)))
@@ -152,7 +152,7 @@ def test_painting_is_what_the_compiler_would_have_done_and_can_be_undone(domain:
 
 
 @needs_rendering
-def test_a_model_without_such_names_keeps_its_looks() -> None:
+def test_a_model_without_the_painted_names_is_unchanged() -> None:
     import mujoco
 
     model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")

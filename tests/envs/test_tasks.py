@@ -1,4 +1,4 @@
-"""Task names: what they stand for, and what a wrong one is answered with."""
+"""Task names: what they stand for, and what a wrong one suggests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_wrong_name_gets_the_nearest(wrong: str, suggestion: str) -> None:
         find_task(wrong)
 
 
-def test_a_name_like_none_gets_all_of_them() -> None:
+def test_a_name_similar_to_none_lists_all() -> None:
     assert nearest("zzz", ["one", "two"]) == "there are one, two"
     with pytest.raises(InputError, match="there is no task None"):
         find_task(None)  # type: ignore[arg-type]

@@ -50,6 +50,12 @@ def client() -> ModuleType:
     return module
 
 
+def opened(client: ModuleType, bundle: Bundle, url: str) -> samg_fast.Segmenter:
+    """Open a bundle on the server."""
+    server = client.TritonServer(bundle, url)
+    return samg_fast.Segmenter(bundle, server, server.networks)
+
+
 @pytest.fixture(params=["open", "fixed", "shared"])
 def served(
     request: pytest.FixtureRequest, bundle: Bundle, shared: Bundle, tmp_path: Path
@@ -68,7 +74,7 @@ def test_a_frame_is_what_it_is_here(client: ModuleType, served: tuple[Bundle, st
     with samg_fast.load(bundle.path, backend="onnxruntime", threads=1) as here:
         target = here.identify(frame, mask, points=[(30, 36)])
         wanted = [here.segment(frame, target), *here.segment_batch(frames, target)]
-    with samg_fast.Segmenter(bundle, client.TritonBackend(bundle, url)) as there:
+    with opened(client, bundle, url) as there:
         assert "triton 2.0, fp32" in there.describe()
         target = there.identify(frame, mask, points=[(30, 36)])
         found = [there.segment(frame, target), *there.segment_batch(frames, target)]
@@ -84,7 +90,7 @@ def test_threads_may_share_it(client: ModuleType, bundle: Bundle, tmp_path: Path
     frames = [frame, *(picture(72, 60, seed=seed)[0] for seed in range(1, 8))]
     write_repository(bundle, tmp_path / "models")
     with serving(tmp_path / "models") as (url, _), ThreadPoolExecutor(3) as pool:
-        segmenter = samg_fast.Segmenter(bundle, client.TritonBackend(bundle, url))
+        segmenter = opened(client, bundle, url)
         target = segmenter.identify(frame, mask)
         together = list(pool.map(lambda each: segmenter.segment(each, target).mask, frames))
         assert np.array_equal(together, [segmenter.segment(each, target).mask for each in frames])
@@ -94,7 +100,7 @@ def test_more_than_the_most_is_the_servers_refusal(client: ModuleType, bundle: B
     frame, mask = picture(72, 60)
     write_repository(bundle, tmp_path / "models", most=2)
     with serving(tmp_path / "models") as (url, _):
-        segmenter = samg_fast.Segmenter(bundle, client.TritonBackend(bundle, url))
+        segmenter = opened(client, bundle, url)
         target = segmenter.identify(frame, mask)
         with pytest.raises(BackendError, match="refused infer: inference request batch-size must be <= 2"):
             segmenter.segment_batch(np.stack([frame] * 3), target)
@@ -107,14 +113,14 @@ def test_another_bundle_on_the_server_is_refused(
     same_name = Bundle(bundle.path, replace(bundle.manifest, name=shared.name))
     with serving(tmp_path / "models") as (url, _):
         with pytest.raises(BackendError, match="synthetic-shared_encoder is of another bundle than the encoder here"):
-            client.TritonBackend(same_name, url)
+            client.TritonServer(same_name, url)
         with pytest.raises(BackendError, match=r"refused get_model_config: .*synthetic_encoder"):
-            client.TritonBackend(bundle, url)
+            client.TritonServer(bundle, url)
 
 
 def test_no_server_is_one_sentence(client: ModuleType, bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="refused get_server_metadata"):
-        client.TritonBackend(bundle, "127.0.0.1:9")
+        client.TritonServer(bundle, "127.0.0.1:9")
 
 
 def test_the_example_runs(

@@ -1,4 +1,4 @@
-"""The layers that half precision cannot take are found: where they really overflow, and wherever a rule puts them."""
+"""Bisection finds the layers that must stay in float32: real overflows, and layers that fail by an artificial rule."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from samg_fast.export.bisection import MAX_LAYERS, failing_layers  # noqa: E402
 from samg_fast.export.emulate import emulated  # noqa: E402
 
 LAYERS, WIDTH = 60, 8
-HOT = 400.0  # times a layer's operand, and its weights: their products pass 65,504
-FAINT = 1e-8  # times a layer's weights: float16 has nothing between 0 and 6e-8
+HOT = 400.0  # factor on a layer's operand and weights: their products exceed 65,504
+FAINT = 1e-8  # factor on a layer's weights: float16 has no numbers between 0 and 6e-8
 
 Holds = Callable[[onnx.ModelProto], bool]
 
@@ -29,8 +29,8 @@ Holds = Callable[[onnx.ModelProto], bool]
 def chain(folder: Path, *, hot: Collection[int] = (), faint: Collection[int] = (), unnamed: bool = False) -> Path:
     """Write a residual network: x += 0.05 x W, layer after layer.
 
-    The products of the hot layers overflow float16, and are divided again in float32. The weights of the faint ones,
-    which add 0.05 x, are nothing in float16.
+    The products of hot layers overflow float16; they are scaled back in float32. The weights of faint layers become 0
+    in float16, so that these layers add nothing instead of 0.05 x.
     """
     random = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
@@ -68,13 +68,13 @@ def run(model: onnx.ModelProto) -> NDArray[np.float32]:
 
 
 def agrees(path: Path, tolerance: float) -> Holds:
-    """Run half precision as hardware would, and compare with the float32 graph, relative to its largest value."""
-    wanted = run(onnx.load(path))
-    return lambda model: bool(np.abs(run(emulated(model)) - wanted).max() <= tolerance * np.abs(wanted).max())
+    """Return a check that compares an emulated half-precision graph with the float32 graph, relative to its maximum."""
+    expected = run(onnx.load(path))
+    return lambda model: bool(np.abs(run(emulated(model)) - expected).max() <= tolerance * np.abs(expected).max())
 
 
 def in_half(model: onnx.ModelProto) -> set[int]:
-    """Return which layers of a chain work on float16 weights."""
+    """Return which layers of a chain have float16 weights."""
     halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     return {int(name.removeprefix("w").removesuffix(".half")) for name in halves}
 
@@ -91,7 +91,7 @@ def test_two_layers_that_overflow(tmp_path: Path) -> None:
     assert told[0] == "chain.onnx: try 1, 60 of 60 layers in fp32: holds"
     assert told[1] == "chain.onnx: try 2, 0 of 60 layers in fp32: fails"
     assert told[-1] == f"chain.onnx: 2 of 60 layers must stay in fp32, found in {len(told) - 1} tries"
-    assert len(told) - 1 <= 2 + 2 * (6 + 1)  # two searches among 60, and a look at what each leaves
+    assert len(told) - 1 <= 2 + 2 * (6 + 1)  # two searches among 60 layers, each followed by a check of the rest
 
 
 @pytest.mark.parametrize("layer", [0, LAYERS - 1])
@@ -100,13 +100,13 @@ def test_the_first_and_the_last_layer(tmp_path: Path, layer: int) -> None:
     assert failing_layers(path, "fp16", agrees(path, 1e-2), []) == names(layer)
 
 
-def test_nodes_without_names_are_called_by_their_output(tmp_path: Path) -> None:
+def test_nodes_without_names_are_named_by_their_output(tmp_path: Path) -> None:
     path = chain(tmp_path, hot=[5], unnamed=True)
     assert failing_layers(path, "fp16", agrees(path, 1e-2), []) == ("product5",)
 
 
 def test_ranges_are_taken_from_the_feeds(tmp_path: Path) -> None:
-    """A run that shows the overflow lets the writer divide the operand; one on zeros does not."""
+    """Feeds that show the overflow let `to_half` divide the operand; zeros do not."""
     path = chain(tmp_path, hot=[30])
     for x, found in ((np.full((1, WIDTH), 2, np.float32), ()), (np.zeros((1, WIDTH), np.float32), names(30))):
         assert failing_layers(path, "fp16", agrees(path, 1e-2), [{"x": x}]) == found
@@ -117,7 +117,7 @@ def test_bfloat16_does_not_overflow(tmp_path: Path) -> None:
     assert failing_layers(path, "bf16", agrees(path, 5e-2), []) == ()
 
 
-def test_nothing_wrong(tmp_path: Path) -> None:
+def test_nothing_must_stay_in_float32(tmp_path: Path) -> None:
     path = chain(tmp_path)
     told: list[str] = []
     assert failing_layers(path, "fp16", agrees(path, 1e-2), [], told.append) == ()
@@ -125,20 +125,20 @@ def test_nothing_wrong(tmp_path: Path) -> None:
 
 
 def test_two_layers_that_fail_only_together(tmp_path: Path) -> None:
-    """Each loses a part of the result, and no more than one may: that nearer to the input is as good as the other."""
+    """Each loses part of the result, and only one may; keeping the one nearer to the input is as good as the other."""
     path = chain(tmp_path, faint=(20, 40))
     assert failing_layers(path, "fp16", agrees(path, 0.07), []) == names(20)
     assert failing_layers(path, "fp16", agrees(path, 0.01), []) == names(20, 40)
     assert failing_layers(path, "fp16", agrees(path, 0.15), []) == ()
 
 
-def test_it_fails_in_float32_too(tmp_path: Path) -> None:
+def test_a_graph_that_fails_in_float32_too(tmp_path: Path) -> None:
     path = chain(tmp_path)
     with pytest.raises(BackendError, match=r"^chain.onnx fails in fp32 too: it is not a matter of fp16$"):
         failing_layers(path, "fp16", lambda _: False, [])
 
 
-def test_a_few_layers_are_not_to_blame(tmp_path: Path) -> None:
+def test_more_layers_than_the_maximum(tmp_path: Path) -> None:
     path = chain(tmp_path)
     listed = ", ".join(names(*range(LAYERS - MAX_LAYERS, LAYERS)))
     with pytest.raises(BackendError, match=f"^chain.onnx fails at fp16 even with {listed} in fp32"):
@@ -151,8 +151,8 @@ def test_other_precisions_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_found_holds_and_is_needed(tmp_path: Path, seed: int) -> None:
-    """Whatever sets of layers break it together."""
+def test_found_layers_are_sufficient_and_necessary(tmp_path: Path, seed: int) -> None:
+    """Random sets of layers fail when all of a set are in half precision."""
     random = np.random.default_rng(seed)
     broken = [set(random.choice(LAYERS, random.integers(1, 4), replace=False).tolist()) for _ in range(4)]
     tries: list[int] = []

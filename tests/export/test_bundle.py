@@ -1,4 +1,4 @@
-"""Whole exports of small models with the official structure."""
+"""Whole exports of small models that have the official structure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from samg_fast.errors import BundleError, CheckpointError, InputError, InputType
 from samg_fast.export import add_precisions, export_bundle, graph, variants
 from samg_fast.export import bundle as export_module
 from samg_fast.export.graph import SHAPE_ARITHMETIC
-from samg_fast.export.precision import naive_half
 from samg_fast.parity import THRESHOLDS
+from support.naive_half import naive_half
+from support.once import once
 from support.synthetic_bundle import picture
 from support.toy_models import DINO_SIDE
 
@@ -33,8 +34,8 @@ Export = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def export(sam_checkpoint: Path, dino_checkpoint: Path) -> Export:
-    """Export the toys."""
+def export(sam_checkpoint: Path, dino_checkpoint: Path, quick_exports: None) -> Export:
+    """Return a function that exports the toy models."""
 
     def run(out: Path, **options: Any) -> Any:
         return export_bundle("toy", sam_checkpoint, "toy", dino_checkpoint, out, dino_side=DINO_SIDE, **options)
@@ -45,14 +46,18 @@ def export(sam_checkpoint: Path, dino_checkpoint: Path) -> Export:
 @pytest.fixture(scope="session")
 def every_precision(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Export once at every precision."""
-    return export(tmp_path_factory.mktemp("toy") / "bundle", precision="fp16,bf16,int8")
+    return once(tmp_path_factory, "toy", lambda folder: export(folder, precision="fp16,bf16,int8"))
 
 
 @pytest.fixture(scope="session")
 def batches(export: Export, every_precision: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Export for one frame at a time, for any number, and for always two."""
-    folder = tmp_path_factory.mktemp("batches")
-    return [every_precision.path, export(folder / "open", batch=None).path, export(folder / "two", batch=2).path]
+    """Export with a fixed batch of one, a dynamic batch, and a fixed batch of two."""
+    reports = [
+        every_precision,
+        once(tmp_path_factory, "toy-open", lambda folder: export(folder, batch=None)),
+        once(tmp_path_factory, "toy-two", lambda folder: export(folder, batch=2)),
+    ]
+    return [report.path for report in reports]
 
 
 def nodes(bundle: Bundle, role: Any, precision: str = "fp32") -> set[str]:
@@ -127,15 +132,15 @@ def test_runs_on_every_backend(every_precision: Any, backend: str, precision: st
         target = segmenter.identify(image, mask, points=[(30, 40)])
         out = segmenter.segment(image, target, trace=True)
     with samg_fast.load(every_precision.path, backend="onnxruntime") as segmenter:
-        wanted = segmenter.identify(image, mask, points=[(30, 40)])
+        expected = segmenter.identify(image, mask, points=[(30, 40)])
     assert out.mask.shape == (84, 60)
     floor = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.9}[precision]
-    assert float(target.sam @ wanted.sam) > floor
-    assert float(target.dino @ wanted.dino) > floor
+    assert float(target.sam @ expected.sam) > floor
+    assert float(target.dino @ expected.dino) > floor
 
 
 def test_open_and_fixed_batches_agree(batches: list[Path], backend: str) -> None:
-    """Five frames leave one over where graphs take two."""
+    """Five frames do not fill graphs with a batch of two."""
     image, mask = picture(72, 72, seed=3)
     frames = np.stack([picture(72, 72, seed=seed)[0] for seed in range(5)])
     similar = []
@@ -150,15 +155,13 @@ def test_open_and_fixed_batches_agree(batches: list[Path], backend: str) -> None
             np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(a).max()))
 
 
-def test_another_side(export: Export, tmp_path: Path) -> None:
-    report = export(tmp_path / "small", sam_side=352)
-    assert Bundle.open(report.path).manifest.encoder.side == 352
-
-
-def test_weights_beside_the_graph(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_side_with_weights_beside_the_graph(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graph, "_MAX_BYTES", 1 << 16)
-    report = export(tmp_path / "large")
+    report = export(tmp_path / "large", sam_side=352)
     bundle = Bundle.open(report.path)
+    assert bundle.manifest.encoder.side == 352
     assert bundle.file("encoder").data == "encoder.onnx.data"
     assert (report.path / "encoder.onnx").stat().st_size < (report.path / "encoder.onnx.data").stat().st_size
     image, mask = picture(64, 64)
@@ -173,14 +176,14 @@ def test_weights_beside_the_graph(export: Export, tmp_path: Path, monkeypatch: p
         Bundle.open(report.path)
 
 
-def test_a_graph_that_is_not_the_model_is_refused(
+def test_a_graph_that_differs_from_the_model_is_refused(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fold that loses a thousandth of one weight."""
-    honest = export_module.fuse
+    """A fold that changes one weight by a hundredth."""
+    original = export_module.fuse
 
     def lossy(model: Any) -> Any:
-        honest(model)
+        original(model)
         for name, parameter in model.named_parameters():
             if name.endswith("stages.2.op_list.0.main.point_conv.conv.weight"):
                 parameter.data *= 1.01
@@ -217,7 +220,7 @@ def test_a_half_that_overflows_is_refused(export: Export, tmp_path: Path, monkey
         export(tmp_path / "fp16", precision="fp16")
 
 
-def test_a_failed_export_leaves_no_older_bundle_to_trust(
+def test_a_failed_export_leaves_no_older_bundle_loadable(
     export: Export, every_precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(every_precision.path, tmp_path / "again")
@@ -264,8 +267,9 @@ def test_bad_models(sam_checkpoint: Path, dino_checkpoint: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_more_precisions_for_the_shipped_bundle(tmp_path: Path, backend: str) -> None:
-    """One graph for encoder and features, weights kept as float16, any number of pictures at once."""
+    """One graph for encoder and features, weights stored as float16, a dynamic batch."""
     report = add_precisions("tiny", tmp_path / "tiny", precision="int8,fp16")
     bundle = Bundle.open(report.path)
     assert bundle.manifest.precisions == ("fp32", "fp16", "int8")
@@ -290,6 +294,7 @@ def test_too_many_points(every_precision: Any) -> None:
 def test_the_command(
     sam_checkpoint: Path,
     dino_checkpoint: Path,
+    quick_exports: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints as tensors: every kind of file that is none, and every way one can fail to fit a model."""
+"""Reading checkpoints: files that are not checkpoints, and checkpoints that do not fit a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.tensor([1.0
 
 
 class Code:
-    """Unpickled by whoever trusts it, it leaves a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -70,7 +70,7 @@ class TestLoadStateDict:
         with pytest.raises(CheckpointError, match=r"layer\.bad holds NaN or infinite values"):
             load_state_dict(path)
 
-    def test_a_double_too_big_for_float32_is_not_finite(self, tmp_path: Path) -> None:
+    def test_a_double_beyond_float32_is_not_finite(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.pt", {"big": torch.tensor([1e300], dtype=torch.float64)})
         with pytest.raises(CheckpointError, match="big holds NaN or infinite"):
             load_state_dict(path)
@@ -96,7 +96,7 @@ class TestNoCheckpoint:
         ],
         ids=["empty", "page", "page without doctype", "pointer"],
     )
-    def test_what_often_lies_there_instead(self, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    def test_common_mistakes(self, tmp_path: Path, name: str, content: bytes, said: str) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=said):
             load_state_dict(tmp_path / name)
@@ -123,7 +123,7 @@ class TestNoCheckpoint:
             with pytest.raises(CheckpointError, match=r"truncated|damaged"):
                 load_state_dict(path)
 
-    def test_a_truncated_archive_is_called_so(self, tmp_path: Path) -> None:
+    def test_a_truncated_archive_is_reported_as_such(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.pt", WEIGHTS)
         path.write_bytes(path.read_bytes()[:500])
         with pytest.raises(CheckpointError, match=r"a\.pt is truncated: it ends after 500 bytes"):
@@ -163,7 +163,7 @@ class TestCode:
         with pytest.raises(CheckpointError, match=r"holds code \((posix|nt)\.system\) .* not loaded"):
             load_state_dict(path)
         assert not mark.exists()
-        torch.load(path, weights_only=False)  # it does what it threatens where it is trusted
+        torch.load(path, weights_only=False)  # shows that unpickling does run the code
         assert mark.exists()
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -216,7 +216,7 @@ class TestLoadInto:
         with pytest.raises(CheckpointError, match=r"1 missing \(1\.num_batches_tracked\)$"):
             load_into(self.model(), state_dict, name="toy", path="a.pt")
 
-    def test_names_the_variant_it_is(self, state_dict: dict[str, torch.Tensor]) -> None:
+    def test_names_the_variant_that_fits(self, state_dict: dict[str, torch.Tensor]) -> None:
         shapes = {key: tuple(value.shape) for key, value in self.model().state_dict().items()}
         state_dict["0.weight"] = torch.zeros(4, 5, 1, 1)
         variants = {

@@ -1,4 +1,4 @@
-"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, against what the official code gave."""
+"""L0 and ViT-S/14 from checkpoint files to masks, on every backend, compared with the official code's results."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs the extra export")
 
 import samg_fast
-from benchmarks.weights import filled, write_checkpoint
+from benchmarks.eager.weights import filled, write_checkpoint
 from samg_fast.export import export_bundle
 from samg_fast.export.dinov2 import DinoV2
 from samg_fast.export.sam import EfficientViTSam
 from support.golden_frames import FEATURE, GOLDEN, TASKS, assert_close, check_segmenter
+from support.once import once
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export the golden weights from files as their authors write them."""
-    where = tmp_path_factory.mktemp("official")
-    write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)
-    write_checkpoint(filled(DinoV2("vits14")), where / "vits14.pth", nested=False)
-    report = export_bundle(
-        "efficientvit-sam-l0", where / "l0.pt", "dinov2-vits14", where / "vits14.pth", where / "bundle"
-    )
-    assert all(each.holds for each in report.outputs)
-    return report.path
+    """Export the golden weights from checkpoint files in the official format."""
+
+    def export(where: Path) -> Path:
+        write_checkpoint(filled(EfficientViTSam("l0")), where / "l0.pt", nested=True)
+        write_checkpoint(filled(DinoV2("vits14")), where / "vits14.pth", nested=False)
+        report = export_bundle(
+            "efficientvit-sam-l0", where / "l0.pt", "dinov2-vits14", where / "vits14.pth", where / "bundle"
+        )
+        assert all(each.holds for each in report.outputs)
+        return report.path
+
+    return once(tmp_path_factory, "official", export)
 
 
 @pytest.fixture(scope="module")

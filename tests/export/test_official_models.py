@@ -1,9 +1,9 @@
-"""The official models in PyTorch against what the official code gave on the same weights."""
+"""The official models in PyTorch, compared with the official code's results for the same weights."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from support.golden_frames import GOLDEN
 
 torch = pytest.importorskip("torch", reason="the official models need the extra export")
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export.bundle import dino_spec, sam_spec  # noqa: E402
 from samg_fast.export.dinov2 import FEATURES, DinoV2, PatchFeatures  # noqa: E402
@@ -21,19 +21,18 @@ from samg_fast.export.fuse import fuse  # noqa: E402
 from samg_fast.export.sam import EfficientViTSam, PromptDecoder  # noqa: E402
 from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 from samg_fast.ops.geometry import Letterbox  # noqa: E402
-from samg_fast.pipeline.prompts import NEGATIVE, POSITIVE, Prompt  # noqa: E402
 
 EMBEDDING = 1e-4
-"""Of the largest value: what the project promises in float32. Found: 2e-6 at most."""
+"""Relative to the largest value, in float32. Measured: at most 2e-6."""
 
 LOW_RES, IOU = 1e-3, 1e-3
-"""Of the largest logit, and of a predicted IoU. Found: 4e-4 for both, as random weights make attention steep."""
+"""Relative to the largest logit, and for a predicted IoU. Measured: 4e-4 for both; random weights steepen attention."""
 
 AFTER_A_MASK = 5e-2, 5e-3
-"""The same where an earlier decode's logits go in: their difference is multiplied once more. Found: 1e-2 and 7e-4."""
+"""The same with logits of an earlier decode as input, which amplifies their difference. Measured: 1e-2 and 7e-4."""
 
 BORDERLINE = 1e-3
-"""A logit nearer to 0 may change sides. Found: 8e-5 at most."""
+"""Logits closer to 0 may change sign. Measured: at most 8e-5."""
 
 
 def with_weights(model: Any) -> Any:
@@ -42,9 +41,9 @@ def with_weights(model: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def relative(got: Any, wanted: np.ndarray) -> float:
-    """Largest difference, of the largest value wanted."""
-    return float(np.abs(np.asarray(got) - wanted).max() / np.abs(wanted).max())
+def relative(got: Any, expected: np.ndarray) -> float:
+    """Return the largest difference, relative to the largest expected value."""
+    return float(np.abs(np.asarray(got) - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("variant", ENCODERS)
@@ -75,17 +74,17 @@ def test_parameters_of_dinov2(variant: str, millions: float) -> None:
 
 
 def assert_keys(model: Any, name: str) -> None:
-    wanted = json.loads((GOLDEN / f"{name}.keys.json").read_text())
+    expected = json.loads((GOLDEN / f"{name}.keys.json").read_text())
     found = {
         key: [list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in model.state_dict().items()
     }
-    assert found == wanted
+    assert found == expected
 
 
 @pytest.mark.parametrize("variant", ["vits14", "vits14-reg", "vitb14", pytest.param("vitl14", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("baked", [False, True])
 def test_tokens(variant: str, baked: bool) -> None:
-    """Both as the official code runs it, and folded with its positions baked, as it is exported."""
+    """Both as the official code runs it, and as exported: folded, with positions computed once."""
     model = with_weights(DinoV2(variant))
     with np.load(GOLDEN / f"dinov2_{variant.replace('-', '_')}.npz") as golden:
         image = ops.preprocess(golden["image"][None], [dino_spec(448, model.shape.width)])[0]
@@ -101,8 +100,16 @@ def test_tokens(variant: str, baked: bool) -> None:
         np.testing.assert_allclose(stats, golden["token_stats"], rtol=1e-3, atol=1e-5)
 
 
+class Prompt(NamedTuple):
+    """Points, their labels and a box, in pixels."""
+
+    points: tuple[tuple[float, float], ...]
+    labels: tuple[int, ...]
+    box: tuple[float, float, float, float] | None = None
+
+
 class Golden:
-    """A model and what the official code gave."""
+    """A model, and the official code's results."""
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
@@ -156,11 +163,11 @@ def prompts(golden: Golden, picture: str) -> list[Prompt]:
 
     three = at((0.5, 0.45), (0.1, 0.05), (0.3, 0.8))
     box: Any = (0.2 * width, 0.1 * height, 0.8 * width, 0.9 * height)
-    signs = (POSITIVE, NEGATIVE, POSITIVE)
+    signs = (1, 0, 1)
     return [
         Prompt(three[:1], signs[:1]),
         Prompt(three, signs),
-        Prompt((*three, *at((0.9, 0.1))), (*signs, NEGATIVE), box),
+        Prompt((*three, *at((0.9, 0.1))), (*signs, 0), box),
         Prompt((), (), box),
     ]
 
@@ -207,7 +214,7 @@ def test_decode_with_mask_input(golden: Golden, picture: str) -> None:
 
 
 def test_the_decoder_as_exported() -> None:
-    """Convolutions written as linear layers are the same: in double precision to its rounding."""
+    """Convolutions as linear layers give the same results, to rounding in double precision."""
     official = PromptDecoder(with_weights(EfficientViTSam("l0"))).eval().double()
     exported = TokenDecoder(official).eval().double()
     random = torch.Generator().manual_seed(0)
@@ -219,14 +226,14 @@ def test_the_decoder_as_exported() -> None:
         "has_mask_input": torch.tensor([0.0, 1.0]),
     }
     doubles = {name: value.double() for name, value in inputs.items()}
-    for ours, wanted in zip(exported(**doubles), official(**doubles), strict=True):
-        assert relative(ours, wanted.numpy()) <= 1e-9
-        assert relative(ours.flip(0), wanted.numpy()) > 1e-2
+    for ours, expected in zip(exported(**doubles), official(**doubles), strict=True):
+        assert relative(ours, expected.numpy()) <= 1e-9
+        assert relative(ours.flip(0), expected.numpy()) > 1e-2
 
 
 @pytest.mark.parametrize("golden", ["l0"], indirect=True)  # the decoder is the same in every variant
 def test_empty_slots_change_nothing(golden: Golden) -> None:
-    """A prompt that fills all slots against the same with eight empty ones."""
+    """A prompt that fills all slots, compared with the same prompt and eight empty slots."""
     prompt = prompts(golden, "walker84")[2]
     tight, wide = golden.decode("walker84", prompt, slots=6), golden.decode("walker84", prompt, slots=14)
     assert relative(wide[0], tight[0]) <= LOW_RES

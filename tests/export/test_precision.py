@@ -1,4 +1,4 @@
-"""Half precision: what is in a graph's types, how it is run where no hardware has it, that it does not overflow."""
+"""Half precision: types in a graph, emulation without hardware that has it, and no overflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
-from benchmarks.weights import fill  # noqa: E402
+from benchmarks.eager.weights import fill  # noqa: E402
 from samg_fast import ops  # noqa: E402
 from samg_fast.export import sam as sam_module  # noqa: E402
 from samg_fast.export.bundle import sam_spec  # noqa: E402
@@ -22,7 +22,8 @@ from samg_fast.export.efficientvit import ENCODERS  # noqa: E402
 from samg_fast.export.emulate import emulated, measure_ranges  # noqa: E402
 from samg_fast.export.fuse import fuse  # noqa: E402
 from samg_fast.export.graph import trace  # noqa: E402
-from samg_fast.export.precision import FLOAT16_LARGEST, naive_half, to_half, watched  # noqa: E402
+from samg_fast.export.precision import FLOAT16_LARGEST, to_half, watched  # noqa: E402
+from support.naive_half import naive_half  # noqa: E402
 from support.synthetic_bundle import picture  # noqa: E402
 
 Floats = NDArray[np.float32]
@@ -47,20 +48,20 @@ def casts(kind: int) -> onnx.ModelProto:
     ("kind", "dtype"), [(TensorProto.FLOAT16, torch.float16), (TensorProto.BFLOAT16, torch.bfloat16)]
 )
 def test_emulation_rounds_as_the_type_does(kind: int, dtype: Any) -> None:
-    """Over all magnitudes, subnormal and beyond the range, exactly; what overflows may be infinite or NaN."""
+    """Exact over all magnitudes, from subnormal to beyond the range; overflow may give infinity or NaN."""
     random = np.random.default_rng(0)
     x = random.standard_normal(20000) * 10.0 ** random.uniform(-9, 6, 20000)
     edges = [65504, 65519.9, 65520, -70000, 0, 6e-8, 2.9e-8, -3.1e-8, 6.1e-5, 1 + 2.0**-11, 1 + 3 * 2.0**-11]
     values = np.concatenate([x, edges]).astype(np.float32)
     found = run(emulated(casts(kind)), x=values)[0]
-    wanted = torch.from_numpy(values).to(dtype).float().numpy()
-    finite = np.isfinite(wanted)
-    np.testing.assert_array_equal(found[finite], wanted[finite])
+    expected = torch.from_numpy(values).to(dtype).float().numpy()
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[finite], expected[finite])
     assert not np.isfinite(found[~finite]).any()
 
 
 def test_a_graph_in_half_rounds_every_product() -> None:
-    """Two products in float16, a GELU in float32 between: as torch computes it with the same types."""
+    """Two float16 products with a float32 GELU between give what torch computes with the same types."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.GELU(), torch.nn.Conv2d(8, 4, 1)).eval()
     x = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     model = trace(module, {"x": x}, ["y"], dynamic_batch=False)
@@ -70,17 +71,17 @@ def test_a_graph_in_half_rounds_every_product() -> None:
     with torch.no_grad():
         step = torch.nn.functional.conv2d(x.half().float(), first, module[0].bias.half().float()).half().float()
         step = torch.nn.functional.gelu(step).half().float()
-        wanted = torch.nn.functional.conv2d(step, second, module[2].bias.half().float()).half().float().numpy()
+        expected = torch.nn.functional.conv2d(step, second, module[2].bias.half().float()).half().float().numpy()
     found = run(emulated(half), x=x.numpy())[0]
-    # Sums in another order may round the other way: one unit of float16's last place
-    np.testing.assert_allclose(found, wanted, rtol=2.0**-10, atol=2.0**-12)
+    # Sums in another order may round differently, by one unit in float16's last place
+    np.testing.assert_allclose(found, expected, rtol=2.0**-10, atol=2.0**-12)
     assert (found != run(model, x=x.numpy())[0]).any()
 
 
 def encoder(variant: str, hot: float = 1.0) -> onnx.ModelProto:
-    """Trace an image encoder, at a small side, whose second coarsest stage is `hot` times larger than it was.
+    """Trace an image encoder with a small side, and the output of its second coarsest stage multiplied by `hot`.
 
-    Weights alone decide how large activations become, as no norm in the network looks at what comes.
+    Only weights determine the size of activations, because batch norms do not adapt to their input.
     """
     with torch.device("meta"):
         model = sam_module.EfficientViTSam(variant)
@@ -98,8 +99,8 @@ SIDE = 256
 
 
 @pytest.mark.parametrize("variant", ["l2", "xl0", pytest.param("xl1", marks=pytest.mark.slow)])
-def test_activations_beyond_float16_do_no_harm(variant: str) -> None:
-    """The range reported for L2, XL0 and XL1: a cast of everything fails there, ours agrees with float32."""
+def test_activations_beyond_float16_s_range_are_handled(variant: str) -> None:
+    """With ranges as reported for L2, XL0 and XL1, casting everything fails, but `to_half` agrees with float32."""
     model = encoder(variant, hot=3e5)
     images = [ops.preprocess(picture(84, 84, seed=seed)[0][None], [sam_spec(SIDE)])[0] for seed in (0, 1)]
     names = watched(model.graph)
@@ -107,13 +108,13 @@ def test_activations_beyond_float16_do_no_harm(variant: str) -> None:
     computed = {name for node in model.graph.node for name in node.output}
     assert max(value for name, value in ranges.items() if name in computed) > 4 * FLOAT16_LARGEST
 
-    wanted = run(model, image=images[1])[0]  # a picture that no range was taken from
+    expected = run(model, image=images[1])[0]  # an image that the ranges were not measured on
     assert not np.isfinite(run(emulated(naive_half(model)), image=images[1])[0]).all()
     ours = to_half(model, "fp16", ranges)
     found = run(emulated(ours), image=images[1])[0]
-    cosine = float(found.ravel() @ wanted.ravel() / np.linalg.norm(found) / np.linalg.norm(wanted))
+    cosine = float(found.ravel() @ expected.ravel() / np.linalg.norm(found) / np.linalg.norm(expected))
     assert cosine >= 0.999
-    # Not by giving up: nearly all weights are in float16 still, and the linear attention's sums alone are not
+    # Without giving up on float16: nearly all weights are in it, and few products but the linear attention's are not
     halves = sum(np.prod(t.dims) for t in ours.graph.initializer if t.data_type == TensorProto.FLOAT16)
     assert halves > 0.95 * sum(np.prod(t.dims) for t in model.graph.initializer)
     assert 2 * attentions(variant) <= len(kept_products(ours)) <= 2 * attentions(variant) + 2
@@ -138,7 +139,7 @@ def kept_products(model: onnx.ModelProto) -> list[str]:
 
 
 def test_the_linear_attention_stays_in_float32() -> None:
-    """Cool weights too: eight products of L0's four attentions, however small their values are."""
+    """With small values too: the eight products of L0's four attentions."""
     model = encoder("l0")
     half = to_half(model, "fp16")
     products = [node for node in half.graph.node if node.op_type == "MatMul"]
@@ -148,7 +149,7 @@ def test_the_linear_attention_stays_in_float32() -> None:
 
 
 def test_steep_attention_stays_in_float32() -> None:
-    """A softmax of large logits keeps the products before it; one of small logits does not."""
+    """A softmax of large logits keeps the products before it in float32; one of small logits does not."""
 
     class Attention(torch.nn.Module):
         def __init__(self) -> None:
@@ -173,7 +174,7 @@ def test_steep_attention_stays_in_float32() -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_the_decoders_coordinates_stay_in_float32(precision: str) -> None:
-    """A corner of the prompt frame and its neighbour half a pixel away are one number in bfloat16, and must not be."""
+    """In bfloat16 a corner of the prompt frame and a point half a pixel away would be the same number."""
     sam = sam_module.EfficientViTSam("l0")
     sam.load_state_dict(fill(sam.state_dict()))
     decoder = sam_module.PromptDecoder(sam.eval()).eval()

@@ -178,7 +178,7 @@ class TestVideos:
 
     @pytest.mark.parametrize("fps", [0, -1, float("nan")])
     def test_fps_is_checked(self, tmp_path: Path, fps: float) -> None:
-        with pytest.raises(InputError, match="fps must be > 0"):
+        with pytest.raises(InputError, match="fps must be a number above 0, not"):
             VideoWriter(tmp_path / "a.mp4", fps)
 
     def test_folder_is_checked_at_once(self, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ class TestFramesIn:
     def test_picture(self, tmp_path: Path) -> None:
         write_image(tmp_path / "a.PNG", noise(4, 6))
         frames = frames_in(tmp_path / "a.PNG")
-        assert (frames.kind, frames.count, frames.fps) == ("picture", 1, None)
+        assert (frames.kind, frames.count, frames.fps) == ("image", 1, None)
         assert [(name, frame.shape) for name, frame in frames] == [("a", (4, 6, 3))]
 
     def test_folder_in_natural_order(self, tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ def test_black(place: Place) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(84, 84), (1, 1), (7, 13), (203, 301)])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("background", ["colour", "one picture", "a picture each"])
+@pytest.mark.parametrize("background", ["colour", "one image", "an image each"])
 def test_backgrounds(place: Place, background: str, batch: int, height: int, width: int) -> None:
     random = np.random.default_rng(height)
     frames, others = random.integers(0, 256, (2, batch, height, width, 3), np.uint8)
     masks = random.random((batch, height, width)) < 0.5
-    behind = {"colour": others[0, 0, 0], "one picture": others[0], "a picture each": others}[background]
+    behind = {"colour": others[0, 0, 0], "one image": others[0], "an image each": others}[background]
     masked = run(place, frames, masks, behind)
     assert (masked == reference.apply_mask(frames, masks, behind)).all()
     assert (masked[masks] == frames[masks]).all()

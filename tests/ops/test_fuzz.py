@@ -1,6 +1,6 @@
-"""Every operation on whatever the Python layer lets through: the definition's results, and nothing outside the arrays.
+"""Every operation on any input that the checks let through: it gives the definition's results.
 
-Under the sanitizers this is the test that no kernel reads or writes beyond its arrays: every array and workspace is an
+Under sanitizers this also tests that no kernel reads or writes beyond its arrays: every array and workspace is an
 allocation of its own, of exactly its size.
 """
 
@@ -38,7 +38,7 @@ from support.fuzzing import (
 )
 from support.synthetic_bundle import DINO_SPEC, SAM_SPEC
 
-# Those of the operations' own tests: float32 sums of up to four normalised values; float16's rounding of values from 2
+# As in the tests of each operation: float32 sums of up to four normalised values; float16's rounding of values from 2
 # to 4; cosines of at most 1; logits up to 40.
 PREPROCESS_TOLERANCE = 2e-6
 HALF_TOLERANCE = 2**-10
@@ -136,7 +136,7 @@ def test_similarity_map(
     (got,) = run_twice(name, run)
     assert (got.shape, got.dtype) == (shape, np.float32)
     if kind != "ordinary":
-        return  # no direction survives what is neither finite nor distinct
+        return  # cosines of such values are rounding errors or NaN
     wide = [each.astype(np.float32) for each in (*features, *maps)]
     for index in np.ndindex(lead):
         one = [each[index] if own or which > 1 else each for which, each in enumerate(wide)]
@@ -145,10 +145,10 @@ def test_similarity_map(
 
 
 def cancellation(dino_map: NDArray[np.float32], grid: int) -> float:
-    """Say how much larger than a lifted cell's rounding that of what it is mixed of can be.
+    """Return by what factor cancellation enlarges the rounding error of a lifted cell.
 
-    With A the ratio of their norms, it is A where a cell is summed from its channels, and A squared where its squared
-    norm is made of products of neighbours, which the kernels do up to A = 4.
+    A is the ratio of the norms of its neighbours to its own. The factor is A where a cell is summed from its channels,
+    and A squared where its squared norm comes from products of neighbours, as the kernels compute it up to A = 4.
     """
     mixed = reference.lift(np.linalg.norm(dino_map, axis=0, keepdims=True), grid)
     ratio = float((mixed / np.linalg.norm(reference.lift(dino_map, grid), axis=0)).max())
@@ -163,8 +163,8 @@ boxes_of_any_numbers = st.tuples(*[st.one_of(int32s, st.integers(-(2**70), 2**70
 @given(data=st.data(), seed=seeds, kind=kinds, lead=st.sampled_from([(), (1,), (3,)]), size=sizes, layout=layouts)
 def test_topk_points(name: str, data: st.DataObject, seed: int, kind: str, lead: Any, size: Any, layout: str) -> None:
     values = numbers(np.random.default_rng(seed), (*lead, *size), kind)
-    most = min(size[0] * size[1], ops.MAX_POINTS)
-    k = data.draw(st.one_of(st.integers(1, min(most, 4)), st.integers(1, most)), "k")
+    limit = min(size[0] * size[1], ops.MAX_POINTS)
+    k = data.draw(st.one_of(st.integers(1, min(limit, 4)), st.integers(1, limit)), "k")
     largest = data.draw(st.booleans(), "largest")
     choice = data.draw(st.sampled_from(["none", "tuple", "array"]), "box")
     box: Any = None
@@ -241,7 +241,7 @@ def test_resize_logits(
     }
     for field, (shape, of) in promised.items():
         assert (getattr(got, field).shape, getattr(got, field).dtype) == (shape, of), field
-    # What follows from the logits is held to those that came, as one near 0 may be on either side.
+    # Mask, area and box are compared with the kernel's own logits, as a logit near 0 may be on either side of it.
     np.testing.assert_array_equal(got.mask.view(np.uint8), got.logits > 0)
     np.testing.assert_array_equal(got.area, got.mask.sum(axis=(1, 2)))
     assert got.box.tolist() == [list(reference.mask_box(mask)) for mask in got.mask]
@@ -296,7 +296,7 @@ def test_prompt_assembly(
     seed=seeds,
     lead=st.sampled_from([(), (0,), (1,), (2,), (3,)]),
     size=st.one_of(sizes, st.tuples(st.integers(0, 2), st.integers(0, 2))),
-    background=st.sampled_from(["none", "colour", "one picture", "a picture each"]),
+    background=st.sampled_from(["none", "colour", "one image", "an image each"]),
     layout=layouts,
     in_place=st.booleans(),
 )
@@ -305,12 +305,12 @@ def test_apply_mask(
 ) -> None:
     random = np.random.default_rng(seed)
     frame = random.integers(0, 256, (*lead, *size, 3), np.uint8)
-    mask_bytes = random.choice(np.array([0, 0, 1, 2, 255], np.uint8), (*lead, *size))  # any byte may say true
+    mask_bytes = random.choice(np.array([0, 0, 1, 2, 255], np.uint8), (*lead, *size))  # any byte but 0 is true
     behind = {
         "none": None,
         "colour": random.integers(0, 256, 3, np.uint8),
-        "one picture": random.integers(0, 256, (*size, 3), np.uint8),
-        "a picture each": random.integers(0, 256, frame.shape, np.uint8),
+        "one image": random.integers(0, 256, (*size, 3), np.uint8),
+        "an image each": random.integers(0, 256, frame.shape, np.uint8),
     }[background]
     mask = laid_out(mask_bytes, layout).view(np.bool_)
     given_behind = None if behind is None else laid_out(behind, layout)

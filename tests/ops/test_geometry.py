@@ -90,7 +90,7 @@ def test_chain_taps(sides: tuple[int, ...], crop: int, n_out: int) -> None:
 @pytest.mark.parametrize(("n_in", "n_out"), [(84, 512), (640, 84), (7, 7), (5, 1), (1, 9), (1000, 3)])
 @pytest.mark.parametrize("taps_of", [pillow_taps, lambda n_in, n_out: chain_taps((n_in,), n_in, n_out)])
 def test_sources_are_neighbours(taps_of: Any, n_in: int, n_out: int) -> None:
-    """Kernels keep as many rows as there are taps: an entry's sources are next to each other, and never go back."""
+    """Kernels keep as many rows as there are taps: sources of an output are neighbours, and never go back."""
     source, weight = taps_of(n_in, n_out)
     assert source.dtype == np.int32
     assert source.min() >= 0

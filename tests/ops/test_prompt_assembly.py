@@ -8,37 +8,46 @@ import numpy as np
 import pytest
 
 from samg_fast import ops
-from samg_fast.devices.cpu import CPU
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.ops import reference
 from samg_fast.ops.geometry import Letterbox
-from samg_fast.pipeline.prompts import Prompt, fill_slots
 from support.devices import Place
+
+SQUARE = Letterbox(10, 10, 10)
+
+
+def assembled(points: Any, labels: Any, box: Any = None, *, slots: int, letterbox: Letterbox = SQUARE) -> Any:
+    """Assemble the prompt of one frame that takes all its points, in order."""
+    places = np.reshape(np.array(points, np.int32), (-1, 2))
+    order, boxes = np.arange(len(places), dtype=np.int32)[None], None if box is None else np.array([box], np.int32)
+    signs, scale = np.array([labels], np.int32), (letterbox.scale_x, letterbox.scale_y)
+    return ops.prompt_assembly(places, order, signs, boxes, scale=scale, slots=slots)
 
 
 def test_without_a_box() -> None:
-    coords, labels = fill_slots([Prompt(((10, 20), (30, 40)), (1, 0))], Letterbox(50, 100, 200), 6, CPU)
+    coords, labels = assembled([(10, 20), (30, 40)], (1, 0), letterbox=Letterbox(50, 100, 200), slots=6)
     assert coords.dtype == labels.dtype == np.float32
     assert coords[0].tolist() == [[20, 40], [60, 80], [0, 0], [0, 0], [0, 0], [0, 0]]
     assert labels.tolist() == [[1, 0, -1, -2, -2, -2]]
 
 
 def test_with_a_box_and_full() -> None:
-    prompt = Prompt(((1, 2), (3, 4)), (1, 0)).refined((5, 6), (7, 8, 9, 10))
-    coords, labels = fill_slots([prompt], Letterbox(10, 10, 10), 5, CPU)
+    coords, labels = assembled([(1, 2), (3, 4), (5, 6)], (1, 0, 0), (7, 8, 9, 10), slots=5)
     assert coords[0].tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
     assert labels.tolist() == [[1, 0, 0, 2, 3]]
 
 
 def test_scales_of_both_axes() -> None:
     """The rounded sides decide, as in SAM: 3 rows of 4 become 8 of 10, not 7.5."""
-    coords, _ = fill_slots([Prompt(((4, 3),), (1,))], Letterbox(3, 4, 10), 3, CPU)
+    coords, _ = assembled([(4, 3)], (1,), letterbox=Letterbox(3, 4, 10), slots=3)
     assert coords[0, 0].tolist() == [10, 8]
 
 
 def test_prompts_of_different_lengths() -> None:
-    prompts = [Prompt(((1, 1),), (1,), (5, 6, 7, 8)), Prompt(((2, 2), (3, 3)), (0, 1), (1, 2, 3, 4))]
-    coords, labels = fill_slots(prompts, Letterbox(10, 10, 10), 5, CPU)
+    points = np.array([(1, 1), (2, 2), (3, 3)], np.int32)
+    order, signs = np.array([(0, -1), (1, 2)], np.int32), np.array([(1, 0), (0, 1)], np.int32)
+    boxes = np.array([(5, 6, 7, 8), (1, 2, 3, 4)], np.int32)
+    coords, labels = ops.prompt_assembly(points, order, signs, boxes, scale=(1, 1), slots=5)
     assert coords.tolist() == [
         [[1, 1], [0, 0], [5, 6], [7, 8], [0, 0]],
         [[2, 2], [3, 3], [1, 2], [3, 4], [0, 0]],
@@ -47,7 +56,7 @@ def test_prompts_of_different_lengths() -> None:
 
 
 def test_a_box_alone() -> None:
-    coords, labels = fill_slots([Prompt((), (), (1, 2, 3, 4))], Letterbox(10, 10, 10), 3, CPU)
+    coords, labels = assembled([], (), (1, 2, 3, 4), slots=3)
     assert coords.tolist() == [[[1, 2], [3, 4], [0, 0]]]
     assert labels.tolist() == [[2, 3, -2]]
 

@@ -1,4 +1,4 @@
-"""Arguments that no operation takes: they run, or are refused in a sentence that names them, and nothing else."""
+"""Wrong arguments: an operation either runs or refuses them in a sentence that names them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ no_arrays = st.sampled_from([None, 3, 2.5, "x", [[1.0]], (1, 2), object(), np.fl
 
 
 def call(operation: str, arguments: dict[str, Any], device: Device) -> None:
-    """Let an operation run or refuse; any other error is a fault."""
+    """Call an operation, which may run or refuse; any other error is a fault."""
     specs: list[Any] = [[SPEC]] if operation == "preprocess" else []
     if specs:
         specs = [arguments.pop("frames"), *specs]
@@ -100,7 +100,7 @@ def call(operation: str, arguments: dict[str, Any], device: Device) -> None:
 @fuzzed(25)
 @given(data=st.data())
 def test_wrong_arrays_are_refused(name: str, operation: str, argument: str, data: st.DataObject) -> None:
-    """Anything in one argument's place, or the right array but for its dtype, an axis or where it lies in memory."""
+    """Any object as one argument, or an array that is wrong in dtype, an axis or layout only."""
     arguments = good_arguments()[operation]
     listed = isinstance(arguments[argument], list)
     good = (
@@ -149,14 +149,14 @@ def test_largest_may_be_numpys_bool() -> None:
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
 def test_a_box_of_numpys_whole_numbers(kind: Any) -> None:
-    """Comparisons of arrays give them; small ones cannot hold the limits that a box is clipped to."""
+    """NumPy functions return them; the small kinds cannot hold the limits that a box is clipped to."""
     box: Any = tuple(kind(each) for each in (0, 1, 3, 4))
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert ops.topk_points(values, 1, False, box).tolist() == [[0, 1]]
 
 
 def odd_layouts(array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the array where no C compiler would put one: off its alignment, and with strides that are no multiples."""
+    """Return the array misaligned, and with strides that are no multiple of its item size."""
     off = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
     fields = np.empty(len(array), [("tag", "u1"), ("value", array.dtype, array.shape[1:])])
     off[...], fields["value"][...] = array, array
@@ -170,7 +170,7 @@ def odd_layouts(array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     [(operation, argument) for operation, argument in ARRAYS if argument not in ("out", "weights")],
 )
 def test_arrays_that_lie_oddly_in_memory(name: str, operation: str, argument: str, layout: str) -> None:
-    """NumPy takes them like any other, from packed records and memory-mapped files."""
+    """Packed records and memory-mapped files give such arrays, and NumPy takes them like any other."""
     arguments = good_arguments()[operation]
     arguments[argument] = odd_layouts(arguments[argument])[layout]
     specs = [arguments.pop("frames"), [SPEC]] if operation == "preprocess" else []

@@ -34,7 +34,7 @@ def check(got: ResizedLogits, wanted: ResizedLogits) -> None:
     np.testing.assert_allclose(got.settled, wanted.settled, atol=TOLERANCE)
     np.testing.assert_allclose(got.logits, wanted.logits, atol=TOLERANCE)
     np.testing.assert_array_equal(got.chosen, wanted.chosen)
-    # What follows from the logits is held to those that came, as one near 0 may be on either side
+    # Mask, area and box are compared with the kernel's own logits, as a logit near 0 may be on either side of it
     np.testing.assert_array_equal(got.mask, got.logits > 0)
     np.testing.assert_array_equal(got.area, got.mask.sum(axis=(1, 2)))
     assert got.box.tolist() == [list(reference.mask_box(mask)) for mask in got.mask]
@@ -85,14 +85,14 @@ def test_same_size_is_the_same(place: Place) -> None:
 
 
 def test_padding_is_cropped(place: Place) -> None:
-    """What the decoder says beyond the frame does not reach it."""
+    """Logits of the padding do not reach the frame."""
     logits = np.full((1, 1, 32, 32), -5, np.float32)
     logits[:, :, 16:] = 100
     out = run(place, logits, weights=np.ones((1, 1), np.float32), prompt_side=32, height=10, width=20)
     np.testing.assert_allclose(out.logits, -5, atol=1e-5)
     assert not out.mask.any()
     assert out.area.tolist() == [0]
-    assert out.box.tolist() == [[1, 1, 19, 9]]  # the official answer where there is nothing
+    assert out.box.tolist() == [[1, 1, 19, 9]]  # of an empty mask, as in the official code
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_box_of_one_pixel(place: Place, pixel: tuple[int, int]) -> None:
 
 
 def test_again_and_again(place: Place) -> None:
-    """Nothing of one call is left in the next: the workspace is the same."""
+    """One call leaves nothing in the workspace that changes the next."""
     full, empty = np.full((3, 1, 16, 16), 1, np.float32), np.full((3, 1, 16, 16), -1, np.float32)
     options = {"weights": np.ones((3, 1), np.float32), "prompt_side": 16, "height": 40, "width": 16}
     for _ in range(3):
@@ -134,7 +134,7 @@ def test_again_and_again(place: Place) -> None:
         out = run(place, empty, **options)
         assert out.area.tolist() == [0] * 3
         assert out.box.tolist() == [[1, 1, 15, 39]] * 3
-        ops.topk_points(place.put(noise(3, 200, 200)), 9, True, device=place.device)  # leaves its own there
+        ops.topk_points(place.put(noise(3, 200, 200)), 9, True, device=place.device)  # uses the same workspace
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -150,7 +150,7 @@ def test_threads_do_not_matter(threads: int) -> None:
 
 
 def test_into_given_arrays(place: Place) -> None:
-    """Maps that nobody wants are not written, and predicted IoUs may be a part of a larger array."""
+    """Maps that are None are not written, and predicted IoUs may be a part of a larger array."""
     low_res, iou = noise(2, 3, 16, 16), noise(2, 4)
     size: dict[str, Any] = {"prompt_side": 20, "height": 9, "width": 7}
     wanted = reference.resize_logits(low_res, iou=iou[:, 1:], **size)

@@ -93,11 +93,11 @@ def test_half_precision_maps(place: Place) -> None:
 
 
 def test_neighbours_that_cancel_out(place: Place) -> None:
-    """Where lifted cells nearly vanish, squared norms made of products would be all rounding."""
+    """Where lifted cells nearly vanish, squared norms from products would be rounding errors only."""
     arrays = list(made(3, 8, 16, 16, 8))
-    arrays[3][:, :, 1::2] = -3.1 * arrays[3][:, :, ::2]  # 3/4 of a cell and 1/4 of the next leave a fortieth
+    arrays[3][:, :, 1::2] = -3.1 * arrays[3][:, :, ::2]  # 3/4 of a cell and 1/4 of the next sum to a fortieth
     size = {"prompt_side": 64, "height": 40, "width": 33}
-    # The reference itself has rounded values forty times as large as what is left of them
+    # The reference too rounds values that are forty times as large as their sum
     np.testing.assert_allclose(run(place, arrays, **size), reference.similarity_map(*arrays, **size), atol=2e-5)
 
 
@@ -105,7 +105,7 @@ def test_one_bad_cell_spoils_its_neighbours_only(place: Place) -> None:
     arrays = list(made(2, 8, 11, 16, 8))
     size = {"prompt_side": 64, "height": 16, "width": 16}
     wanted = run(place, arrays, **size)
-    arrays[3][0, 3, 7] = np.nan  # the last of its row: the next row begins beside it in memory
+    arrays[3][0, 3, 7] = np.nan  # the last of its row, next to the first of the next row in memory
     got = run(place, arrays, **size)
     clean = ~np.isnan(got)
     assert np.isnan(got[:, 7, 14]).all()

@@ -39,7 +39,7 @@ def test_official_points(topk: Any, frame: str) -> None:
     """The recorded maps give the recorded points, and the points of each decode come in SAM-G's order."""
     kinds = [key for key in GOLDEN.files if key.startswith(frame) and key.endswith(".kind")]
     count = len(kinds)
-    whole = GOLDEN[f"{frame}.similarity0.map"]  # recorded three times more for the negative points, and equal
+    whole = GOLDEN[f"{frame}.similarity0.map"]  # recorded again, and equal, for each of three negative points
     height, width = whole.shape
     global_box = (0, 0, width - 1, height - 1)
     found = []

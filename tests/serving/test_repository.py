@@ -71,7 +71,7 @@ class TestConfig:
         }
         assert dims(config.output) == {"low_res_masks": [4, 64, 64], "iou": [4]}
         assert {port.data_type for port in (*config.input, *config.output)} == {TYPE_FP32}
-        # Triton allows no empty dims: (B,) is (B, 1) on the wire, and for no other tensor
+        # Triton allows no empty dims: (B,), and only that, is sent as (B, 1)
         assert [port.name for port in config.input if port.HasField("reshape")] == ["has_mask_input"]
         assert not config.input[4].reshape.shape
 
@@ -92,7 +92,7 @@ class TestConfig:
             "synthetic_encoder/1/model.onnx",
             "synthetic_encoder/config.pbtxt",
         ]
-        onnx.load(tmp_path / "models" / "synthetic_encoder" / "1" / "model.onnx")  # which reads the weights
+        onnx.load(tmp_path / "models" / "synthetic_encoder" / "1" / "model.onnx")  # loads the weights too
 
     def test_a_shared_graph_is_one_model(self, shared: Bundle, tmp_path: Path) -> None:
         models = write_repository(shared, tmp_path / "models")
@@ -100,14 +100,14 @@ class TestConfig:
         config = config_of(tmp_path / "models" / "synthetic-shared_encoder")
         assert dims(config.output) == {"embedding": [8, 16, 16], "features": [11, 16, 16]}
 
-    def test_onnx_runtime_runs_where_it_can_and_float32_in_float32(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_onnx_runtime_uses_cuda_if_present_and_does_not_round_to_tf32(self, bundle: Bundle, tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models")
         config = config_of(tmp_path / "models" / "synthetic_encoder")
-        assert not config.instance_group  # a GPU where there is one, else the processor
+        assert not config.instance_group  # so Triton uses a GPU if there is one, else the CPU
         (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
         assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
 
-    def test_it_says_what_it_was_made_of(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_the_configuration_names_bundle_fingerprint_and_precision(self, bundle: Bundle, tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models")
         said = config_of(tmp_path / "models" / "synthetic_features").parameters
         assert {key: said[key].string_value for key in said} == {
@@ -118,7 +118,9 @@ class TestConfig:
 
     def test_a_precision_has_its_own_files(self, bundle: Bundle, tmp_path: Path) -> None:
         manifest = bundle.manifest
-        half = FileSpec(file=manifest.features.file, sha256=manifest.features.sha256)  # to be told apart by its bytes
+        half = FileSpec(
+            file=manifest.features.file, sha256=manifest.features.sha256
+        )  # another network's file, to recognise it by its bytes
         both = replace(manifest, precisions=("fp32", "fp16"), precision_files={"fp16": {"decoder": half}})
         write_repository(Bundle(bundle.path, both), tmp_path / "models", precision="fp16")
         written = {
@@ -147,10 +149,10 @@ class TestEngines:
         assert config.platform == "tensorrt_plan"
         (group,) = config.instance_group
         assert group.kind == ModelInstanceGroup.KIND_GPU
-        assert list(group.profile) == ["0", "1"]  # for one picture, and for two to eight
+        assert list(group.profile) == ["0", "1"]  # for batches of one, and of two to eight
         assert not config.HasField("optimization")
 
-    def test_one_picture_at_most_is_one_profile(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_maximum_batch_of_one_has_one_profile(self, bundle: Bundle, tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models", platform="tensorrt", most=1, engine=self.engine)
         assert list(config_of(tmp_path / "models" / "synthetic_decoder").instance_group[0].profile) == ["0"]
 
@@ -180,7 +182,7 @@ class TestEngines:
         plans = [tmp_path / "models" / f"synthetic_{role}" / "1" / "model.plan" for role in ("encoder", "decoder")]
         assert [plan.read_bytes() for plan in plans] == [b"the encoder compiled", b"the decoder compiled"]
 
-    def test_an_engine_that_cannot_be_had_leaves_nothing(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_failed_engine_build_leaves_nothing(self, bundle: Bundle, tmp_path: Path) -> None:
         def engine(role: Role) -> bytes:
             if role == "decoder":
                 raise BackendError("no engine")
@@ -192,7 +194,7 @@ class TestEngines:
 
 
 class TestFolder:
-    def test_parents_are_made_and_nothing_else_stays(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_parents_are_created_and_no_temporary_files_stay(self, bundle: Bundle, tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "new" / "models")
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["models"]
 
@@ -226,7 +228,7 @@ class TestFolder:
         with pytest.raises(FileError, match=r"cannot write the model repository .*/file: Not a directory"):
             write_repository(bundle, tmp_path / "file")
 
-    def test_a_folder_that_cannot_be_made_is_said(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_created_is_reported(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(FileError, match=r"cannot write the model repository .*/file/models: File exists"):
             write_repository(bundle, tmp_path / "file" / "models")
@@ -257,9 +259,9 @@ class TestFolder:
             "write_repository(Bundle.open(sys.argv[1]), sys.argv[2])\n"
         )
 
-        def fill() -> None:  # a file may not grow beyond the half of the smallest graph
-            least = min(path.stat().st_size for path in bundle.path.glob("*.onnx")) // 2
-            resource.setrlimit(resource.RLIMIT_FSIZE, (least, least))
+        def fill() -> None:  # limits files to half the size of the smallest graph
+            limit = min(path.stat().st_size for path in bundle.path.glob("*.onnx")) // 2
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         command = [sys.executable, "-c", program, str(bundle.path), str(tmp_path / "models")]
         done = subprocess.run(command, capture_output=True, text=True, preexec_fn=fill, check=False)
@@ -291,14 +293,14 @@ class TestRefusals:
         assert str(raised.value) == said
         assert not list(tmp_path.iterdir())
 
-    def test_another_batch_than_the_bundles(self, bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_batch_that_the_bundle_does_not_take(self, bundle: Bundle, tmp_path: Path) -> None:
         fixed = fixed_batch(bundle, tmp_path / "fixed", 2)
         with pytest.raises(InputError, match="most is 8, but bundle synthetic was made for 2 at once"):
             write_repository(fixed, tmp_path / "models", most=8)
         assert write_repository(fixed, tmp_path / "models", most=2)
 
     @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "zwölf", "a b"])
-    def test_a_bundle_whose_name_is_no_models(self, bundle: Bundle, tmp_path: Path, name: str) -> None:
+    def test_a_bundle_whose_name_cannot_start_a_models(self, bundle: Bundle, tmp_path: Path, name: str) -> None:
         renamed = Bundle(bundle.path, replace(bundle.manifest, name=name))
         with pytest.raises(BundleError, match="cannot begin the name of a model"):
             write_repository(renamed, tmp_path / "models")
@@ -337,7 +339,7 @@ class TestCommand:
         sizes = {each["file"]: each["bytes"] for model in figures["models"] for each in model["files"]}
         assert sizes == {file: (out / file).stat().st_size for file in tree(out)}
 
-    def test_the_batch_is_eight_if_not_said(self, cli: CliRunner, tmp_path: Path) -> None:
+    def test_the_default_maximum_batch_is_eight(self, cli: CliRunner, tmp_path: Path) -> None:
         result = cli.invoke(app, ["export", "--triton", str(tmp_path / "models"), "--bundle", "tiny"])
         assert result.exit_code == 0, result.output
         assert config_of(tmp_path / "models" / "tiny_decoder").max_batch_size == 8
@@ -367,20 +369,16 @@ class TestCommand:
         assert said in result.output
         assert not list(tmp_path.iterdir())
 
-    def test_without_the_extra_it_says_what_mends_it(
-        self, cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_missing_extra_is_named(self, cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "tritonclient", None)
-        for name in [
-            name for name in sys.modules if name.startswith(("samg_fast.serving.repository", "tritonclient."))
-        ]:
+        for name in [name for name in sys.modules if name.startswith(("samg_fast.serving.", "tritonclient."))]:
             monkeypatch.delitem(sys.modules, name)
         result = cli.invoke(app, ["export", "--triton", str(tmp_path / "models"), "--bundle", "tiny"])
         assert result.exit_code == 1
         assert "writing a Triton model repository needs packages that are not installed" in result.output
         assert "samg-fast[triton]" in result.output
 
-    def test_engines_cannot_be_had_without_tensorrt(self, cli: CliRunner, tmp_path: Path) -> None:
+    def test_engines_need_tensorrt(self, cli: CliRunner, tmp_path: Path) -> None:
         if importlib.util.find_spec("tensorrt") is not None:
             pytest.skip("tensorrt is installed")
         command = ["export", "--triton", str(tmp_path / "models"), "--bundle", "tiny", "--platform", "tensorrt"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from samg_fast.backends.tensorrt import TensorRtNetwork
 from samg_fast.bundle import Bundle
 from samg_fast.engine_cache.key import EngineKey
 from support import fake_tensorrt, gpu_machine
@@ -34,7 +35,12 @@ def fake_backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
     def backend(version: str = "10.13.2.6", name: str = "tensorrt", **changes: Any) -> Any:
         module = fake_tensorrt.install(monkeypatch, name, version)
-        plain = {"precision": "fp32", "batches": (1, 8), "index": 0, "cuda": HostCuda()}
+        cuda = HostCuda()
+
+        def open_engine(file: str, engine: bytes) -> TensorRtNetwork:
+            return TensorRtNetwork(cuda, file, engine, backend=name)  # type: ignore[arg-type]
+
+        plain = {"precision": "fp32", "batches": (1, 8), "index": 0, "cuda": cuda, "open_engine": open_engine}
         return SimpleNamespace(**{"name": name, "version": version, "module": module, **plain, **changes})
 
     return backend

@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 import samg_fast
 from samg_fast import _engine
 from samg_fast.backends import probe
-from samg_fast.bundle import Bundle
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou
 from samg_fast.segmenter import Segmenter
 from support import fake_cuda
 from support.fake_cuda import Item, Machine, OnGpu, Stream
-from support.host_gpu import HostBackend
+from support.host_gpu import HostBackend, open_on
 
 LIBRARIES = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt_rtx",
     "onnxruntime": "onnxruntime",
-    "torch": "torch",
-    "torch-compiled": "torch",
 }
 """The backends on a GPU, and the module of each."""
 
@@ -93,7 +90,7 @@ class FakeRig:
         machine.wait = in_turn  # type: ignore[method-assign]
 
     def open(self, folder: Path) -> Segmenter:
-        return Segmenter(Bundle.open(folder), HostBackend(self._machine, most=BATCHES[-1]))
+        return open_on(folder, HostBackend(self._machine, max_batch=BATCHES[-1]))
 
     def put(self, array: NDArray[Any]) -> Any:
         return OnGpu(array.copy())
@@ -167,8 +164,6 @@ def need(backend: str) -> None:
     library: Any = pytest.importorskip(LIBRARIES[backend], reason=f"the {backend} backend's library is not installed")
     if backend == "onnxruntime" and "CUDAExecutionProvider" not in library.get_available_providers():
         pytest.skip("this ONNX Runtime is not onnxruntime-gpu")
-    if LIBRARIES[backend] == "torch" and library.version.cuda is None:
-        pytest.skip("this PyTorch is built without CUDA")
     (status,) = (each for each in probe() if (each.name, each.device) == (backend, "cuda"))
     assert status.available, status.reason
 

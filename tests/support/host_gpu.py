@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from samg_fast.backends import open_networks
 from samg_fast.backends.gpu_network import GpuNetwork
-from samg_fast.backends.plain import FilesAsTheyAre
+from samg_fast.bundle import Bundle
 from samg_fast.devices.cuda import Cuda
+from samg_fast.segmenter import Segmenter
 from support.fake_cuda import Queues, array_at
 
 
@@ -58,15 +60,15 @@ class HostNetwork(GpuNetwork):
         self._machine.queue(int(stream.handle), self.name, work)
 
 
-class HostBackend(FilesAsTheyAre):
+class HostBackend:
     """A backend on such a GPU."""
 
     name, version, precision = "host", "1", "fp32"
     threads = None
 
-    def __init__(self, machine: Queues, *, capturable: bool = True, most: int | None = None) -> None:
+    def __init__(self, machine: Queues, *, capturable: bool = True, max_batch: int | None = None) -> None:
         self.cuda = Cuda()
-        self.most = most
+        self.max_batch = max_batch
         self.opened: list[HostNetwork] = []
         self._machine, self._capturable = machine, capturable
 
@@ -74,6 +76,12 @@ class HostBackend(FilesAsTheyAre):
         """Read an ONNX file."""
         self.opened.append(HostNetwork(self.cuda, self._machine, Path(path), self._capturable))
         return self.opened[-1]
+
+
+def open_on(folder: Path, backend: HostBackend) -> Segmenter:
+    """Open a bundle's files on such a backend."""
+    bundle = Bundle.open(folder)
+    return Segmenter(bundle, backend, open_networks(bundle, backend))
 
 
 def noise(*shape: int, seed: int = 0) -> Any:

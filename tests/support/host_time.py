@@ -17,12 +17,10 @@ from statistics import median
 import pytest
 
 from samg_fast import _engine
-from samg_fast.bundle import Bundle
 from samg_fast.bundle.zoo import resolve
 from samg_fast.samples import load_pack
-from samg_fast.segmenter import Segmenter
 from support import driver_stub, fake_cuda
-from support.host_gpu import HostBackend
+from support.host_gpu import HostBackend, open_on
 
 ROUNDS, TURNS = 25, 300
 
@@ -32,7 +30,7 @@ def main() -> None:
     driver = driver_stub.Driver()
     fake_cuda.install_kernels(pytest.MonkeyPatch(), fake_cuda.Kernels(driver, _engine, 1))
     backend = HostBackend(driver)
-    segmenter = Segmenter(Bundle.open(resolve("tiny")), backend)
+    segmenter = open_on(resolve("tiny"), backend)
     task = load_pack().tasks["walker_walk"]
     target, frame = segmenter.identify(task.reference, task.reference_mask), task.settings["video_hard"][0][0]
     there, stream = driver_stub.Dlpack(backend.cuda.upload(frame)), backend.cuda._device.create_stream()

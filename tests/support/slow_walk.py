@@ -90,6 +90,7 @@ class Walked:
     points: list[list[tuple[int, int]]] = field(default_factory=list)
     labels: list[list[int]] = field(default_factory=list)
     boxes: list[tuple[int, int, int, int] | None] = field(default_factory=list)
+    fed: list[dict[str, Array]] = field(default_factory=list)  # the decoder's inputs
     iou: list[Array] = field(default_factory=list)
     low_res: list[Array] = field(default_factory=list)
     masks: list[Array] = field(default_factory=list)
@@ -114,10 +115,8 @@ class SlowWalk:
         dino = self.sessions["features"].run([m.features.output], {"image": network_input(frame, m.features)})[0][0]
         return sam, np.stack([bilinear(plane, m.encoder.grid, m.encoder.grid) for plane in dino])
 
-    def decode(
-        self, sam: Array, points: Any, labels: Any, box: Any, before: Array | None, size: Any
-    ) -> tuple[Array, Array]:
-        """Decode once, by the rules of SAM's predictor."""
+    def feed(self, sam: Array, points: Any, labels: Any, box: Any, before: Array | None, size: Any) -> dict[str, Array]:
+        """Return what the decoder gets, by the rules of SAM's predictor."""
         m = self.manifest
         rows, columns = letterbox(size[0], size[1], m.prompt_side)
         at = [(x * columns / size[1], y * rows / size[0]) for x, y in points]
@@ -130,15 +129,13 @@ class SlowWalk:
             marks += [2, 3]
         empty = m.slots - len(marks)
         side = 4 * m.encoder.grid
-        feed = {
+        return {
             "embedding": sam[None],
             "point_coords": np.array([at + [(0.0, 0.0)] * empty], np.float32),
             "point_labels": np.array([marks + [-2] * empty], np.float32),
             "mask_input": np.zeros((1, 1, side, side), np.float32) if before is None else before[None, None],
             "has_mask_input": np.array([before is not None], np.float32),
         }
-        low_res, iou = self.sessions["decoder"].run(["low_res_masks", "iou"], feed)
-        return low_res[0, 1:], iou[0, 1:]
 
     def walk(self, frame: Array, target: Target) -> Walked:
         """Segment one frame."""
@@ -166,7 +163,10 @@ class SlowWalk:
                 assert box is not None
                 points = [*points, extreme(whole, *box, -1) if turn == 1 else negative]
                 labels = [*labels, 0]
-            low_res, iou = self.decode(sam, points, labels, box, before, size)
+            seen.fed.append(self.feed(sam, points, labels, box, before, size))
+            low_res, iou = (
+                each[0, 1:] for each in self.sessions["decoder"].run(["low_res_masks", "iou"], seen.fed[-1])
+            )
             best = int(iou.argmax())
             before = (target.mask_weights[:, None, None] * low_res).sum(0) if turn == 0 else low_res[best]
             mask = to_frame(before, [m.prompt_side], height, width) > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,42 @@ def toys() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def quick_exports() -> Iterator[None]:
+    """Trace the same network once only, and measure how precisions agree on two frames, one task's, in place of 16."""
+    pytest.importorskip("torch", reason="exporting needs the extra export")
+    from samg_fast.export import agreement, bundle
+    from samg_fast.parity import sample_frames
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "trace", remembered(bundle.trace))
+        patch.setattr(agreement, "sample_frames", lambda **_: sample_frames(tasks=1))
+        yield
+
+
+def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what was traced, by the network's weights and the shapes of its inputs."""
+    import onnx
+
+    made: dict[Any, bytes] = {}
+
+    @functools.wraps(trace)
+    def traced(network: Any, inputs: Mapping[str, Any], outputs: Sequence[str], *, dynamic_batch: bool) -> Any:
+        weights = hashlib.sha256()
+        for name, value in network.state_dict().items():
+            weights.update(name.encode() + value.numpy().tobytes())
+        shapes = tuple((name, tuple(value.shape)) for name, value in inputs.items())
+        key = (type(network), weights.digest(), shapes, tuple(outputs), dynamic_batch)
+        if key not in made:
+            made[key] = trace(network, inputs, outputs, dynamic_batch=dynamic_batch).SerializeToString()
+        return onnx.load_from_string(made[key])
+
+    return traced
+
+
+@pytest.fixture(scope="session")
 def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of EfficientViT-SAM do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.sam import EfficientViTSam
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_sam.pt"
@@ -59,7 +94,7 @@ def sam_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def dino_checkpoint(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a checkpoint as the authors of DINOv2 do."""
-    from benchmarks.weights import filled, write_checkpoint
+    from benchmarks.eager.weights import filled, write_checkpoint
     from samg_fast.export.dinov2 import DinoV2
 
     path = tmp_path_factory.mktemp("checkpoints") / "toy_dino.pth"

@@ -1,4 +1,4 @@
-"""`samg_fast.wrappers` by itself: its modules come when they are named, and say what they lack."""
+"""`samg_fast.wrappers` imports its modules on first access, and they say which extra is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def python(program: str) -> str:
 @pytest.mark.parametrize(
     ("module", "package"), [("dm_env", "dm_env"), ("gymnasium", "gymnasium"), ("vector", "gymnasium")]
 )
-def test_a_module_comes_when_it_is_named(module: str, package: str) -> None:
+def test_a_module_is_imported_on_first_access(module: str, package: str) -> None:
     pytest.importorskip(package, reason=f"{package} is not installed")
     program = "import sys, samg_fast.wrappers as w; print({'dm_env', 'gymnasium'} & set(sys.modules)); "
     program += f"print(w.{module}.__name__, w.{module} is w.{module}, '{module}' in dir(w))"
@@ -29,7 +29,7 @@ def test_a_module_comes_when_it_is_named(module: str, package: str) -> None:
     ("module", "package", "extra"),
     [("dm_env", "dm_env", "dmc"), ("gymnasium", "gymnasium", "gymnasium"), ("vector", "gymnasium", "gymnasium")],
 )
-def test_a_module_says_which_extra_it_lacks(module: str, package: str, extra: str) -> None:
+def test_a_module_says_which_extra_is_missing(module: str, package: str, extra: str) -> None:
     program = f"""
 import sys
 sys.modules[{package!r}] = None  # as if it were not installed
@@ -43,7 +43,7 @@ except samg_fast.MissingExtraError as error:
     assert python(program) == f"{sentence}run: pip install 'samg-fast[{extra}]'\n"
 
 
-def test_there_is_nothing_else() -> None:
+def test_another_name_is_an_attribute_error() -> None:
     import samg_fast.wrappers
 
     with pytest.raises(AttributeError, match=r"module 'samg_fast\.wrappers' has no attribute 'jax'"):

@@ -28,29 +28,29 @@ def masking(segmenter: Any = None, target: Any = None, reference: Any = None, **
     return Masking(segmenter or ColourFinder(), given, reference, **chosen)
 
 
-def test_the_modes_show_the_picture_the_mask_or_both() -> None:
+def test_modes_show_the_masked_image_the_mask_or_both() -> None:
     frame = squares(3)
     mask = is_colour(frame, RED)
     assert mask.sum() == 16
-    composite, alone, both = (masking(mode=mode)(frame[None])[0] for mode in CHANNELS)
+    composite, mask_one, both = (masking(mode=mode)(frame[None])[0] for mode in CHANNELS)
     assert np.array_equal(composite, frame * mask[..., None])
-    assert np.array_equal(alone, 255 * mask[..., None])
+    assert np.array_equal(mask_one, 255 * mask[..., None])
     assert np.array_equal(both[..., :3], frame)
-    assert np.array_equal(both[..., 3:], alone)
-    assert {each.dtype for each in (composite, alone, both)} == {np.dtype(np.uint8)}
-    assert [each.shape[-1] for each in (composite, alone, both)] == list(CHANNELS.values())
+    assert np.array_equal(both[..., 3:], mask_one)
+    assert {each.dtype for each in (composite, mask_one, both)} == {np.dtype(np.uint8)}
+    assert [each.shape[-1] for each in (composite, mask_one, both)] == list(CHANNELS.values())
 
 
-def test_every_environment_has_its_target_and_all_are_segmented_at_once() -> None:
+def test_each_environment_has_its_target_and_all_are_segmented_as_one_batch() -> None:
     segmenter = ColourFinder()
     frames = np.stack([squares(t) for t in range(3)])
     shown = masking(segmenter, [target_of(c) for c in (BLUE, RED, GREEN)], count=3, mode="mask")(frames)
-    for frame, picture, channel in zip(frames, shown, (BLUE, RED, GREEN), strict=True):
-        assert np.array_equal(picture[..., 0] > 0, is_colour(frame, channel))
+    for frame, image, channel in zip(frames, shown, (BLUE, RED, GREEN), strict=True):
+        assert np.array_equal(image[..., 0] > 0, is_colour(frame, channel))
     assert segmenter.batches == [3]
 
 
-def test_a_target_is_identified_once_when_the_first_frame_comes() -> None:
+def test_a_target_is_identified_once_with_the_first_frame() -> None:
     segmenter = ColourFinder()
     image, mask = squares(0), is_colour(squares(0), RED)
     two = masking(segmenter, reference=(image, mask, [(1, 2)]), count=2)
@@ -62,7 +62,7 @@ def test_a_target_is_identified_once_when_the_first_frame_comes() -> None:
     assert len(two.targets) == 2
 
 
-def test_a_reference_that_cannot_be_used_is_tried_again() -> None:
+def test_a_failed_identification_is_tried_again() -> None:
     class Picky(ColourFinder):
         def identify(self, *reference: Any) -> Any:
             if not self.identified:
@@ -84,7 +84,7 @@ def test_a_reference_that_cannot_be_used_is_tried_again() -> None:
         ("frame", ["all", "own", "all", "all", "own"]),
     ],
 )
-def test_what_stands_for_a_lost_target(lost: str, expected: list[str]) -> None:
+def test_masks_of_a_lost_target(lost: str, expected: list[str]) -> None:
     one = masking(ColourFinder([0.2, 0.5, 0.49, float("nan"), 0.8]), threshold=0.5, lost=lost, mode="mask")
     for t, what in enumerate(expected):
         masks = {
@@ -95,7 +95,7 @@ def test_what_stands_for_a_lost_target(lost: str, expected: list[str]) -> None:
         }
         shown = one(squares(t)[None])
         assert np.array_equal(shown[0, ..., 0] > 0, masks[what]), (t, what)
-        assert one.found[0].mask.sum() == 16  # what was found can still be seen
+        assert one.segmentations[0].mask.sum() == 16  # what was found can still be seen
 
 
 def test_a_lost_target_passes_the_whole_frame_through() -> None:
@@ -111,19 +111,19 @@ def test_no_mask_is_held_beyond_its_episode() -> None:
     targets = [target_of(RED), target_of(GREEN)]
     two = masking(ColourFinder([0.9, 0.9, 0.1, 0.1]), targets, count=2, threshold=0.5, lost="hold", mode="mask")
     two(np.stack([squares(0), squares(0)]))
-    two.begin([1])
+    two.start_episodes([1])
     held, begun = two(np.stack([squares(5), squares(5)]))
     assert np.array_equal(held[..., 0] > 0, is_colour(squares(0), RED))
     assert not begun.any()
 
 
-def test_a_frame_alone_leaves_what_was_found() -> None:
+def test_an_additional_frame_does_not_change_the_segmentations() -> None:
     segmenter = ColourFinder()
     two = masking(segmenter, [target_of(RED), target_of(GREEN)], count=2, mode="mask")
     two(np.stack([squares(0), squares(0)]))
-    before = two.found
-    assert np.array_equal(two.alone(squares(4), 1)[..., 0] > 0, is_colour(squares(4), GREEN))
-    assert two.found is before
+    before = two.segmentations
+    assert np.array_equal(two.mask_one(squares(4), 1)[..., 0] > 0, is_colour(squares(4), GREEN))
+    assert two.segmentations is before
     assert segmenter.batches == [2, 1]
 
 
@@ -189,7 +189,7 @@ def test_neither_target_nor_reference() -> None:
         (gymnasium.spaces.Discrete(3), None, InputTypeError, r"observation must be uint8 RGB .* not Discrete"),
     ],
 )
-def test_observations_without_pictures_get_a_sentence(
+def test_observations_without_images_get_a_sentence(
     spec: Any, key: str | None, error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
@@ -197,20 +197,22 @@ def test_observations_without_pictures_get_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "sentence"),
+    ("image", "error", "sentence"),
     [
         (squares(0).astype(np.float32), InputTypeError, r"\['rgb'\] must be uint8 RGB of shape .*, not float32 of"),
         (squares(0)[:-1], InputError, r"of shape \(24, 24, 3\), not uint8 of shape \(23, 24, 3\)"),
         (None, InputTypeError, r"of shape \(24, 24, 3\), not None"),
     ],
 )
-def test_a_picture_that_breaks_its_promise_gets_a_sentence(picture: Any, error: type[Exception], sentence: str) -> None:
+def test_an_image_that_does_not_match_its_space_gets_a_sentence(
+    image: Any, error: type[Exception], sentence: str
+) -> None:
     pixels, _ = find_pixels({"rgb": BOX}, "rgb")
     with pytest.raises(error, match=sentence):
-        pixels.read({"rgb": picture})
+        pixels.read({"rgb": image})
 
 
-def test_an_observation_without_its_picture_gets_a_sentence() -> None:
+def test_an_observation_without_its_image_gets_a_sentence() -> None:
     pixels, _ = find_pixels({"rgb": BOX}, "rgb")
     with pytest.raises(
         InputError, match=r"observation must have 'rgb', as its space or spec says, not only 'time', 't'"

@@ -56,10 +56,10 @@ def test_each_environment_shows_its_own_target(vectorised: Any, key: str | None,
         assert env.observation_space["time"] is env.env.observation_space["time"]
     for expected, got in outputs:
         assert got[0] in env.observation_space
-        frames, pictures = (expected[0], got[0]) if key is None else (expected[0][key], got[0][key])
+        frames, images = (expected[0], got[0]) if key is None else (expected[0][key], got[0][key])
         masks = np.stack([is_colour(frame, colour) for frame, colour in zip(frames, COLOURS, strict=True)])[..., None]
         shown = {"composite": frames * masks, "mask": 255 * masks, "rgbm": np.concatenate((frames, 255 * masks), -1)}
-        assert np.array_equal(pictures, shown[mode])
+        assert np.array_equal(images, shown[mode])
         for one, other in zip(expected[1:-1], got[1:-1], strict=True):
             assert np.array_equal(one, other)
         assert expected[-1].keys() == got[-1].keys()
@@ -67,7 +67,7 @@ def test_each_environment_shows_its_own_target(vectorised: Any, key: str | None,
             assert np.array_equal(expected[0]["time"], got[0]["time"])
 
 
-def test_the_environments_buffer_is_left_alone() -> None:
+def test_the_environments_buffer_is_unchanged() -> None:
     inside = SyncVectorEnv(squares_of(key="rgb"), copy=False)
     env = MaskedObservation(inside, ColourFinder(), target_of(RED), pixels_key="rgb")
     masked, _ = env.reset(seed=1)
@@ -77,7 +77,7 @@ def test_the_environments_buffer_is_left_alone() -> None:
     assert np.array_equal(masked["rgb"], before)
 
 
-def test_one_target_is_identified_for_all() -> None:
+def test_one_target_is_identified_for_all_environments() -> None:
     segmenter = ColourFinder([0.7, 0.8, 0.9])
     reference = squares(0), is_colour(squares(0), RED)
     env = MaskedObservation(SyncVectorEnv(squares_of()), segmenter, reference=reference)
@@ -101,7 +101,7 @@ def held_and_lost(mode: AutoresetMode, steps: int, vectorised: Any = SyncVectorE
 
 
 def shown(observation: Any) -> list[bool]:
-    return [bool(picture.any()) for picture in observation["rgb"]]
+    return [bool(image.any()) for image in observation["rgb"]]
 
 
 def test_next_step_autoreset_holds_no_mask_beyond_its_episode() -> None:
@@ -130,12 +130,12 @@ def test_a_final_observation_has_its_own_environment_s_target() -> None:
     env.reset(seed=1)
     env.step(actions(env))
     *_, infos = env.step(actions(env))
-    for picture, colour in zip(infos["final_obs"], (GREEN, BLUE), strict=True):
-        assert np.array_equal(picture[..., 0] > 0, is_colour(squares(2), colour))
+    for image, colour in zip(infos["final_obs"], (GREEN, BLUE), strict=True):
+        assert np.array_equal(image[..., 0] > 0, is_colour(squares(2), colour))
     assert [each.mask.sum() for each in env.segmentations] == [16, 16]
 
 
-def test_without_autoreset_only_the_environments_that_are_reset_begin() -> None:
+def test_without_autoreset_only_reset_environments_forget_their_mask() -> None:
     env, outputs = held_and_lost(AutoresetMode.DISABLED, 2)
     assert outputs[-1][3].tolist() == [True, False]
     observation, _ = env.reset(options={"reset_mask": np.array([True, False])})
@@ -145,8 +145,8 @@ def test_without_autoreset_only_the_environments_that_are_reset_begin() -> None:
     assert shown(env.reset()[0]) == [False, False]
 
 
-def test_a_mask_of_the_new_episode_is_held_after_a_restart_in_the_same_step() -> None:
-    sure = [*[0.9] * 7, 0.1, 0.1]  # two each of the reset and of two steps, one of the final observation
+def test_a_mask_of_the_new_episode_is_held_after_a_same_step_reset() -> None:
+    sure = [*[0.9] * 7, 0.1, 0.1]  # two each for the reset and two steps, one for the final observation
     inside = SyncVectorEnv(squares_of((2, 9)), autoreset_mode=AutoresetMode.SAME_STEP)
     env = MaskedObservation(inside, ColourFinder(sure), target_of(RED), mode="mask", threshold=0.5, lost="hold")
     env.reset(seed=1)
@@ -164,7 +164,7 @@ def test_a_mask_of_the_new_episode_is_held_after_a_reset() -> None:
     assert np.array_equal(env.step(actions(env))[0], begun)
 
 
-def test_the_infos_of_the_environments_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_own_infos_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = SyncVectorEnv(squares_of((1, 5)), autoreset_mode=AutoresetMode.SAME_STEP)
     env = MaskedObservation(inside, ColourFinder(), target_of(RED), mode="mask")
     env.reset(seed=1)
@@ -175,7 +175,7 @@ def test_the_infos_of_the_environments_are_left_alone(monkeypatch: pytest.Monkey
     assert stepped[-1]["final_obs"][0].shape == (SIZE, SIZE, 3)
 
 
-def test_everything_else_is_the_environments() -> None:
+def test_everything_else_is_forwarded_to_the_environments() -> None:
     inside = SyncVectorEnv(squares_of(render_mode="rgb_array"))
     env = MaskedObservation(inside, ColourFinder(), target_of(RED), mode="rgbm")
     assert env.num_envs == 3
@@ -191,7 +191,7 @@ def test_everything_else_is_the_environments() -> None:
     assert [each.closed for each in inside.envs] == [1, 1, 1]
 
 
-def test_what_lies_within_other_wrappers_is_reached_too() -> None:
+def test_attributes_are_found_through_other_wrappers() -> None:
     env = MaskedObservation(RecordEpisodeStatistics(SyncVectorEnv(squares_of())), ColourFinder(), target_of(RED))
     assert env.call("greet") == ("hello",) * 3
     assert env.get_attr("gravity") == (9.81,) * 3
@@ -200,21 +200,21 @@ def test_what_lies_within_other_wrappers_is_reached_too() -> None:
         env.curtsy()
 
 
-def test_steps_that_are_waited_for_are_masked_too() -> None:
+def test_asynchronous_steps_are_masked_too() -> None:
     env = MaskedObservation(AsyncVectorEnv(squares_of()), ColourFinder(), target_of(RED), mode="mask")
     try:
         env.reset_async(seed=1)
-        pictures = [env.reset_wait()[0]]
+        images = [env.reset_wait()[0]]
         env.step_async(actions(env))
-        pictures.append(env.step_wait(timeout=60)[0])
+        images.append(env.step_wait(timeout=60)[0])
     finally:
         env.close()
-    for t, each in enumerate(pictures):
+    for t, each in enumerate(images):
         assert each in env.observation_space
         assert np.array_equal(each[0, ..., 0] > 0, is_colour(squares(t), RED))
 
 
-def test_no_mask_is_held_beyond_a_reset_that_is_waited_for() -> None:
+def test_no_mask_is_held_beyond_an_asynchronous_reset() -> None:
     finder = ColourFinder([0.9, 0.9, 0.1, 0.1])
     inside = AsyncVectorEnv(squares_of((9, 9)), autoreset_mode=AutoresetMode.DISABLED)
     env = MaskedObservation(inside, finder, target_of(RED), mode="mask", threshold=0.5, lost="hold")
@@ -271,7 +271,7 @@ def test_bad_arguments_get_a_sentence(
         )
 
 
-def test_a_wrapper_that_fails_leaves_the_environments_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_constructor_leaves_the_environments_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def close(self: Any) -> None:
         if not getattr(self, "closed", True):
             self.close()
@@ -285,7 +285,7 @@ def test_a_wrapper_that_fails_leaves_the_environments_open(monkeypatch: pytest.M
     assert not inside.closed
     MaskedObservation(inside, ColourFinder(), target_of(RED)).reset()
     gc.collect()
-    assert inside.closed  # so it would have been seen
+    assert inside.closed  # which shows that the check above works
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def tiny() -> Iterator[samg_fast.Segmenter]:
         yield segmenter
 
 
-def test_together_or_one_by_one_is_the_same(tiny: samg_fast.Segmenter) -> None:
+def test_one_batch_gives_the_same_as_one_by_one(tiny: samg_fast.Segmenter) -> None:
     targets = [tiny.identify(squares(0), is_colour(squares(0), colour)) for colour in COLOURS]
     together = MaskedObservation(SyncVectorEnv(squares_of()), tiny, targets)
     masked = [partial(MaskedSingle, make(), tiny, target) for make, target in zip(squares_of(), targets, strict=True)]

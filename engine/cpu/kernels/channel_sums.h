@@ -1,4 +1,4 @@
-// What the cosines of a map's cells are made of, summed over its channels: the pass that reads the maps.
+// The pass that reads a map: sums over its channels, from which the cosines of its cells are computed.
 #pragma once
 
 #include <string.h>
@@ -108,7 +108,7 @@ void sum_tile(const FeatureMap& map, int count, const Number* cells, const float
 
 constexpr int neighbours = 4;  // right, down, down and right, down and left
 
-/// A channel's cells of a tile and their neighbours, as floats, as far as all of them are in the map.
+/// Cells of a tile and their neighbours in one channel, as floats; only cells whose neighbours are all in the map.
 template <class Number>
 struct Neighbourhood {
     float buffer[1 + neighbours][tile];
@@ -134,8 +134,8 @@ void add_neighbours(const float* a, const float* const b[neighbours], const floa
     }
 }
 
-/// Products of a tile's cells with the cells right of, below and diagonally below them. Beyond the map they are 0, and
-/// across the end of a row meaningless: neither is used.
+/// Products of a tile's cells with the cells right of, below and diagonally below them. They are 0 for neighbours
+/// beyond the map, and meaningless for those across the end of a row; neither are used.
 template <class Number>
 void sum_neighbours(const FeatureMap& map, const Number* cells, const Sums& sums, int first) {
     const int plane = map.grid * map.grid, left = plane - first, n = left < tile ? left : tile;
@@ -156,7 +156,7 @@ void sum_neighbours(const FeatureMap& map, const Number* cells, const Sums& sums
         add_neighbours(even.own, even.others, odd.own, odd.others, inside, products[0], products[1], products[2],
                        products[3]);
     }
-    for (int channel = 0; inside < n && channel < map.channels; ++channel) {  // the map's last cells have not all four
+    for (int channel = 0; inside < n && channel < map.channels; ++channel) {  // the last cells lack a neighbour
         const Number* here = cells + static_cast<ptrdiff_t>(channel) * plane + first;
         for (int k = 0; k < neighbours; ++k) {
             for (int i = inside; i < n && i + offsets[k] < left; ++i) {

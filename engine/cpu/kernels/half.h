@@ -42,7 +42,7 @@ static inline Half to_half(float value) {
     const uint32_t sign = to_bits(value) & 0x80000000u;
     const uint32_t magnitude = to_bits(value) ^ sign;
     uint32_t bits;
-    if (magnitude >= 0x47800000u) {  // 65,536 and beyond
+    if (magnitude >= 0x47800000u) {  // 65,536 and more
         bits = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
     } else if (magnitude < 0x38800000u) {  // subnormal: adding 1/2 rounds where half's last bit is
         bits = to_bits(from_bits(magnitude) + 0.5f) - 0x3f000000u;

@@ -1,5 +1,5 @@
-// A band of output rows at a time: each source row is resized along its columns once, kept in a ring as long as a later
-// output row needs it, and blended with its neighbours into three planes.
+// One band of output rows at a time. Each source row is resized along its columns once and kept in a ring while later
+// output rows need it; output rows are blended from rows of the ring, into three planes.
 #include "samg/preprocess.h"
 
 #include "carver.h"
@@ -121,7 +121,7 @@ void rows_float(const NetworkInput& input, const Scratch& scratch, int y, int ch
 
 inline float* line_of(float* out, float*) { return out; }
 inline float* line_of(Half*, float* line) { return line; }
-inline void store(const float*, float*, int) {}  // it was written where it belongs
+inline void store(const float*, float*, int) {}  // the line is already part of the output
 inline void store(const float* line, Half* out, int count) { to_halves(line, out, count); }
 
 template <class Number>
@@ -182,7 +182,7 @@ std::size_t workspace(const Preprocess& arguments, int threads) {
 }
 
 void preprocess(const Preprocess& arguments, void* memory, int threads) {
-    // A few bands more than threads, so that none waits long for another; each costs a ring of source rows anew.
+    // A few more bands than threads, so that no thread waits long for the others; each band fills a ring of its own.
     const int used = useful_threads(threads, bytes_written(arguments));
     const int bands = used == 1 ? 1 : 2 * used;
     const size_t bytes = bytes_per_worker(arguments);

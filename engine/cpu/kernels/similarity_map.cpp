@@ -20,12 +20,12 @@ namespace samg::cpu::SAMG_LEVEL {
 namespace {
 
 constexpr float smallest_norm = 1e-12f;
-constexpr float cancelled = 1.f / 16;  // below this share of what it is made of, a squared norm is summed anew
+constexpr float cancelled = 1.f / 16;  // a squared norm below this share of its bound is summed again
 
-/// Sums of one row of the DINO map, lifted along the rows: of cells u_x.
+/// Sums of one row of the DINO map that is lifted along the rows; its cells are u_x.
 struct Row {
     float* squares;   // (g,) |u_x|^2
-    float* bounds;    // (g,) what |u_x|^2 cannot be greater than
+    float* bounds;    // (g,) upper bounds of |u_x|^2
     float* products;  // (g,) <u_x, u_x+1>
     float* dots;      // (count, g)
 };
@@ -85,7 +85,7 @@ inline float cell_value(const FeatureMap& map, ptrdiff_t index) {
     return to_float(static_cast<const Half*>(map.cells)[index]);
 }
 
-/// Adds the cosines of one lifted cell from its channels: for where the products of neighbours nearly cancel out.
+/// Adds the cosines of one lifted cell from its channels, for where the products of neighbours nearly cancel out.
 void add_cell_exactly(const SimilarityMap& arguments, int frame, Between row, Between column, float* cosines) {
     const FeatureMap& map = arguments.dino;
     const ptrdiff_t grid = map.grid, plane = grid * grid, start = frame * map.channels * plane;
@@ -108,7 +108,7 @@ void add_cell_exactly(const SimilarityMap& arguments, int frame, Between row, Be
     }
 }
 
-/// Lifts squares, products and dots of the rows above and below along the rows: what then is left is one row's.
+/// Combines squares, products and dots of the rows above and below into those of one lifted row.
 void lift_rows(const SimilarityMap& arguments, Between row, const Scratch& scratch) {
     const int grid = arguments.dino.grid;
     const ptrdiff_t plane = static_cast<ptrdiff_t>(grid) * grid;
@@ -152,8 +152,8 @@ void add_lifted_row(const SimilarityMap& arguments, int frame, int y, const Scra
     float* out = scratch.cosines + static_cast<ptrdiff_t>(y) * out_grid;
     for (int x = 0; x < out_grid; ++x) {
         const float c = low_weight[x], d = high_weight[x];
-        // What has no weight may be no number and must not count; by convexity no lifted square is greater than the
-        // squares it is made of, weighted alike: its bound
+        // A cell with weight 0 may be NaN and must not count. By convexity, a lifted square is at most the weighted
+        // mean of the squares that it is made of, which is its bound
         const float square = d * d * lifted.squares[high[x]] + 2 * c * d * lifted.products[low[x]];
         const float bound = d * lifted.bounds[high[x]];
         scratch.lifted_squares[x] = c * c * lifted.squares[low[x]] + (d != 0 ? square : 0);
@@ -200,7 +200,7 @@ void add_cosines(const SimilarityMap& arguments, int frame, const Scratch& scrat
 void of_frame(const SimilarityMap& arguments, int frame, const Scratch& scratch, int threads) {
     const int sam_tiles = tiles(arguments.sam), dino_tiles = tiles(arguments.dino);
     parallel_for(sam_tiles + dino_tiles, threads, [&](int item, int) {
-        // The DINO side's tiles first: they are the longer ones
+        // Tiles of the DINO map first, as they take longer
         if (item < dino_tiles) {
             sum_map(arguments.dino, arguments.count, frame, scratch.dino, item);
         } else {
@@ -226,7 +226,7 @@ long long bytes_read(const FeatureMap& map) {
     return static_cast<long long>(map.channels) * map.grid * map.grid * (map.element == Element::float32 ? 4 : 2);
 }
 
-/// How many frames are done at once; each then by one thread.
+/// How many frames are processed at once, each by one thread.
 int at_once(const SimilarityMap& arguments, int threads) { return arguments.batch < threads ? 1 : threads; }
 
 }  // namespace

@@ -11,7 +11,7 @@ static void resize_row(const Number* __restrict row, const Taps& taps, const Wei
                        Number* __restrict out) {
     const ptrdiff_t n = taps.length;
     const int32_t* __restrict source = taps.source;
-    if (taps.count == 2) {  // frames that grow
+    if (taps.count == 2) {  // frames that are enlarged
         for (ptrdiff_t i = 0; i < n; ++i)
             out[i] = start + row[source[i]] * weight[i] + row[source[n + i]] * weight[n + i];
     } else if (taps.count == 3) {  // most similarity maps and logits
@@ -36,7 +36,7 @@ static inline void blend_rows(const float* rows, int width, const Taps& taps, in
         const float weight = taps.weight[tap];
         if (t == 0) {
             for (int x = 0; x < width; ++x) out[x] = row[x] * weight;
-        } else if (weight != 0) {  // what is not meant to count must not count as 0 * infinity either
+        } else if (weight != 0) {  // 0 * infinity would be NaN
             for (int x = 0; x < width; ++x) out[x] += row[x] * weight;
         }
     }

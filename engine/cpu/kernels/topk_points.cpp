@@ -1,4 +1,4 @@
-// One pass over the box, row by row: a row whose best value is not better than the worst point kept is left at once.
+// One pass over the box, row by row. A row whose best value is not better than the worst point kept is skipped.
 #include "samg/topk_points.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int lanes = 32;
 
-/// What is compared: higher is better.
+/// The rank of a value: higher is better.
 template <bool largest>
 inline float rank(float value) {
     const float clean = value == value ? value : -INFINITY;

@@ -1,4 +1,4 @@
-// Masked observation: the frame where the mask is set, a colour or another picture elsewhere.
+// Masked observation: the frame where the mask is set, a colour or another image elsewhere.
 #pragma once
 
 #include "samg/types.h"
@@ -11,7 +11,7 @@ struct ApplyMask {
     const std::uint8_t* masks = nullptr;       // (batch, height, width), 0 or not
     const std::uint8_t* background = nullptr;  // (3,) a colour, or (height, width, 3) of each frame
     bool background_is_picture = false;        //
-    std::ptrdiff_t background_stride = 0;      // elements from one frame's picture to the next one's; 0: one for all
+    std::ptrdiff_t background_stride = 0;      // elements from one frame's image to the next one's; 0: one for all
     std::uint8_t* out = nullptr;               // (batch, height, width, 3); may be `frames` itself
 };
 

@@ -14,9 +14,9 @@ enum class Resize {
 struct NetworkInput {
     int side = 0;                        // of the square
     Resize resize = Resize::uint8;       //
-    Taps rows, columns;                  // length: what of the square the frames cover; for uint8 the weights
-                                         // are whole numbers, 2^22 times Pillow's; an entry's sources are neighbours
-    const float* levels = nullptr;       // (3, 256): each channel's normalised value of each byte
+    Taps rows, columns;                  // length: rows and columns of the square that frames cover. Weights for
+                                         // uint8 are 2^22 times Pillow's, rounded; sources are neighbours
+    const float* levels = nullptr;       // (3, 256): the normalised value of each byte in each channel
     Element element = Element::float32;  // of out
     void* out = nullptr;                 // (batch, 3, side, side)
 };

@@ -11,14 +11,14 @@ struct FeatureMap {
     Element element = Element::float32;
     const void* cells = nullptr;      // (batch, channels, grid, grid), raw
     const float* features = nullptr;  // (count, channels) of each frame, L2-normalised
-    std::ptrdiff_t stride = 0;        // elements from one frame's features to the next one's; 0 where all share them
+    std::ptrdiff_t stride = 0;        // elements from one frame's features to the next one's; 0: all share them
 };
 
 struct SimilarityMap {
     int batch = 0;
     int count = 0;         // K, of features, 1 to 64
     FeatureMap sam, dino;  //
-    Taps lift;             // dino's grid to sam's; at most two neighbouring cells each
+    Taps lift;             // dino's grid to sam's; of at most two neighbouring cells
     Taps rows, columns;    // sam's grid through the whole resize chain to the frame
     float* out = nullptr;  // (batch, count, rows.length, columns.length)
 };

@@ -5,11 +5,11 @@
 
 namespace samg {
 
-/// The most points that can be asked for.
+/// Maximum of `k`.
 inline constexpr int most_points = 64;
 
-/// Best first; among equal values the lowest row-major index first; NaN counts as minus infinity. Where the box holds
-/// fewer than k pixels, (0, 0) stands for the missing ones.
+/// Points come best first, and those of equal values in row-major order. NaN counts as minus infinity. If the box holds
+/// fewer than k pixels, the rest of the points are (0, 0).
 struct TopkPoints {
     int batch = 0, height = 0, width = 0;
     const float* values = nullptr;        // (height, width) of each map

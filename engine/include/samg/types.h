@@ -1,4 +1,4 @@
-// What the operations' arguments are made of.
+// Types of the operations' arguments.
 #pragma once
 
 #include <cstddef>
@@ -13,12 +13,12 @@ using Stream = CUstream_st*;
 /// Number format of an array of real numbers.
 enum class Element { float32, float16 };
 
-/// How far apart the pieces of a workspace are, and how its beginning must be aligned, in bytes.
+/// Alignment of a workspace and of each array in it, in bytes.
 inline constexpr std::size_t alignment = 64;
 
-/// One axis of a resize by what is not zero in its matrix: entry i of the result is the sum over t < count of entry
-/// source[t * length + i] times weight[t * length + i]. Where an entry needs fewer than `count`, its last source is
-/// repeated with weight 0.
+/// The non-zero entries of the matrix that resizes one axis: output i is the sum over t < count of
+/// weight[t * length + i] times input source[t * length + i]. An output of fewer than `count` inputs repeats its last
+/// source with weight 0.
 struct Taps {
     int length = 0;
     int count = 0;

@@ -1,7 +1,7 @@
-"""The ONNX Runtime backend on a GPU: its CUDA provider.
+"""ONNX Runtime on a GPU, by its CUDA provider.
 
-The provider is never left for the processor: a session that would run without it, or that would compute nodes on the
-processor, is refused.
+Nothing falls back to the processor in silence: a session that would run without the provider, or that would compute
+nodes on the processor, is refused.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from samg_fast.backends import BackendStatus
 from samg_fast.backends.gpu_network import GpuNetwork
-from samg_fast.backends.onnxruntime import session_options
-from samg_fast.backends.plain import FilesAsTheyAre, first_line
+from samg_fast.backends.onnxruntime.session import session_options
+from samg_fast.backends.protocols import BackendStatus, Options
 from samg_fast.devices import driver
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
-from samg_fast.errors import BackendError
+from samg_fast.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from cuda.core import Stream
 
-__all__ = ["OnnxRuntimeGpuBackend", "OnnxRuntimeGpuNetwork", "status"]
+__all__ = ["OnnxRuntimeGpuBackend", "OnnxRuntimeGpuNetwork", "make", "status"]
 
 _PROVIDER = "CUDAExecutionProvider"
 _RUN = "run: pip install 'samg-fast[onnxruntime-gpu]'"
@@ -36,6 +35,11 @@ _RUN = "run: pip install 'samg-fast[onnxruntime-gpu]'"
 # Shape arithmetic: numbers that are on the host already, and that kernels take from there. On arrays of the GPU these
 # have kernels of its own, so that finding them on the processor means nothing else.
 _OF_SHAPES = frozenset({"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze"})
+
+
+def make(options: Options) -> OnnxRuntimeGpuBackend:
+    """Open the backend."""
+    return OnnxRuntimeGpuBackend(options.precision, options.index)
 
 
 def status(name: str) -> BackendStatus:
@@ -80,7 +84,7 @@ def _load() -> str:
     return ""
 
 
-class OnnxRuntimeGpuBackend(FilesAsTheyAre):
+class OnnxRuntimeGpuBackend:
     """ONNX Runtime on a GPU.
 
     Parameters
@@ -98,7 +102,7 @@ class OnnxRuntimeGpuBackend(FilesAsTheyAre):
 
     name = "onnxruntime"
     threads: int | None = None
-    most: int | None = None
+    max_batch: int | None = None
 
     def __init__(self, precision: str, index: int) -> None:
         self.version: str = ort.__version__

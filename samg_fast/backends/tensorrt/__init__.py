@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
-from pathlib import Path
 
-from samg_fast.backends import BackendStatus, Options
+from samg_fast.backends.protocols import BackendStatus, Options
 from samg_fast.backends.tensorrt import dialect
 from samg_fast.backends.tensorrt.building import RECIPE, BuiltEngine, build_engine, check_capabilities
 from samg_fast.backends.tensorrt.progress import Progress
 from samg_fast.backends.tensorrt.running import TensorRtNetwork
-from samg_fast.bundle import Bundle
 from samg_fast.devices import driver
 from samg_fast.devices.cuda import Cuda
-from samg_fast.errors import BackendError
 
 __all__ = [
     "RECIPE",
@@ -34,7 +30,7 @@ def make(options: Options) -> TensorRtBackend:
     return TensorRtBackend(options)
 
 
-def status(name: str, device: str) -> BackendStatus:
+def status(name: str) -> BackendStatus:
     """Say whether TensorRT or TensorRT-RTX can run here, on the first GPU."""
     importlib.import_module(dialect.MODULES[name])  # its ImportError says what is missing
     library = dialect.load(name)
@@ -54,7 +50,7 @@ def status(name: str, device: str) -> BackendStatus:
             reason = reason or f"{library.title} runs on compute capability {least} or later, not {gpu.capability}"
         untried = "" if reason else library.untried(gpu)
     return BackendStatus(
-        name, not reason, reason, library.version, () if reason else precisions, detail, device, untried
+        name, not reason, reason, library.version, () if reason else precisions, detail, "cuda", untried
     )
 
 
@@ -64,7 +60,7 @@ class TensorRtBackend:
     Parameters
     ----------
     options : Options
-        Which of the two, the GPU, the precision, whose files are compiled as they are, and the numbers of pictures at
+        Which of the two, the GPU, the precision, whose files are compiled as they are, and the numbers of images at
         once to tune engines for.
     """
 
@@ -75,34 +71,14 @@ class TensorRtBackend:
         self.index, self.batches = options.index, options.batches
         self.version = dialect.load(options.name).version
         self.cuda = Cuda(options.index)
-        self.most: int | None = options.batches[-1]
-        self._engines: dict[tuple[Path, str], bytes] = {}
+        self.max_batch: int | None = options.batches[-1]
 
-    def files(self, precision: str) -> str:
-        """Return the precision itself: its files are compiled as they are."""
-        return precision
-
-    def prepare(self, bundle: Bundle) -> None:
-        """Find or build the engines of a bundle, and hold them for `open`; see `samg_fast.engine_cache.prepare`."""
-        from samg_fast import engine_cache
-
-        self._engines = {
-            (bundle.path / report.file, report.precision): engine
-            for report, engine in engine_cache.prepare(bundle, self)
-        }
-
-    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> TensorRtNetwork:
-        """Open the engine of an ONNX file, to run at a precision; the backend's own by default.
-
-        An engine is held from `prepare` until it is opened, once: the cache may have changed meanwhile.
+    def open_engine(self, file: str, engine: bytes) -> TensorRtNetwork:
+        """Open an engine that `build_engine` made of an ONNX file, whose name is for messages.
 
         Raises
         ------
         BackendError
-            There is no engine of it, or it cannot run here.
+            It cannot run here.
         """
-        wanted = precision or self.precision
-        engine = self._engines.pop((Path(path), wanted), None)
-        if engine is None:
-            raise BackendError(f"there is no engine of {path} at {wanted}: prepare its bundle first")
-        return TensorRtNetwork(self.cuda, Path(path).name, engine, backend=self.name)
+        return TensorRtNetwork(self.cuda, file, engine, backend=self.name)

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from samg_fast.backends.plain import first_line
 from samg_fast.devices.driver import Gpu
-from samg_fast.errors import BackendError, MissingExtraError
+from samg_fast.errors import BackendError, MissingExtraError, first_line
 
 __all__ = ["MODULES", "Dialect", "load"]
 

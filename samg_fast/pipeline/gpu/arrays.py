@@ -1,4 +1,4 @@
-"""The arrays of a frame on a GPU: what there is, how large, and where in one piece of memory."""
+"""The arrays of a frame on a GPU: their names, their sizes, and where in the arena they lie."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ import numpy as np
 from samg_fast.bundle import Manifest
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
-from samg_fast.pipeline.gpu.arena import Arena
-from samg_fast.pipeline.gpu.memory import Layout, Spec
+from samg_fast.pipeline.gpu.memory import FIXED, Arena, Layout, Spec
+from samg_fast.pipeline.schedule import SCHEDULE, point_rows
 
 if TYPE_CHECKING:
     from cuda.core import Buffer
 
 __all__ = [
     "ANSWER",
-    "DECODES",
+    "EXCLUSIVE",
     "RESULT",
     "VARYING",
     "FrameArrays",
     "FrameShape",
     "frame_specs",
-    "pinned_names",
     "target_layout",
 ]
-
-DECODES = 3
 
 _FLOAT, _INT, _BYTE, _BOOL = (np.dtype(each) for each in (np.float32, np.int32, np.uint8, np.bool_))
 
@@ -38,11 +35,14 @@ ANSWER = ("iou", "box", "area", "chosen", "mask")
 RESULT = (*ANSWER, "masked")
 """What stays on the GPU."""
 
-VARYING = ("similarity", "points")
-"""What depends on the frames' size or the targets' parts, besides what is pinned.
+EXCLUSIVE = (*RESULT, "frames", "targets")
+"""Arrays that share their memory with no other, in the order in which they lie there."""
 
-Networks read and write none of it. Where they do, then, depends on the number of frames alone: TensorRT has a context
-for each place, and these are few.
+VARYING = ("similarity", "points")
+"""Other arrays whose size depends on the frames' size or the targets' parts.
+
+Networks use none of them, and the places of what networks do use depend on the number of frames alone. This is so for
+TensorRT, which has a context for each set of places: they are few.
 """
 
 
@@ -63,21 +63,16 @@ class FrameShape(NamedTuple):
     maps: int
 
 
-def pinned_names() -> tuple[str, ...]:
-    """Return the arrays that share their memory with no other, in the order in which they lie there."""
-    return (*RESULT, "frames", "targets")
-
-
 def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int, Spec]]:
-    """Say where in ``"targets"`` each of its arrays begins, in bytes, and what it is."""
+    """Return the arrays that lie in ``"targets"``: where each begins, in bytes, and what it is."""
     batch, _, _, maps = shape
     specs = {
         "sam_features": Spec((batch, maps, manifest.encoder.channels), _FLOAT),
         "dino_features": Spec((batch, maps, manifest.features.channels), _FLOAT),
         "weights": Spec((batch, 3), _FLOAT),
     }
-    for turn in range(DECODES):
-        specs[f"order {turn}"] = specs[f"labels {turn}"] = Spec((batch, maps + 1 + turn), _INT)
+    for turn, rule in enumerate(SCHEDULE):
+        specs[f"order {turn}"] = specs[f"labels {turn}"] = Spec((batch, rule.points(maps)), _INT)
     found, offset = {}, 0
     for name, spec in specs.items():
         found[name] = (offset, spec)
@@ -118,7 +113,7 @@ class FrameArrays:
             name: cuda.place(self._memory, offset, specs[name].shape, specs[name].dtype)
             for name, offset in self._offsets.items()
         }
-        for name in ("no mask", "without", "with"):
+        for name in FIXED:
             self._arrays[name] = arena.fixed(name, shape.batch)
         self._add_views(manifest, shape)
 
@@ -131,16 +126,16 @@ class FrameArrays:
         return self._arrays.get(name)
 
     def offsets(self, names: Sequence[str]) -> dict[str, int]:
-        """Say where arrays of `pinned_names` that follow each other begin in their piece, in bytes."""
+        """Return where neighbouring arrays of `EXCLUSIVE` begin in their piece, in bytes."""
         return {name: self._offsets[name] - self._offsets[names[0]] for name in names}
 
     def piece(self, *names: str) -> Buffer:
-        """Return the memory of arrays of `pinned_names` that follow each other, such as `ANSWER` or `RESULT`."""
+        """Return the memory of neighbouring arrays of `EXCLUSIVE`, such as `ANSWER` or `RESULT`, in one piece."""
         size = self.offsets(names)[names[-1]] + self._specs[names[-1]].bytes
         return self._cuda.part(self._memory, self._offsets[names[0]], size)
 
     def _add_views(self, manifest: Manifest, shape: FrameShape) -> None:
-        """Name parts of arrays, as operations and networks take them."""
+        """Add views of arrays, as operations and networks take them."""
         batch, height, width, maps = shape
         side = 4 * manifest.encoder.grid
         plane, size = side * side, height * width
@@ -159,16 +154,15 @@ class FrameArrays:
             view(name, "targets", offset, spec.shape, dtype=spec.dtype)
         view("every map", "similarity", 0, (batch * maps, height, width))
         view("target map", "similarity", 0, (batch, height, width), (maps * size, width, 1))
-        view("most", "points", 0, (batch * maps, 1, 2), dtype=_INT)
-        view("least", "points", 8 * batch * maps, (batch, 1, 2), dtype=_INT)
-        view("least in box", "points", 8 * batch * (maps + 1), (batch, 1, 2), dtype=_INT)
+        for name, rows in point_rows(batch, maps)._asdict().items():
+            view(f"points {name}", "points", 8 * rows.start, (rows.stop - rows.start, 1, 2), dtype=_INT)
         view("three masks", "low_res", 4 * plane, (batch, 3, side, side), (4 * plane, plane, side, 1))
         view("three ious", "iou", 4, (batch, 3), (4, 1))
         view("mask input", "settled", 0, (batch, 1, side, side))
 
 
 def frame_specs(manifest: Manifest, shape: FrameShape, scratch: Mapping[str, int]) -> dict[str, Spec]:
-    """Say how large every array is that a frame may need; `scratch` is bytes that a network needs, by its role."""
+    """Return what every array is that a frame may need; `scratch` is the bytes that each network needs to work in."""
     batch, height, width, maps = shape
     encoder, features = manifest.encoder, manifest.features
     side, slots = 4 * encoder.grid, manifest.slots
@@ -181,8 +175,7 @@ def frame_specs(manifest: Manifest, shape: FrameShape, scratch: Mapping[str, int
         "sam": Spec((batch, encoder.channels, encoder.grid, encoder.grid), _FLOAT),
         "dino": Spec((batch, features.channels, features.grid, features.grid), _FLOAT),
         "similarity": Spec((batch, maps, height, width), _FLOAT),
-        # Of all frames: most similar to each feature, least similar to the target, the same inside the box
-        "points": Spec((batch * (maps + 2), 2), _INT),
+        "points": Spec((point_rows(batch, maps).min_in_box.stop, 2), _INT),
         "coords": Spec((batch, slots, 2), _FLOAT),
         "labels": Spec((batch, slots), _FLOAT),
         "low_res": Spec((batch, 4, side, side), _FLOAT),

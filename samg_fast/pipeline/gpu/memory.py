@@ -1,4 +1,7 @@
-"""Where the arrays of a frame lie in one piece of a GPU's memory: those that are never needed together share theirs."""
+"""One piece of a GPU's memory, the arena, and where in it the arrays of a frame lie.
+
+Arrays that are not needed at the same time share a place, and so do frames of different shapes, which take turns.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ALIGNMENT", "Layout", "Spec", "lay_out"]
+from samg_fast.bundle import Manifest
+from samg_fast.devices.base import Array
+from samg_fast.devices.cuda import Cuda
+
+__all__ = ["ALIGNMENT", "FIXED", "Arena", "Layout", "Spec", "lay_out"]
 
 ALIGNMENT = 256
 """Bytes; what CUDA's own allocations are aligned to, and TensorRT asks for."""
+
+FIXED = {"no mask input": 0.0, "has_mask_input 0": 0.0, "has_mask_input 1": 1.0}
+"""Arrays that no frame writes, each of one value: the first decode's mask input, and whether a decode has one."""
 
 
 @dataclass(frozen=True)
@@ -52,46 +62,101 @@ class Layout:
 
 def lay_out(
     specs: Mapping[str, Spec],
-    lives: Mapping[str, tuple[int, int]],
-    pinned: Sequence[str] = (),
+    lifetimes: Mapping[str, tuple[int, int]],
+    exclusive: Sequence[str] = (),
     varying: Sequence[str] = (),
 ) -> Layout:
-    """Find a place for every array, so that two lie in the same bytes only if they are never alive together.
+    """Find a place for every array, so that two lie in the same bytes only if they are never needed together.
 
     Parameters
     ----------
     specs : mapping of str to Spec
-    lives : mapping of str to (int, int)
-        The first and the last stage in which an array is needed, for those that are not pinned.
-    pinned : sequence of str
-        Arrays that are always alive; they lie one after the other in this order.
+    lifetimes : mapping of str to (int, int)
+        The first and the last stage in which an array is needed, for those that are not exclusive.
+    exclusive : sequence of str
+        Arrays that share their memory with no other; they lie one after the other in this order.
     varying : sequence of str
-        Arrays, not pinned, behind all others, whose places therefore do not depend on how large these are.
+        Arrays, not exclusive, behind all others, whose places therefore do not depend on how large these are.
 
     Returns
     -------
     Layout
-        Arrays that are neither pinned nor varying, those that are pinned, those that vary.
+        Arrays that are neither exclusive nor varying, then the exclusive ones, then those that vary.
     """
-    steady = {name: life for name, life in lives.items() if name not in varying}
+    steady = {name: stages for name, stages in lifetimes.items() if name not in varying}
     offsets, size = _share(specs, steady, 0)
-    for name in pinned:
+    for name in exclusive:
         offsets[name] = size
         size += _aligned(specs[name].bytes)
-    others, size = _share(specs, {name: lives[name] for name in varying}, size)
+    others, size = _share(specs, {name: lifetimes[name] for name in varying}, size)
     return Layout({**offsets, **others}, size)
 
 
-def _share(specs: Mapping[str, Spec], lives: Mapping[str, tuple[int, int]], start: int) -> tuple[dict[str, int], int]:
-    """Place arrays, the largest first, each at the lowest offset that is free for its life; and say where they end."""
+class Arena:
+    """A piece of a GPU's memory.
+
+    It begins with the arrays of `FIXED`: ``"no mask input"`` is (batch, 1, 4G, 4G), the others are (batch,).
+
+    Parameters
+    ----------
+    cuda : Cuda
+        The GPU.
+    manifest : Manifest
+        The bundle's.
+    batch : int
+        The largest number of frames at once.
+    size : int
+        Bytes that a frame's other arrays need; they begin at `start`.
+
+    Attributes
+    ----------
+    memory : cuda.core.Buffer
+    start : int
+
+    Raises
+    ------
+    BackendError
+        The GPU has too little memory.
+    """
+
+    def __init__(self, cuda: Cuda, manifest: Manifest, batch: int, size: int) -> None:
+        side = 4 * manifest.encoder.grid
+        specs = {name: Spec((batch,), np.dtype(np.float32)) for name in FIXED}
+        specs["no mask input"] = Spec((batch, 1, side, side), np.dtype(np.float32))
+        layout = lay_out(specs, {}, [*specs])
+        self.start = layout.size
+        self.memory = cuda.allocate(layout.size + size, "this segmenter")
+        self._batch, self._size = batch, size
+        self._cuda, self._specs, self._offsets = cuda, specs, layout.offsets
+        for name, value in FIXED.items():
+            cuda.copy(self.fixed(name, batch), cuda.upload(np.full(specs[name].shape, value, np.float32)))
+
+    def holds(self, batch: int, size: int) -> bool:
+        """Return whether so many frames, whose arrays need so many bytes, fit."""
+        return batch <= self._batch and size <= self._size
+
+    def fixed(self, name: str, batch: int) -> Array:
+        """Return one of the arrays that no frame writes, for so many frames."""
+        spec = self._specs[name]
+        return self._cuda.place(self.memory, self._offsets[name], (batch, *spec.shape[1:]), spec.dtype)
+
+    def grown(self, batch: int, size: int) -> tuple[int, int]:
+        """Return the batch and size of an arena that can replace this one and hold these frames too."""
+        return max(batch, self._batch), max(size, self._size)
+
+
+def _share(
+    specs: Mapping[str, Spec], lifetimes: Mapping[str, tuple[int, int]], start: int
+) -> tuple[dict[str, int], int]:
+    """Place arrays, the largest first, each at the lowest offset free in its lifetime; return offsets and the end."""
     offsets: dict[str, int] = {}
     placed: list[tuple[int, int, str]] = []  # from, to, name
-    for name in sorted(lives, key=lambda each: (-specs[each].bytes, each)):
+    for name in sorted(lifetimes, key=lambda each: (-specs[each].bytes, each)):
         length = _aligned(specs[name].bytes)
-        first, last = lives[name]
+        first, last = lifetimes[name]
         at = start
         for begin, end, other in sorted(placed):
-            overlaps = lives[other][0] <= last and first <= lives[other][1]
+            overlaps = lifetimes[other][0] <= last and first <= lifetimes[other][1]
             if overlaps and begin < at + length and at < end:
                 at = end
         offsets[name] = at

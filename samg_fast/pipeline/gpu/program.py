@@ -1,4 +1,4 @@
-"""The SAM-G frame as launches on a GPU: what `samg_fast.pipeline.host` does on the host, without coming back to it."""
+"""The SAM-G frame as launches on a GPU: what `samg_fast.pipeline.host` does, without a return to the host."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import CaptureError
 from samg_fast.ops.geometry import Letterbox
 from samg_fast.ops.reference import ResizedLogits
-from samg_fast.pipeline.gpu.arena import Arena
-from samg_fast.pipeline.gpu.arrays import DECODES, VARYING, FrameArrays, FrameShape, frame_specs, pinned_names
-from samg_fast.pipeline.gpu.memory import lay_out
+from samg_fast.pipeline.gpu.arrays import EXCLUSIVE, VARYING, FrameArrays, FrameShape, frame_specs
+from samg_fast.pipeline.gpu.memory import Arena, lay_out
+from samg_fast.pipeline.schedule import SCHEDULE, DecodeRule, searched_box
 
 if TYPE_CHECKING:
     from cuda.core import Stream
     from cuda.core.graph import Graph
 
-__all__ = ["FrameProgram", "GpuNetworks", "point_slots"]
+__all__ = ["FrameProgram", "GpuNetworks"]
 
 _log = logging.getLogger("samg_fast")
 
@@ -76,9 +76,9 @@ class FrameProgram:
         needed = {role: 0 if each is None else each.scratch(shape.batch) for role, each in networks._asdict().items()}
         self._scratch = {role: size for role, size in needed.items() if size}
         self._stages = self._make_stages()
-        specs, lives = frame_specs(manifest, shape, self._scratch), _lives(self._stages)
-        self._specs = {name: specs[name] for name in (*pinned_names(), *lives)}
-        self._layout = lay_out(self._specs, lives, pinned_names(), VARYING)
+        specs, lifetimes = frame_specs(manifest, shape, self._scratch), _lifetimes(self._stages)
+        self._specs = {name: specs[name] for name in (*EXCLUSIVE, *lifetimes)}
+        self._layout = lay_out(self._specs, lifetimes, EXCLUSIVE, VARYING)
         self._capturable = all(network.capturable for network in networks if network is not None)
         self._graph: Graph | None = None
         self._tables: Mapping[int, object] = {}  # that the graph reads
@@ -89,7 +89,7 @@ class FrameProgram:
         return self._layout.size
 
     def bind(self, arena: Arena) -> None:
-        """Put its arrays into an arena that holds them, which has to be done once, before the first launch."""
+        """Place its arrays in an arena that is large enough; to be called once, before the first launch."""
         self.arrays = FrameArrays(self._cuda, arena, self._manifest, self.shape, self._specs, self._layout)
 
     @property
@@ -98,7 +98,7 @@ class FrameProgram:
         return self._graph is not None
 
     def launch(self) -> None:
-        """Queue a frame: of what lies in ``"frames"`` and ``"targets"`` it makes the result.
+        """Queue a frame, which turns what lies in ``"frames"`` and ``"targets"`` into the result.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class FrameProgram:
             self._graph = None
 
     def _capture(self) -> None:
-        """Make the graph, of steps that have run."""
+        """Capture the graph, once all steps have run."""
         try:
             self._graph = self._cuda.capture(self._launch_steps)
         except CaptureError as error:
@@ -131,7 +131,7 @@ class FrameProgram:
             _log.warning("%s; frames like these, %s, are launched step by step, which is slower", error, size)
 
     def _launch_steps(self) -> None:
-        """Queue every step: two of a stage beside each other."""
+        """Queue every step; two steps of one stage run side by side."""
         for stage in self._stages:
             main, *others = stage
             if not others:
@@ -153,11 +153,11 @@ class FrameProgram:
             (_Step("similarity_map", ("targets", "sam", "dino"), ("similarity",), lambda _: self._similarity()),),
             (_Step("topk_points", ("similarity",), ("points",), lambda _: self._points()),),
         ]
-        for turn in range(DECODES):
-            stages += [(step,) for step in self._decode(turn)]
-            if turn == 0:
-                step = _Step("topk_points", ("similarity", "box"), ("points",), lambda _: self._point_in_box())
+        for turn, rule in enumerate(SCHEDULE):
+            if rule.searches_box:
+                step = _Step("topk_points", ("similarity", "box"), ("points",), lambda _: self._search_box())
                 stages.append((step,))
+            stages += [(step,) for step in self._decode(turn, rule)]
         stages.append((_Step("apply_mask", ("frames", "mask"), ("masked",), lambda _: self._apply_mask()),))
         return stages
 
@@ -173,11 +173,12 @@ class FrameProgram:
 
         return _Step(role, (f"{role} image",), (*outputs, *scratch), launch)
 
-    def _decode(self, turn: int) -> list[_Step]:
+    def _decode(self, turn: int, rule: DecodeRule) -> list[_Step]:
         """List the steps of a decode: its prompt, the network, and its masks at the frame's size."""
         scratch = self._scratch_of("decoder")
-        mask_input = () if turn == 0 else ("settled",)
-        boxes = () if turn == 0 else ("box",)
+        mask_input = ("settled",) if rule.refines else ()
+        boxes = ("box",) if rule.refines else ()
+        kept = () if rule is SCHEDULE[-1] else ("settled",)
 
         def prompt(_: Stream) -> None:
             letterbox = Letterbox(self.shape.height, self.shape.width, self._manifest.prompt_side)
@@ -185,7 +186,7 @@ class FrameProgram:
                 self.arrays["points"],
                 self.arrays[f"order {turn}"],
                 self.arrays[f"labels {turn}"],
-                self.arrays["box"] if boxes else None,
+                self.arrays["box"] if rule.refines else None,
                 scale=(letterbox.scale_x, letterbox.scale_y),
                 slots=self._manifest.slots,
                 out=(self.arrays["coords"], self.arrays["labels"]),
@@ -197,17 +198,15 @@ class FrameProgram:
                 "embedding": self.arrays["sam"],
                 "point_coords": self.arrays["coords"],
                 "point_labels": self.arrays["labels"],
-                "mask_input": self.arrays["no mask" if turn == 0 else "mask input"],
-                "has_mask_input": self.arrays["without" if turn == 0 else "with"],
+                "mask_input": self.arrays["mask input" if rule.refines else "no mask input"],
+                "has_mask_input": self.arrays[f"has_mask_input {int(rule.refines)}"],
                 "low_res_masks": self.arrays["low_res"],
                 "iou": self.arrays["iou"],
             }
             self._networks.decoder.enqueue(arrays, self.shape.batch, stream, self.arrays.get("decoder scratch"))
 
         def resize(_: Stream) -> None:
-            # The first decode's masks are weighted, of the others' the one with the best predicted IoU is taken
-            choice = {"weights": self.arrays["weights"]} if turn == 0 else {"iou": self.arrays["three ious"]}
-            again = turn < DECODES - 1
+            choice = {"weights": self.arrays["weights"]} if rule.weighted else {"iou": self.arrays["three ious"]}
             ops.resize_logits(
                 self.arrays["three masks"],
                 **choice,
@@ -215,14 +214,13 @@ class FrameProgram:
                 height=self.shape.height,
                 width=self.shape.width,
                 out=ResizedLogits(
-                    settled=self.arrays["settled"] if again else None,  # type: ignore[arg-type]
+                    settled=self.arrays["settled"] if kept else None,  # type: ignore[arg-type]
                     logits=None,  # type: ignore[arg-type]
                     **{name: self.arrays[name] for name in ("mask", "area", "box", "chosen")},
                 ),
                 device=self._cuda,
             )
 
-        kept = ("settled",) if turn < DECODES - 1 else ()
         return [
             _Step("prompt_assembly", ("points", "targets", *boxes), ("coords", "labels"), prompt),
             _Step("decoder", ("sam", "coords", "labels", *mask_input), ("low_res", "iou", *scratch), decode),
@@ -248,63 +246,25 @@ class FrameProgram:
         )
 
     def _points(self) -> None:
-        """Point at what is most like each feature, and least like the target: not in the last row or column."""
-        ops.topk_points(self.arrays["every map"], 1, True, out=self.arrays["most"], device=self._cuda)
-        box = (0, 0, self.shape.width - 1, self.shape.height - 1)
-        ops.topk_points(self.arrays["target map"], 1, False, box, out=self.arrays["least"], device=self._cuda)
+        """Point at what is most similar in each map, and least similar to the target."""
+        box = searched_box(self.shape.height, self.shape.width)
+        ops.topk_points(self.arrays["every map"], 1, True, out=self.arrays["points max"], device=self._cuda)
+        ops.topk_points(self.arrays["target map"], 1, False, box, out=self.arrays["points min"], device=self._cuda)
 
-    def _point_in_box(self) -> None:
-        """Point at what is least like the target inside the box of the first mask, not in its last row or column."""
-        ops.topk_points(
-            self.arrays["target map"],
-            1,
-            False,
-            self.arrays["box"],
-            out=self.arrays["least in box"],
-            device=self._cuda,
-        )
+    def _search_box(self) -> None:
+        """Point at what is least similar to the target inside the mask's box, not in its last row or column."""
+        box, out = self.arrays["box"], self.arrays["points min_in_box"]
+        ops.topk_points(self.arrays["target map"], 1, False, box, out=out, device=self._cuda)
 
     def _apply_mask(self) -> None:
         ops.apply_mask(self.arrays["frames"], self.arrays["mask"], out=self.arrays["masked"], device=self._cuda)
 
 
-def point_slots(shape: FrameShape, index: int, parts: int, turn: int) -> tuple[list[int], list[int]]:
-    """Say which of the points go into a decode's slots, and with which label.
-
-    The target's point, the global negative one, the parts'; the second decode adds the negative point inside the first
-    mask's box, the third the global one again, as in the official code.
-
-    Parameters
-    ----------
-    shape : FrameShape
-        Of the program.
-    index : int
-        The frame.
-    parts : int
-        Of its target.
-    turn : int
-        The decode: 0, 1 or 2.
-
-    Returns
-    -------
-    order : list of int
-        Indices into the points of all frames, `shape.maps` + 1 + `turn` of them; -1 for a slot that stays empty.
-    labels : list of int
-        1 or 0.
-    """
-    batch, _, _, maps = shape
-    first, least, boxed = index * maps, batch * maps + index, batch * (maps + 1) + index
-    order = [first, least, *range(first + 1, first + 1 + parts), *[boxed, least][:turn]]
-    labels = [1, 0, *[1] * parts, *[0] * turn]
-    spare = maps + 1 + turn - len(order)
-    return order + [-1] * spare, labels + [0] * spare
-
-
-def _lives(stages: Sequence[Sequence[_Step]]) -> dict[str, tuple[int, int]]:
-    """Say from which stage to which each array is needed that may share its memory."""
-    lives: dict[str, tuple[int, int]] = {}
+def _lifetimes(stages: Sequence[Sequence[_Step]]) -> dict[str, tuple[int, int]]:
+    """Return the first and the last stage in which each array is needed, for those that may share their memory."""
+    lifetimes: dict[str, tuple[int, int]] = {}
     for stage, steps in enumerate(stages):
         for step in steps:
-            for name in {*step.reads, *step.writes} - {*pinned_names()}:
-                lives[name] = (lives.get(name, (stage, stage))[0], stage)
-    return lives
+            for name in {*step.reads, *step.writes} - {*EXCLUSIVE}:
+                lifetimes[name] = (lifetimes.get(name, (stage, stage))[0], stage)
+    return lifetimes

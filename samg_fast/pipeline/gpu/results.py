@@ -1,4 +1,4 @@
-"""What a segmenter on a GPU gives for frames that are in its memory: arrays that stay there."""
+"""What a segmenter on a GPU returns for frames in its memory: arrays that stay there."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ from samg_fast.checks import Frame
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda, dlpack_device, nbytes
 from samg_fast.errors import BackendError, InputError, InputTypeError
-from samg_fast.pipeline.gpu.arena import Arena
-from samg_fast.pipeline.gpu.arrays import ANSWER, DECODES, RESULT, FrameShape, target_layout
-from samg_fast.pipeline.gpu.program import FrameProgram, GpuNetworks, point_slots
+from samg_fast.pipeline.gpu.arrays import ANSWER, RESULT, FrameShape, target_layout
+from samg_fast.pipeline.gpu.memory import Arena
+from samg_fast.pipeline.gpu.program import FrameProgram, GpuNetworks
 from samg_fast.pipeline.gpu.results import GpuSegmentations, scores_and_boxes
+from samg_fast.pipeline.schedule import point_slots
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
 
@@ -28,39 +29,39 @@ if TYPE_CHECKING:
 __all__ = ["GpuFrames", "is_on_gpu"]
 
 _MAX_PROGRAMS = 16
-"""Shapes of frames whose memory and graph are kept: an agent has one or two, and a tool that sees all sizes an end."""
+"""Shapes of frames whose graphs are kept. An agent uses one or two; a tool may see frames of all sizes."""
 
 _UINT8 = np.dtype(np.uint8)
 
 _GPU_MEMORY = (2, 13)
-"""DLPack's numbers of a GPU's memory, and of memory that a GPU and the host share."""
+"""DLPack's numbers for a GPU's memory, and for memory that a GPU and the host share."""
 
 
 def is_on_gpu(value: Any) -> bool:
-    """Say whether an argument is an array in a GPU's memory, by DLPack or ``__cuda_array_interface__``."""
-    # DLPack first: asking PyTorch for the other one makes a dictionary every time
+    """Return whether an argument is an array in a GPU's memory, by DLPack or ``__cuda_array_interface__``."""
+    # DLPack first: PyTorch builds a dictionary whenever it is asked for the other one
     where = dlpack_device(value)
     return hasattr(value, "__cuda_array_interface__") if where is None else where[0] in _GPU_MEMORY
 
 
 _OPENED = FrameShape(1, 256, 256, 4)
-"""What memory is allocated for when a segmenter opens, at its largest batch: anything that fits into that."""
+"""A segmenter allocates memory for this shape, at its largest batch, when it opens; smaller shapes need no more."""
 
 
 class _Prepared:
-    """A bound program, its pieces of the arena, the pinned memory before and behind it, and whose targets it holds."""
+    """A bound program, its input and output in the arena, and the pinned memory that these are copied through."""
 
     def __init__(self, program: FrameProgram, cuda: Cuda) -> None:
         arrays, shape = program.arrays, program.shape
         self.program = program
-        self.frames, self.given = arrays.piece("frames"), cuda.pinned(nbytes(arrays["frames"]))
-        self.staged = self.given.bytes.reshape(shape.batch, shape.height, shape.width, 3)
-        self.targets, self.aims = arrays.piece("targets"), cuda.pinned(nbytes(arrays["targets"]))
+        self.frames, self.pinned_frames = arrays.piece("frames"), cuda.pinned(nbytes(arrays["frames"]))
+        self.staged = self.pinned_frames.bytes.reshape(shape.batch, shape.height, shape.width, 3)
+        self.targets, self.pinned_targets = arrays.piece("targets"), cuda.pinned(nbytes(arrays["targets"]))
         self.answer, self.answer_offsets = arrays.piece(*ANSWER), arrays.offsets(ANSWER)
-        self.answered = cuda.pinned(self.answer.size)
+        self.pinned_answer = cuda.pinned(self.answer.size)
         self.result, self.result_offsets = arrays.piece(*RESULT), arrays.offsets(RESULT)
-        self.held: tuple[Target, ...] = ()
-        self.copied: Event | None = None  # of the targets
+        self.held: tuple[Target, ...] = ()  # the targets in its memory
+        self.copied: Event | None = None  # when these have been copied
 
 
 class GpuFrames:
@@ -74,8 +75,8 @@ class GpuFrames:
         Opened on `cuda`.
     cuda : Cuda
         The GPU.
-    most : int or None
-        The most frames at once; None for any number.
+    max_batch : int or None
+        The largest number of frames at once; None for any number.
 
     Raises
     ------
@@ -83,13 +84,13 @@ class GpuFrames:
         The GPU has too little memory.
     """
 
-    def __init__(self, manifest: Manifest, networks: GpuNetworks, cuda: Cuda, most: int | None) -> None:
-        self._manifest, self._cuda, self._most = manifest, cuda, most
+    def __init__(self, manifest: Manifest, networks: GpuNetworks, cuda: Cuda, max_batch: int | None) -> None:
+        self._manifest, self._cuda, self._max_batch = manifest, cuda, max_batch
         self._networks: GpuNetworks | None = networks
         self._prepared: OrderedDict[FrameShape, _Prepared] = OrderedDict()
         self._last: _Prepared | None = None  # whose arrays are in the arena
         with cuda.use():
-            first = FrameProgram(manifest, networks, cuda, _OPENED._replace(batch=most or 1))
+            first = FrameProgram(manifest, networks, cuda, _OPENED._replace(batch=max_batch or 1))
             self._arena: Arena | None = Arena(cuda, manifest, first.shape.batch, first.size)
 
     def segment(self, frames: Frame, targets: Sequence[Target]) -> list[Segmentation]:
@@ -110,11 +111,11 @@ class GpuFrames:
         with self._cuda.use():
             ready = self._ready(frames.shape, targets)
             ready.staged[:count], ready.staged[count:] = frames, frames[-1]
-            self._cuda.move(ready.frames, ready.given.memory)
+            self._cuda.move(ready.frames, ready.pinned_frames.memory)
             ready.program.launch()
-            self._cuda.move(ready.answered.memory, ready.answer)
+            self._cuda.move(ready.pinned_answer.memory, ready.answer)
             self._cuda.synchronize()
-            answer = ready.answered.bytes.copy()
+            answer = ready.pinned_answer.bytes.copy()
         batch, offsets = ready.program.shape.batch, ready.answer_offsets
         scores, boxes = scores_and_boxes(answer, offsets, batch)
         size = batch * frames.shape[1] * frames.shape[2]
@@ -191,9 +192,9 @@ class GpuFrames:
             raise InputTypeError(f"{_wanted(name, axes)} RGB array with values 0..255, not {_found(array)}")
         if len(shape) != axes or shape[-1] != 3 or 0 in shape:
             raise InputError(f"{_wanted(name, axes)} RGB array with at least one pixel, not {_found(array)}")
-        if axes == 4 and self._most is not None and shape[0] > self._most:
+        if axes == 4 and self._max_batch is not None and shape[0] > self._max_batch:
             raise InputError(
-                f"{name} must be at most {self._most} in a GPU's memory, as the networks take no more at once"
+                f"{name} must be at most {self._max_batch} in a GPU's memory, as the networks take no more at once"
             )
         return self._cuda.contiguous(name, array)
 
@@ -212,7 +213,7 @@ class GpuFrames:
         self._last = self._arena = None
 
     def _ready(self, frames: Sequence[int], targets: Sequence[Target]) -> _Prepared:
-        """Return the program for frames of a shape, with the targets in its memory."""
+        """Return the program for frames of a shape, with the targets written to its memory."""
         batch = self._manifest.batch or frames[0]
         shape = FrameShape(batch, frames[1], frames[2], 1 + max([target.parts for target in targets]))
         ready = self._prepared.get(shape) or self._prepare(shape)
@@ -225,7 +226,7 @@ class GpuFrames:
             if ready.copied is not None:
                 ready.copied.sync()  # until then the pinned memory is read
             _write_targets(self._manifest, ready, whose)
-            self._cuda.move(ready.targets, ready.aims.memory)
+            self._cuda.move(ready.targets, ready.pinned_targets.memory)
             ready.copied = self._cuda.stream.record()
             ready.held = whose
         return ready
@@ -259,8 +260,8 @@ def _found(array: Array) -> str:
 
 
 def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Target]) -> None:
-    """Write targets as the program reads them: features of fewer parts than others have are followed by zeros."""
-    program, memory = ready.program, ready.aims.bytes
+    """Write targets as the program reads them; the features of parts that a target lacks are 0."""
+    program, memory = ready.program, ready.pinned_targets.bytes
     memory[:] = 0
     arrays = {
         name: memory[offset : offset + spec.bytes].view(spec.dtype).reshape(spec.shape)
@@ -270,6 +271,5 @@ def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Targe
         arrays["sam_features"][index, : 1 + target.parts] = target.all_sam
         arrays["dino_features"][index, : 1 + target.parts] = target.all_dino
         arrays["weights"][index] = target.mask_weights
-        for turn in range(DECODES):
-            slots = point_slots(program.shape, index, target.parts, turn)
-            arrays[f"order {turn}"][index], arrays[f"labels {turn}"][index] = slots
+    for turn, slots in enumerate(point_slots(tuple([target.parts for target in targets]))):
+        arrays[f"order {turn}"][:], arrays[f"labels {turn}"][:] = slots

@@ -1,4 +1,7 @@
-"""TensorRT-RTX compiles every graph that a bundle can hold, at full size, ahead of time for GPUs that are not here.
+"""TensorRT-RTX compiles every graph that a bundle can hold, ahead of time for GPUs that are not here.
+
+At true widths and sides. A deep one takes a minute or more, though its blocks are alike: by default it has two blocks a
+stage, and is compiled whole among the slow tests.
 
 The graphs are traced and put into half precision as an export does it, but for three things. Weights are random. No
 range has been measured, as that takes a run of each network: what a range changes, an operand divided or a product kept
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +41,32 @@ from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 BATCHES = (1, 8)
 """Numbers of pictures that engines of open graphs are tuned for."""
 
+GRAPHS = [*ENCODERS, *(name for name in FEATURES if not name.startswith("vitg")), "decoder"]
 
-def traced(name: str, *, dynamic_batch: bool = False) -> onnx.ModelProto:
-    """Trace an image network by the name of its model, or the decoder."""
+
+def at_depths(names: Sequence[str], quick: Sequence[str]) -> list[Any]:
+    """Parametrise by name and blocks a stage: two, and all of them, which is slow; for what is quick, all alone."""
+    shallow = [pytest.param(name, 2, id=f"{name}-shallow") for name in names if name not in quick]
+    marks = {True: (), False: pytest.mark.slow}
+    return shallow + [pytest.param(name, None, id=name, marks=marks[name in quick]) for name in names]
+
+
+def traced(name: str, blocks: int | None, *, dynamic_batch: bool = False) -> onnx.ModelProto:
+    """Trace an image network by the name of its model, with so many blocks a stage at most, or the decoder."""
+    with pytest.MonkeyPatch.context() as patch:
+        if blocks is not None:
+            encoder, features = ENCODERS.get(name), FEATURES.get(name)
+            if encoder is not None:
+                depths = tuple(min(depth, blocks) for depth in encoder.depths)
+                neck = min(encoder.neck_depth, blocks)
+                patch.setitem(ENCODERS, name, replace(encoder, depths=depths, neck_depth=neck))
+            if features is not None:
+                patch.setitem(FEATURES, name, replace(features, depth=blocks))
+        return traced_whole(name, dynamic_batch)
+
+
+def traced_whole(name: str, dynamic_batch: bool) -> onnx.ModelProto:
+    """Trace a network as deep as its shape says."""
     batch = 2 if dynamic_batch else 1
     if name == "decoder":
         sam = EfficientViTSam("l0").eval().requires_grad_(False)
@@ -108,10 +135,10 @@ def compiled(path: Path, precision: str, batches: Sequence[int] = (1,), capabili
     return len(made.engine)
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *(each for each in FEATURES if not each.startswith("vitg")), "decoder"])
-def test_official_graphs(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "blocks"), at_depths(GRAPHS, quick=("l0", "vits14", "decoder")))
+def test_official_graphs(name: str, blocks: int | None, tmp_path: Path) -> None:
     """Each compiles, and the engine in half precision is smaller by what float16 saves of the weights."""
-    model = traced(name)
+    model = traced(name, blocks)
     half = to_half(model, "fp16")
     weights, saving = weighs(model), weighs(model) - weighs(half)
     assert saving > 0.35 * weights  # half of all but what is added; the decoder adds a constant of 4 MiB
@@ -122,10 +149,10 @@ def test_official_graphs(name: str, tmp_path: Path) -> None:
     assert sizes["fp32"] - sizes["fp16"] > 0.85 * saving
 
 
-@pytest.mark.parametrize("name", ["l0", "vits14"])
-def test_other_half_precisions(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14"], quick=("l0",)))
+def test_other_half_precisions(name: str, blocks: int | None, tmp_path: Path) -> None:
     """In bfloat16; and in float16 with all that a range can bring about: operands divided, products in float32."""
-    model = traced(name)
+    model = traced(name, blocks)
     compiled(saved(to_half(model, "bf16"), tmp_path, "bf16"), "bf16")
     weights = {tensor.name for tensor in model.graph.initializer}
     large = to_half(model, "fp16", {value: 1e6 for value in watched(model.graph) if value not in weights})
@@ -138,10 +165,10 @@ def count(kind: str, model: onnx.ModelProto) -> int:
     return sum(node.op_type == kind for node in model.graph.node)
 
 
-@pytest.mark.parametrize("name", ["l0", "vits14", "decoder"])
-def test_any_number_of_pictures(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14", "decoder"], quick=("l0", "decoder")))
+def test_any_number_of_pictures(name: str, blocks: int | None, tmp_path: Path) -> None:
     """Two profiles; and the same for two capabilities in one engine, which is larger."""
-    path = saved(to_half(traced(name, dynamic_batch=True), "fp16"), tmp_path, "fp16")
+    path = saved(to_half(traced(name, blocks, dynamic_batch=True), "fp16"), tmp_path, "fp16")
     one = compiled(path, "fp16", BATCHES)
     assert compiled(path, "fp16", BATCHES, ("8.0", "12.0")) > one
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import samg_fast
 from samg_fast.backends.tensorrt import dialect
-from samg_fast.demo.run import iou
+from samg_fast.metrics import iou
 from samg_fast.samples import load_pack
 from support import fake_cuda
 from support.gpu_rigs import ALIKE, need

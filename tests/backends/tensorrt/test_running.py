@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from samg_fast import engine_cache
 from samg_fast.backends import Options
 from samg_fast.backends import tensorrt as backends
 from samg_fast.backends.tensorrt import BuiltEngine, TensorRtNetwork, build_engine, check_capabilities
@@ -268,20 +269,20 @@ def test_memory_is_checked_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -
 
 def test_status(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     backend, module = fake
-    status = backends.status(backend, "cuda")
+    status = backends.status(backend)
     assert (status.available, status.reason, status.version) == (True, "", module.__version__)
     assert status.precisions == ("fp32", "fp16", "bf16")
     assert status.detail.startswith("NVIDIA L4 (8.9), not int8: ")
     assert status.untried == ""
     gpu_machine.put(monkeypatch, TURING)
-    status = backends.status(backend, "cuda")
+    status = backends.status(backend)
     if backend == "tensorrt":
         assert status.precisions == ("fp32", "fp16")
     else:
         assert not status.available
         assert status.reason == "TensorRT-RTX 1.7.1.116 runs on compute capability 8.0 or later, not 7.5"
     monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
-    status = backends.status(backend, "cuda")
+    status = backends.status(backend)
     assert (status.available, status.reason, status.precisions) == (False, "there is no NVIDIA driver", ())
 
 
@@ -290,7 +291,7 @@ def test_a_gpu_that_the_library_does_not_name_is_left_to_those_who_name_the_back
 ) -> None:
     backend, _ = fake
     gpu_machine.put(monkeypatch, H100)
-    status = backends.status(backend, "cuda")
+    status = backends.status(backend)
     assert status.available
     names = "TensorRT-RTX 1.7.1.116 names compute capabilities 8.9, 12.0, not 9.0; name it to try it"
     assert status.untried == (names if backend == "tensorrt-rtx" else "")  # TensorRT builds for the GPU here
@@ -304,9 +305,9 @@ def test_the_kernels_are_asked_too(fake: tuple[str, Any], monkeypatch: pytest.Mo
     old = (
         "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0: install a newer driver"
     )
-    assert backends.status(backend, "cuda").reason == old
+    assert backends.status(backend).reason == old
     monkeypatch.setitem(sys.modules, "samg_fast._engine_cuda", None)
-    status = backends.status(backend, "cuda")
+    status = backends.status(backend)
     assert not status.available
     assert status.reason.startswith("samg_fast._engine_cuda cannot be loaded (import of samg_fast._engine_cuda halted")
     assert status.reason.endswith("): install the package where nvcc is found")
@@ -323,7 +324,7 @@ def test_the_driver_must_know_the_cuda_of_the_wheel(fake: tuple[str, Any], monke
         monkeypatch.setattr("importlib.metadata.distributions", lambda found=found: found)
         gpu_machine.put(monkeypatch, ADA, driver=(12, 8))
         gpu_machine.put_kernels(monkeypatch, 12040)
-        status = backends.status(backend, "cuda")
+        status = backends.status(backend)
         assert status.available == (not reason)
         assert re.search(reason, status.reason)
 
@@ -333,29 +334,25 @@ def test_the_backend(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(backends, "Cuda", lambda index: SimpleNamespace(device_id=index))
     made = backends.make(Options(backend, "fp16", device="cuda", index=1, batches=(1, 4)))
     assert (made.name, made.version, made.precision, made.threads) == (backend, module.__version__, "fp16", None)
-    assert (made.batches, made.most, made.index, made.cuda.device_id) == ((1, 4), 4, 1, 1)
-    assert [made.files(precision) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert (made.batches, made.max_batch, made.index, made.cuda.device_id) == ((1, 4), 4, 1, 1)
 
 
-def test_an_engine_is_held_until_it_is_opened(
+def test_an_engine_is_opened_though_it_left_the_cache(
     fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Another process may remove it from the cache meanwhile."""
+    """Another process may remove it between building and opening."""
     backend, _ = fake
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(backends, "Cuda", lambda index: HostCuda())
     made, bundle = backends.make(Options(backend, "fp32", device="cuda")), Bundle.open(TINY)
-    with pytest.raises(BackendError, match=r"no engine of .*encoder\.onnx at fp32: prepare its bundle first"):
-        made.open(bundle.onnx_path("encoder"))
-    made.prepare(bundle)
-    engines = [*tmp_path.rglob("*.engine")]
-    assert len(engines) == 2
-    for engine in engines:
-        engine.unlink()
-    assert set(made.open(bundle.onnx_path("encoder")).outputs) == {"embedding", "features"}
-    assert made.open(bundle.onnx_path("decoder"), "fp32").name == "decoder.onnx"
-    with pytest.raises(BackendError, match="prepare its bundle first"):
-        made.open(bundle.onnx_path("encoder"))
+    engines = engine_cache.prepare(bundle, made)
+    files = [*tmp_path.rglob("*.engine")]
+    assert len(files) == 2
+    for file in files:
+        file.unlink()
+    networks = {report.role: made.open_engine(report.file, engine) for report, engine in engines}
+    assert set(networks["encoder"].outputs) == {"embedding", "features"}
+    assert networks["decoder"].name == "decoder.onnx"
 
 
 @pytest.mark.parametrize(
@@ -382,7 +379,7 @@ def test_installed_but_not_to_be_imported(monkeypatch: pytest.MonkeyPatch, error
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(ImportError, match="tensorrt"):
-        backends.status("tensorrt", "cuda")
+        backends.status("tensorrt")
     for ask in (lambda: check_capabilities("tensorrt", ()), lambda: built("tensorrt")):
         with pytest.raises(ImportError, match=r"the tensorrt backend needs .* pip install 'samg-fast\[tensorrt\]'"):
             ask()

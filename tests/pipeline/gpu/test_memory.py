@@ -13,23 +13,23 @@ def spec(size: int) -> Spec:
     return Spec((size,), np.dtype(np.uint8))
 
 
-lives = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair)))
+lifetimes = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair)))
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 5000), lives), max_size=12),
+    st.lists(st.tuples(st.integers(0, 5000), lifetimes), max_size=12),
     st.lists(st.integers(0, 5000), max_size=4),
     st.integers(0, 12),
 )
-def test_nothing_overlaps_that_is_alive_together(
+def test_nothing_overlaps_that_is_needed_together(
     shared: list[tuple[int, tuple[int, int]]], kept: list[int], varying: int
 ) -> None:
     specs = {f"kept {index}": spec(size) for index, size in enumerate(kept)}
-    pinned = list(specs)
+    exclusive = list(specs)
     specs |= {f"shared {index}": spec(size) for index, (size, _) in enumerate(shared)}
-    spans = {f"shared {index}": life for index, (_, life) in enumerate(shared)}
+    spans = {f"shared {index}": stages for index, (_, stages) in enumerate(shared)}
     behind = [*spans][:varying]
-    layout = lay_out(specs, spans, pinned, behind)
+    layout = lay_out(specs, spans, exclusive, behind)
     assert layout.offsets.keys() == specs.keys()
     always = (0, 9)
     for name, offset in layout.offsets.items():
@@ -40,11 +40,11 @@ def test_nothing_overlaps_that_is_alive_together(
             begin, end = spans.get(other, always)
             if other != name and begin <= last and first <= end:
                 assert offset + specs[name].bytes <= start or start + specs[other].bytes <= offset
-    assert [layout.offsets[name] for name in pinned] == sorted(layout.offsets[name] for name in pinned)
+    assert [layout.offsets[name] for name in exclusive] == sorted(layout.offsets[name] for name in exclusive)
     larger = specs | {name: spec(2 * specs[name].bytes + 1) for name in behind}
     moved = {
         name
-        for name, offset in lay_out(larger, spans, pinned, behind).offsets.items()
+        for name, offset in lay_out(larger, spans, exclusive, behind).offsets.items()
         if offset != layout.offsets[name]
     }
     assert moved <= {*behind}

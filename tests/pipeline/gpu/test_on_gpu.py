@@ -228,7 +228,7 @@ def test_arrays_of_other_libraries(library: str, frames: Any, wanted: list[list[
 def official(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Export the golden weights at fp32 and fp16, or take what was exported to the folder that is named."""
     pytest.importorskip("onnxscript", reason="exporting needs the extra export")
-    from benchmarks.official import Official
+    from benchmarks.official.models import Official
 
     with ExitStack() as stack:
         named = os.environ.get("SAMG_TESTS_L0_VITS14")
@@ -308,12 +308,12 @@ def test_the_benchmark(backend: str, tmp_path: Path) -> None:
 
     from typer.testing import CliRunner
 
-    from benchmarks import gpu
+    from benchmarks.gpu.__main__ import app
 
     out = tmp_path / "gpu.json"
     options = ["--bundle", "tiny", "--backend", backend, "--precision", "fp32", "--batch", "8"]
     scope = ["--tasks", "walker_walk", "--frames", "2", "--rounds", "1", "--warm-up", "1", "--json", str(out)]
-    result = CliRunner().invoke(gpu.app, [*options, *scope])
+    result = CliRunner().invoke(app, [*options, *scope])
     assert result.exit_code == 0, result.output
     (row,) = json.loads(out.read_text())["results"]["84"]
     assert row["iou_fp32"]["lowest"] > 0.97
@@ -326,10 +326,10 @@ def test_the_eager_reference_on_a_gpu() -> None:
     torch = pytest.importorskip("torch", reason="the eager reference needs the extra export")
     if torch.version.cuda is None:
         pytest.skip("this PyTorch is built without CUDA")
-    from benchmarks.contenders import EagerContender
-    from benchmarks.eager import EagerSamg
-    from benchmarks.gpu_eager import exact_frames
-    from benchmarks.latency import Shown
+    from benchmarks.common import Shown
+    from benchmarks.eager.frame import EagerSamg
+    from benchmarks.gpu.reference import exact_frames
+    from benchmarks.official.contenders import EagerContender
     from support.golden_frames import Turn, check_frame
 
     with np.load(GOLDEN / "samg_l0_dinov2_vits14_cartpole.npz") as golden:

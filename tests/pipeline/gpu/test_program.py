@@ -20,7 +20,7 @@ from samg_fast.target import Target
 from support import fake_cuda
 from support.fake_cuda import ORDERS, Machine, OnGpu, Stream
 from support.fixed_batch import fixed_batch
-from support.host_gpu import HostBackend, noise
+from support.host_gpu import HostBackend, noise, open_on
 from support.synthetic_bundle import picture
 
 
@@ -35,7 +35,7 @@ def forward(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def opened(machine: Machine, folder: Path, **options: Any) -> Segmenter:
-    return Segmenter(Bundle.open(folder), HostBackend(machine, **options))
+    return open_on(folder, HostBackend(machine, **options))
 
 
 def targets_of(segmenter: Segmenter) -> list[Target]:
@@ -98,8 +98,8 @@ def test_batches(machine: Machine, bundle_folder: Path) -> None:
     with samg_fast.load(bundle_folder, backend="onnxruntime", threads=1, device="cpu") as plain:
         targets = [targets_of(plain)[index] for index in (2, 0, 1, 0, 2)]
         wanted = plain.segment_batch(frames, targets)
-    backend = HostBackend(machine, most=3)
-    segmenter = Segmenter(Bundle.open(bundle_folder), backend)
+    backend = HostBackend(machine, max_batch=3)
+    segmenter = open_on(bundle_folder, backend)
     for _ in range(2):
         for found, expected in zip(segmenter.segment_batch(frames, targets), wanted, strict=True):
             same(found, expected)
@@ -271,7 +271,7 @@ def test_the_host_does_not_wait_in_a_frame(forward: Machine, bundle_folder: Path
 
 def test_a_graph_for_every_shape(forward: Machine, bundle_folder: Path) -> None:
     """Height, width, batch and parts; nothing else, and each once."""
-    segmenter = opened(forward, bundle_folder, most=2)
+    segmenter = opened(forward, bundle_folder, max_batch=2)
     targets = targets_of(segmenter)
     twin = targets_of(segmenter)[1]
     frames = segmenter._on_gpu
@@ -351,7 +351,7 @@ def test_a_capture_that_the_gpu_refuses(
 
 def test_the_arena_grows(machine: Machine, bundle_folder: Path) -> None:
     """What fits into the memory of the beginning takes none; more frames, or larger ones, do so once."""
-    segmenter = opened(machine, bundle_folder, most=2)
+    segmenter = opened(machine, bundle_folder, max_batch=2)
     small, large, wide = noise(2, 50, 70), noise(2, 400, 500), noise(2, 300, 700)
     with samg_fast.load(bundle_folder, backend="onnxruntime", threads=1, device="cpu") as plain:
         target = targets_of(plain)[1]
@@ -408,7 +408,7 @@ def test_two_segmenters_share_nothing(machine: Machine, bundle_folder: Path, sha
 
 
 def test_bad_input(forward: Machine, bundle_folder: Path) -> None:
-    segmenter = opened(forward, bundle_folder, most=2)
+    segmenter = opened(forward, bundle_folder, max_batch=2)
     target, frame = targets_of(segmenter)[0], noise(50, 70)
     with pytest.raises(InputError, match=r"frame must be a .* in the memory of GPU 0, and is on another device"):
         segmenter.segment(OnGpu(frame, device_id=1), target)
@@ -539,7 +539,7 @@ def test_nothing_is_allocated_once_a_shape_was_seen(forward: Machine, bundle_fol
 def test_a_network_that_fails(forward: Machine, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frame fails, in the first launch as in the capture; the next one is whole."""
     backend = HostBackend(forward)
-    segmenter = Segmenter(Bundle.open(bundle_folder), backend)
+    segmenter = open_on(bundle_folder, backend)
     target, frame = targets_of(segmenter)[1], noise(50, 70)
     wanted = segmenter.segment(frame, target, trace=True)
     _, features, decoder = backend.opened

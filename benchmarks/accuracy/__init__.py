@@ -1,0 +1,1 @@
+"""Accuracy on fresh frames with ground truth; run ``python -m benchmarks.accuracy``."""

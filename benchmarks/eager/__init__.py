@@ -1,0 +1,1 @@
+"""The official SAM-G frame in PyTorch eager mode: what everything else is compared with."""

@@ -1,0 +1,81 @@
+"""`load`: from the name of a bundle to a segmenter, by its files or engines on the backend that is chosen for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from samg_fast.backends import Backend, CompilingBackend, Network, Options, choose, open_networks
+from samg_fast.bundle import Bundle, Role
+from samg_fast.bundle.zoo import resolve
+from samg_fast.errors import InputTypeError
+from samg_fast.segmenter import Segmenter
+
+__all__ = ["load"]
+
+_log = logging.getLogger("samg_fast")
+
+
+def load(
+    bundle: str | os.PathLike[str] = "tiny",
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    device: str = "auto",
+    batches: Sequence[int] = Options.batches,
+) -> Segmenter:
+    """Open a bundle on a backend.
+
+    Parameters
+    ----------
+    bundle : str or os.PathLike
+        Name of a shipped bundle, or a bundle's folder.
+    backend : str
+        ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: the first of TensorRT,
+        TensorRT-RTX and ONNX Runtime on a GPU, OpenVINO and ONNX Runtime on the processor that can run. The choice is
+        logged (logger ``samg_fast``, level INFO).
+    precision : str
+        ``"fp32"``, ``"bf16"`` (on processors that have it), ``"fp16"`` and ``"int8"`` (where the bundle has such
+        files), or ``"auto"``: the fastest that the backend runs here and whose masks agree with fp32's, which is an IoU
+        of 0.99 or more in the bundle's manifest; fp32 where it states none. The choice is logged too.
+    threads : int, optional
+        CPU threads for each network and for the kernels between them; by default the backend decides, and the kernels
+        use as many as this process may.
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can use one.
+    batches : sequence of int
+        Numbers of frames at once that TensorRT's engines are tuned for; more frames than the largest go in turns.
+
+    Returns
+    -------
+    Segmenter
+        With every network compiled and run once, so that the first frame is as fast as the others.
+
+    Raises
+    ------
+    BundleError
+        There is no such bundle, or it is truncated, altered or not what its manifest says.
+    BackendError, MissingExtraError
+        The backend cannot run here, or is not installed.
+    InputError, InputTypeError
+        Another argument is not one of the above.
+    """
+    if not isinstance(bundle, (str, os.PathLike)):
+        raise InputTypeError(f"bundle must be a name or a folder, not {type(bundle).__name__}")
+    opened = Bundle.open(resolve(bundle))
+    runtime = choose(backend, precision, threads, opened.manifest, device=device, batches=batches)
+    segmenter = Segmenter(opened, runtime, _networks(opened, runtime))
+    _log.info("%s", segmenter.describe())
+    return segmenter
+
+
+def _networks(bundle: Bundle, runtime: Backend | CompilingBackend) -> Mapping[Role, Network]:
+    """Open a bundle's files, or its engines, which are built where the cache has none."""
+    if not isinstance(runtime, CompilingBackend):
+        return open_networks(bundle, runtime)
+    from samg_fast import engine_cache  # its libraries are extras
+
+    engines = engine_cache.prepare(bundle, runtime)
+    return {report.role: runtime.open_engine(report.file, engine) for report, engine in engines}
