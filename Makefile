@@ -65,8 +65,7 @@ slow: $(VENV)/.dev ## the slow tests: official models whole, kernels compiled fo
 	$(RUN_TESTS) -m "slow and not gpu" $(PYTEST)
 
 # The sanitizers' libraries come first, as Python itself was not built with them; it also never frees all it has. Python is
-# started in tests/, as the package in the checkout, which it would find here, has no compiled modules. The fuzzing takes a
-# fifth of its examples: the plain tests take all of them, and an access outside an array shows in the first few.
+# started in tests/, as the package in the checkout, which it would find here, has no compiled modules.
 sanitize: $(VENV)/.sanitized ## the kernels, those for GPUs too, on the CPU under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/ctest --test-dir $(VENV)/build/sanitized --output-on-failure
 	cd tests && ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \

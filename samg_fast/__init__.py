@@ -58,7 +58,7 @@ else:
     _ON_DEMAND = ("control", "envs", "wrappers")
 
     def __getattr__(name: str) -> ModuleType:
-        """Import the rooms around the segmenter when they are first named, as their libraries are extras."""
+        """Import these subpackages on first use, because their libraries are optional extras."""
         if name in _ON_DEMAND:
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

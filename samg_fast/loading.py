@@ -1,4 +1,4 @@
-"""`load`: from the name of a bundle to a segmenter, by its files or engines on the backend that is chosen for it."""
+"""`load`: choose a backend for a bundle, open the networks on it and return a segmenter."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ def load(
     bundle : str or os.PathLike
         Name of a shipped bundle, or a bundle's folder.
     backend : str
-        ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: the first of TensorRT,
-        TensorRT-RTX and ONNX Runtime on a GPU, OpenVINO and ONNX Runtime on the processor that can run. The choice is
-        logged (logger ``samg_fast``, level INFO).
+        ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: the first that can run, in
+        the order TensorRT, TensorRT-RTX and ONNX Runtime on a GPU, then OpenVINO and ONNX Runtime on the CPU. The
+        choice is logged (logger ``samg_fast``, level INFO).
     precision : str
-        ``"fp32"``, ``"bf16"`` (on processors that have it), ``"fp16"`` and ``"int8"`` (where the bundle has such
-        files), or ``"auto"``: the fastest that the backend runs here and whose masks agree with fp32's, which is an IoU
-        of 0.99 or more in the bundle's manifest; fp32 where it states none. The choice is logged too.
+        ``"fp32"``, ``"bf16"`` (on CPUs that support it), ``"fp16"`` and ``"int8"`` (if the bundle has such files), or
+        ``"auto"``: the fastest precision that the backend runs here and whose masks agree with fp32's. They agree if
+        the bundle's manifest states an IoU of 0.99 or more; without a stated IoU, fp32 is used. The choice is logged
+        too.
     threads : int, optional
-        CPU threads for each network and for the kernels between them; by default the backend decides, and the kernels
-        use as many as this process may.
+        CPU threads for each network and for the kernels between them. By default the backend decides for the networks,
+        and the kernels use every core that this process may use.
     device : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can use one.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: a GPU if the backend can use one.
     batches : sequence of int
-        Numbers of frames at once that TensorRT's engines are tuned for; more frames than the largest go in turns.
+        Batch sizes that TensorRT's engines are tuned for; a batch larger than the largest of them is split.
 
     Returns
     -------
@@ -56,11 +57,11 @@ def load(
     Raises
     ------
     BundleError
-        There is no such bundle, or it is truncated, altered or not what its manifest says.
+        There is no such bundle, or it is truncated, altered or differs from its manifest.
     BackendError, MissingExtraError
         The backend cannot run here, or is not installed.
     InputError, InputTypeError
-        Another argument is not one of the above.
+        Another argument has an invalid value or type.
     """
     if not isinstance(bundle, (str, os.PathLike)):
         raise InputTypeError(f"bundle must be a name or a folder, not {type(bundle).__name__}")
@@ -72,7 +73,7 @@ def load(
 
 
 def _networks(bundle: Bundle, runtime: Backend | CompilingBackend) -> Mapping[Role, Network]:
-    """Open a bundle's files, or its engines, which are built where the cache has none."""
+    """Open a bundle's files or, on a compiling backend, its engines; engines missing from the cache are built."""
     if not isinstance(runtime, CompilingBackend):
         return open_networks(bundle, runtime)
     from samg_fast import engine_cache  # its libraries are extras

@@ -1,4 +1,4 @@
-"""Proof that networks agree with a reference, PyTorch first of all: output by output, and in whole SAM-G frames."""
+"""Compare networks with a reference runtime, usually PyTorch: each output, and the masks of whole SAM-G frames."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ Run = tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 """Inputs and outputs of one call of a network, by name."""
 
 MARGIN = 1e-3
-"""Where the best and the second value of a similarity map are closer, float rounding may choose another point."""
+"""If the two highest values of a similarity map differ by less than this, rounding may select another point."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What an output must hold to.
+    """The bounds that an output must keep.
 
     Parameters
     ----------
     error : float
-        Largest difference allowed, relative to the output's range.
+        Maximum difference, relative to the output's range.
     cosine, correlation : float
-        Lowest cosine of all values taken as one vector, and their lowest Pearson correlation.
+        Minimum cosine similarity of all values taken as one vector, and their minimum Pearson correlation.
     """
 
     error: float = np.inf
@@ -60,14 +60,14 @@ class Threshold:
 _HALF = Threshold(cosine=0.999)
 
 THRESHOLDS: dict[str, dict[Role, Threshold]] = {
-    # Float32 sums in another order. The decoder is a chain of softmaxes, which on large logits are steep: it multiplies
-    # the rounding of its first sums by some hundreds.
+    # Float32 sums in another order. The decoder is a chain of softmaxes, which are steep for large logits: it amplifies
+    # the rounding errors of its first sums by a factor of several hundred.
     "fp32": {"encoder": Threshold(1e-4), "features": Threshold(1e-4), "decoder": Threshold(5e-3, 0.9999, 0.9999)},
     "fp16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99)},
     "bf16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99)},
     "int8": {"encoder": Threshold(cosine=0.98), "features": Threshold(cosine=0.98), "decoder": Threshold()},
 }
-"""What each network must hold to at each precision, against PyTorch in float32."""
+"""The bounds for each network at each precision, compared with PyTorch in float32."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ class OutputParity:
     Parameters
     ----------
     precision, runtime : str
-        What computed it.
+        The precision, and the runtime that computed the output.
     role : str
         The network.
     output : str
-        The output.
+        The name of the output.
     largest, mean : float
-        Largest and mean difference, relative to the range of PyTorch's.
+        Maximum and mean difference, relative to the range of PyTorch's output.
     cosine, correlation : float
-        Lowest of any run; NaN where something is not finite.
+        Minimum over all runs; NaN if a value is not finite.
     holds : bool
-        Whether that is within `THRESHOLDS`.
+        Whether the output is within `THRESHOLDS`.
     """
 
     precision: str
@@ -101,7 +101,7 @@ class OutputParity:
     holds: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
@@ -112,17 +112,19 @@ class FrameParity:
     Parameters
     ----------
     precision, runtime : str
-        What computed them.
+        The precision, and the runtime that computed the frames.
     frames : int
-        How many.
+        Number of frames.
     points, moved : int
-        Points of the first decodes whose value stood clear of the second best by more than `MARGIN`, and how many of
-        them lie elsewhere.
+        Number of points of the first decodes whose value exceeded the second best by more than `MARGIN`, and how many
+        of them are at another position.
     first_iou : float
-        Lowest IoU of the first decode's mask with PyTorch's, among frames whose points are the same; 1 without any.
+        Minimum IoU of the first decode's mask with PyTorch's, over frames whose points are the same; 1 if there are
+        none.
     lowest_iou, mean_iou : float
-        Of the last decode's masks. Each decode is fed by the one before and multiplies its rounding. With weights that
-        were never trained that makes other masks; each decode by itself is held to PyTorch on the same input anyway.
+        Minimum and mean IoU of the last decode's masks. Each decode takes the previous one's output and amplifies its
+        rounding errors, so untrained weights may give quite different masks. Each decode by itself is still compared
+        with PyTorch on the same input.
     """
 
     precision: str
@@ -135,13 +137,13 @@ class FrameParity:
     mean_iou: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A reference and frames of one task, (H, W, 3) uint8 and (H, W) bool."""
+    """A reference image (H, W, 3) uint8, its mask (H, W) bool, and frames of the same task."""
 
     reference: Frame
     mask: Mask
@@ -149,17 +151,17 @@ class Sample:
 
 
 class Recorder:
-    """A network that keeps its runs.
+    """A network that records every call of another network.
 
     Parameters
     ----------
     network : Network
-        What does the work.
+        The network that computes the outputs.
 
     Attributes
     ----------
     runs : list of Run
-        Every call so far, in order; copies.
+        Every call so far, in order; the arrays are copies.
     """
 
     def __init__(self, network: Network) -> None:
@@ -176,8 +178,8 @@ class Recorder:
 
 
 @dataclass
-class _Named:
-    """A runtime that is known by its name alone."""
+class _NamedRuntime:
+    """A runtime of which only the name is known."""
 
     name: str
     version: str = ""
@@ -186,7 +188,7 @@ class _Named:
 
 
 def sample_frames(tasks: int = 2, per_setting: int = 1) -> list[Sample]:
-    """Take some tasks of the shipped clips: clean frames and such in moving backgrounds."""
+    """Return samples of some tasks of the shipped clips: clean frames, and frames with moving backgrounds."""
     pack = load_pack()
     samples = []
     for task in list(pack.tasks.values())[:: max(1, len(pack.tasks) // tasks)][:tasks]:
@@ -200,7 +202,7 @@ def sample_frames(tasks: int = 2, per_setting: int = 1) -> list[Sample]:
 
 
 def trace_frames(segmenter: Segmenter, samples: Iterable[Sample]) -> list[Segmentation]:
-    """Segment every frame with a target identified on its reference and a point in the middle of its mask, traced."""
+    """Segment every frame, with traces; each target has one part, at a point in the middle of the reference mask."""
     found = []
     for sample in samples:
         rows, columns = np.nonzero(sample.mask)
@@ -213,28 +215,28 @@ def trace_frames(segmenter: Segmenter, samples: Iterable[Sample]) -> list[Segmen
 def record(
     bundle: Bundle, name: str, networks: Mapping[Role, Network], samples: Sequence[Sample]
 ) -> tuple[list[Segmentation], dict[Role, list[Run]]]:
-    """Segment the sample with networks other than a bundle's files, and keep what went through them.
+    """Segment samples with other networks than a bundle's files, and record the inputs and outputs of every call.
 
     Parameters
     ----------
     bundle : Bundle
-        Its manifest counts; of its files only the names.
+        Supplies the manifest and the names of the files; the files are not opened.
     name : str
-        What runs the networks.
+        Name of the runtime that runs the networks.
     networks : mapping of Role to Network
-        Where encoder and features are one graph, without ``"features"``.
+        Without ``"features"`` if encoder and features are one graph.
     samples : sequence of Sample
 
     Returns
     -------
     wanted : list of Segmentation
-        Traced.
+        With traces.
     runs : dict of Role to list of Run
     """
     recorders = {role: Recorder(network) for role, network in networks.items()}
-    with Segmenter(bundle, _Named(name), recorders) as segmenter:
+    with Segmenter(bundle, _NamedRuntime(name), recorders) as segmenter:
         for recorder in recorders.values():
-            recorder.runs.clear()  # of the segmenter's first look at a black picture
+            recorder.runs.clear()  # the segmenter has warmed up on a black image
         wanted = trace_frames(segmenter, samples)
     return wanted, {role: recorder.runs for role, recorder in recorders.items()}
 
@@ -242,15 +244,15 @@ def record(
 def compare_outputs(
     network: Network, runs: Sequence[Run], *, role: Role, precision: str, runtime: str
 ) -> list[OutputParity]:
-    """Give a network the inputs of PyTorch's runs and compare what comes out.
+    """Run a network on the inputs of PyTorch's runs, and compare the outputs.
 
     Parameters
     ----------
     network : Network
     runs : sequence of Run
-        What went into PyTorch's network and what came out.
+        Inputs and outputs of PyTorch's network.
     role, precision, runtime : str
-        What `network` is; the first two choose the threshold.
+        Describe `network`; role and precision select the threshold.
     """
     threshold = THRESHOLDS[precision][role]
     measured: dict[str, list[tuple[float, float, float, float]]] = {}
@@ -263,7 +265,7 @@ def compare_outputs(
         table = np.array(rows)
         largest, mean = float(table[:, 0].max()), float(table[:, 1].mean())
         cosine, correlation = float(table[:, 2].min()), float(table[:, 3].min())
-        # Four numbers are too few to correlate: predicted IoUs are reported, and held to in float32
+        # Four numbers are too few to correlate: for predicted IoUs only the error is checked
         small = wanted[name].size < 100
         near = largest <= threshold.error
         alike = small or (cosine >= threshold.cosine and correlation >= threshold.correlation)
@@ -276,7 +278,7 @@ def compare_outputs(
 def compare_frames(
     found: Sequence[Segmentation], wanted: Sequence[Segmentation], *, precision: str, runtime: str
 ) -> FrameParity:
-    """Compare traced frames with PyTorch's, in the same order."""
+    """Compare frames with PyTorch's; both have traces and are in the same order."""
     points = moved = 0
     ious, first_ious = [], [1.0]
     for mine, other in zip(found, wanted, strict=True):
@@ -292,14 +294,14 @@ def compare_frames(
 
 
 def _clear_points(trace: Trace) -> Mask:
-    """Say of the first decode's points which were chosen by more than `MARGIN`: target+, target-, then the parts."""
+    """Return which points of the first decode won by more than `MARGIN`: target+, target-, then the parts."""
     target = trace.similarity[0]
     maps = [target, -target[:-1, :-1], *trace.similarity[1:]]
     return np.array([np.subtract(*np.partition(each.ravel(), -2)[:-3:-1]) > MARGIN for each in maps])
 
 
 def _differences(found: Floats, wanted: Floats) -> tuple[float, float, float, float]:
-    """Largest and mean difference relative to the range, cosine, correlation."""
+    """Return the maximum and mean difference relative to the range, the cosine and the correlation."""
     a, b = (np.asarray(x, np.float64).ravel() for x in (found, wanted))
     if not np.isfinite(a).all():
         return np.inf, np.inf, np.nan, np.nan

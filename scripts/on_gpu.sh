@@ -167,9 +167,10 @@ on_a_gpu() {
     part benchmark-kernels 90 "$bin/python" -m benchmarks.kernels --device cuda --json "$out/benchmark-kernels.json"
     tests replays 90 -m gpu $replays
     tests networks 150 -m gpu $frames tests/backends --ignore=$replays -k "not ($elsewhere)"
-    tests golden 120 -m gpu $frames -k test_golden_frames
+    export SAMG_TESTS_L0_VITS14=$work/l0-vits14 # exported by the first that needs it
+    tests golden 180 -m gpu $frames -k test_golden_frames
     part benchmark-tiny 60 "$bin/python" -m benchmarks.gpu --bundle tiny --json "$out/benchmark-tiny.json"
-    part benchmark-l0 180 "$bin/python" -m benchmarks.gpu --bundle l0-vits14 --exported "$work/l0-vits14" \
+    part benchmark-l0 180 "$bin/python" -m benchmarks.gpu --bundle l0-vits14 --exported "$SAMG_TESTS_L0_VITS14" \
         --json "$out/benchmark-l0.json"
     tests sanitizer 180 -n 4 -m gpu $frames -k test_compute_sanitizer
     tests leaks 150 -m gpu $frames -k test_nothing_leaks

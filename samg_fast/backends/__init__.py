@@ -1,7 +1,7 @@
-"""Backends: what runs a bundle's ONNX files, on a processor or on a GPU.
+"""Backends: the libraries that run a bundle's ONNX files on the CPU or a GPU.
 
-A backend is chosen by name, or by ``"auto"``, which says in the log (logger ``samg_fast``, level INFO) what it chose
-and why. A named backend that cannot run is an error: none is swapped for another in silence.
+A backend is selected by name or by ``"auto"``, which logs its choice and why (logger ``samg_fast``, level INFO). A
+named backend that cannot run is an error; it is never replaced silently by another.
 """
 
 from samg_fast.backends.opening import open_networks

@@ -1,4 +1,4 @@
-"""What the networks of every GPU backend have in common: how they are called with NumPy arrays."""
+"""The base class of networks on a GPU: how they are called with NumPy arrays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["GpuNetwork"]
 
 
 class GpuNetwork(ABC):
-    """A graph on a GPU; see `samg_fast.backends.DeviceNetwork`. A backend's own says how it is queued.
+    """A graph on a GPU; see `samg_fast.backends.DeviceNetwork`. Subclasses implement `enqueue`.
 
     Parameters
     ----------
     cuda : Cuda
         The GPU, and the stream on which a call with NumPy arrays runs.
     name : str
-        The file's, for messages.
+        Name of the file, for error messages.
     inputs, outputs : mapping of str to tuple of int
-        The shape of each but for its first axis, which is the batch.
+        Shape of each array without its first axis, the batch.
     """
 
     capturable = False
@@ -44,7 +44,7 @@ class GpuNetwork(ABC):
         self.cuda, self.name, self.inputs, self.outputs = cuda, name, dict(inputs), dict(outputs)
 
     def scratch(self, batch: int) -> int:
-        """Return how many bytes it needs to work in; see `DeviceNetwork.scratch`."""
+        """Return the size of the workspace in bytes; see `DeviceNetwork.scratch`."""
         del batch
         return 0
 
@@ -53,7 +53,7 @@ class GpuNetwork(ABC):
         """Queue the graph; see `DeviceNetwork.enqueue`."""
 
     def enqueue_once(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
-        """Queue the graph on arrays that it will not see again: no CUDA graph is captured of that."""
+        """Queue the graph on arrays that are used only once; this call is never captured in a CUDA graph."""
         self.enqueue(arrays, batch, stream, scratch)
 
     def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -66,11 +66,11 @@ class GpuNetwork(ABC):
                 wanted = (batch, *self.inputs[name])
                 raise BackendError(f"{self.name} takes {name} of shape {wanted}, not {array.shape}")
         with self.cuda.use():
-            return self._there_and_back(inputs, batch)
+            return self._run_on_gpu(inputs, batch)
 
-    def _there_and_back(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> dict[str, NDArray[Any]]:
-        # The arrays of the GPU end with this call, so while other threads are kept away: memory that is freed on the
-        # stream while one of them captures would spoil its graph
+    def _run_on_gpu(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> dict[str, NDArray[Any]]:
+        # The GPU arrays are freed when this method returns, while the caller still holds the GPU: freeing memory on the
+        # stream while another thread captures would invalidate its CUDA graph
         arrays = {name: self.cuda.upload(np.ascontiguousarray(x, np.float32)) for name, x in inputs.items()}
         for name, shape in self.outputs.items():
             arrays[name] = self.cuda.empty((batch, *shape), np.float32)

@@ -1,4 +1,4 @@
-"""A bundle's ONNX files on a backend that opens files."""
+"""Open a bundle's ONNX files on a backend that runs files directly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["open_networks"]
 
 
 def open_networks(bundle: Bundle, backend: Backend) -> dict[Role, Network]:
-    """Open every graph of a bundle at the backend's precision; a network that has no such file runs in fp32.
+    """Open every graph of a bundle at the backend's precision; a network without files for it runs in fp32.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def open_networks(bundle: Bundle, backend: Backend) -> dict[Role, Network]:
     Returns
     -------
     dict of Role to Network
-        Without ``"features"`` where the encoder's graph gives them.
+        Without ``"features"`` if the encoder's graph computes them too.
 
     Raises
     ------

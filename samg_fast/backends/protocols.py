@@ -1,4 +1,4 @@
-"""What a backend and a network promise, how a backend says whether it can run, and how it is told to."""
+"""The protocols of backends and networks, the status that a backend reports, and its options."""
 
 from __future__ import annotations
 
@@ -36,67 +36,67 @@ class Network(Protocol):
         Parameters
         ----------
         **inputs : float32 arrays
-            By the graph's input names. An array passed again is not copied: write into it and call.
+            By the graph's input names. An array that was passed before is not copied again: write into it and call.
 
         Returns
         -------
         dict of str to float32 array
-            By the graph's output names. A backend may overwrite them in the same thread's next call with the same
-            shapes; copy what must last longer.
+            By the graph's output names. The same thread's next call with the same shapes may overwrite them; copy what
+            must last longer.
 
         Raises
         ------
         BackendError
-            The graph does not take these inputs, or failed.
+            The graph does not accept these inputs, or failed.
         """
         ...
 
 
 class DeviceNetwork(Network, Protocol):
-    """A graph on a GPU, which also runs on arrays that are there already.
+    """A graph on a GPU, which also runs on arrays in GPU memory.
 
     Attributes
     ----------
     capturable : bool
-        Whether `enqueue` does nothing but queue work, so that a CUDA graph can be captured of it. It has been called
-        once for the same shapes and addresses before.
+        Whether `enqueue` only queues work, so that it can be captured in a CUDA graph, once it has been called with the
+        same shapes and addresses before.
     """
 
     capturable: bool
 
     def scratch(self, batch: int) -> int:
-        """Return how many bytes it needs to work in, for so many images; 0 if it has its own."""
+        """Return the size of the workspace in bytes for a batch size; 0 if the network has its own workspace."""
         ...
 
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
-        """Queue the graph on a stream; nothing waits for it. One thread at a time.
+        """Queue the graph on a stream, without waiting for it. Not thread-safe.
 
         Parameters
         ----------
-        arrays : mapping of str to float32 arrays of the GPU
-            Every input and output by its name, in C order; outputs are written.
+        arrays : mapping of str to float32 arrays in GPU memory
+            Every input and output by name, in C order; the outputs are overwritten.
         batch : int
             The first axis of all of them.
         stream : cuda.core.Stream
-        scratch : uint8 array of the GPU or None
-            At least `scratch` bytes that nothing else uses until the graph is done, aligned to 256; None if it needs
-            none.
+        scratch : uint8 array in GPU memory or None
+            Workspace of at least `scratch` bytes, aligned to 256, that nothing else uses until the graph is done; None
+            if it needs none.
 
         Raises
         ------
         BackendError
-            The graph does not take these arrays, or failed.
+            The graph does not accept these arrays, or failed.
         """
         ...
 
 
 class Runtime(Protocol):
-    """What runs networks, at one precision and with one number of threads.
+    """A library that runs networks, at one precision and with one number of threads.
 
     Attributes
     ----------
     name, version, precision : str
-        The library, its version, and what it computes in.
+        The library, its version, and the precision it computes in.
     threads : int or None
         CPU threads for each network; None leaves it to the library.
     """
@@ -109,14 +109,14 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class GpuRuntime(Runtime, Protocol):
-    """What runs networks on a GPU; its networks are `DeviceNetwork`.
+    """A runtime on a GPU; its networks are `DeviceNetwork`.
 
     Attributes
     ----------
     cuda : Cuda
-        The GPU and its stream: where networks that are called with NumPy arrays run, and the kernels between them.
+        The GPU and its stream, on which the kernels run, and the networks when they are called with NumPy arrays.
     max_batch : int or None
-        The most images that its networks take at once; None for any number.
+        Maximum batch size of its networks; None for no limit.
     """
 
     cuda: Cuda
@@ -124,10 +124,10 @@ class GpuRuntime(Runtime, Protocol):
 
 
 class Backend(Runtime, Protocol):
-    """What opens ONNX files."""
+    """A runtime that opens ONNX files."""
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> Network:
-        """Read an ONNX file, to run at a precision; the backend's own by default.
+        """Open an ONNX file at a precision; by default the backend's.
 
         Raises
         ------
@@ -139,21 +139,21 @@ class Backend(Runtime, Protocol):
 
 @runtime_checkable
 class CompilingBackend(Runtime, Protocol):
-    """What runs engines, which are compiled from ONNX files for one GPU first; `samg_fast.engine_cache` keeps them.
+    """A runtime for engines, which are compiled from ONNX files for one GPU; `samg_fast.engine_cache` stores them.
 
     Attributes
     ----------
     index : int
         Which GPU.
     batches : tuple of int
-        Numbers of images at once that engines are tuned for.
+        Batch sizes that engines are tuned for.
     """
 
     index: int
     batches: tuple[int, ...]
 
     def open_engine(self, file: str, engine: bytes) -> DeviceNetwork:
-        """Open an engine; `file` is the name of its ONNX file, for messages.
+        """Open an engine; `file` is the name of its ONNX file, for error messages.
 
         Raises
         ------
@@ -176,16 +176,16 @@ class BackendStatus:
     reason : str
         Why it cannot; empty if it can.
     version : str
-        Version of its library, ``"unknown"`` if that cannot be loaded; empty if it is not installed.
+        Version of its library; ``"unknown"`` if the library cannot be loaded, empty if it is not installed.
     precisions : tuple of str
-        What it can run on this machine; ``"int8"`` only where a bundle has it.
+        Precisions it can run on this machine; ``"int8"`` needs a bundle with int8 files.
     detail : str
         The device it would run on.
     device : {"cpu", "cuda"}
         The kind of device.
     untried : str
-        Why support for this GPU is unverified, so that ``"auto"`` passes over it, though it may run when it is named;
-        empty otherwise.
+        Why support for this GPU is unverified, or an empty string. ``"auto"`` skips an unverified backend; named
+        explicitly, it may run.
     """
 
     name: str
@@ -200,7 +200,7 @@ class BackendStatus:
 
 @dataclass(frozen=True)
 class Options:
-    """How a backend is to run.
+    """Options of a backend.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class Options:
     index : int
         Which GPU.
     batches : tuple of int
-        Numbers of images at once that engines are tuned for, in ascending order.
+        Batch sizes that engines are tuned for, in ascending order.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which backends there are: a row for each on each kind of device, in the order in which ``"auto"`` tries them."""
+"""The table of backends: a row per backend and kind of device, in the order in which ``"auto"`` tries them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Row:
     module : str
         Its module in `samg_fast.backends`, which has ``status(name)`` and ``make(options)``.
     extra : str
-        The extra of the package that brings its libraries.
+        The extra of this package that installs its libraries.
     fastest : tuple of str
-        The precisions that ``"auto"`` may choose, the fastest first. fp32 is among them.
+        The precisions that ``"auto"`` may choose, fastest first; fp32 is always among them.
     files : mapping of str to str
-        For a precision that the backend makes itself: the precision whose files it makes it from.
+        Maps a precision that the backend derives itself to the precision of the files it reads: ``{"bf16": "fp32"}``.
     compiles : bool
         Whether networks are compiled to engines before they run.
     """
@@ -42,7 +42,7 @@ class Row:
     compiles: bool = False
 
     def load(self) -> ModuleType:
-        """Import its module, and with it the library.
+        """Import the backend's module, which imports its library.
 
         Raises
         ------
@@ -56,13 +56,13 @@ REGISTRY = (
     Row("tensorrt", "cuda", "tensorrt", "tensorrt", ("fp16", "bf16", "fp32"), compiles=True),
     Row("tensorrt-rtx", "cuda", "tensorrt", "tensorrt-rtx", ("fp16", "bf16", "fp32"), compiles=True),
     Row("onnxruntime", "cuda", "onnxruntime.cuda", "onnxruntime-gpu", ("fp16", "fp32")),
-    # OpenVINO places bfloat16 itself, and is half as fast on a graph that places it. An int8 file was never faster than
-    # bf16 where the processor has that (docs/official.md, docs/precision.md).
+    # OpenVINO converts fp32 files to bfloat16 itself; files already in bfloat16 run at half the speed. int8 was never
+    # faster than bf16 on CPUs that support it (docs/official.md, docs/precision.md).
     Row("openvino", "cpu", "openvino", "cpu", ("bf16", "fp32"), files={"bf16": "fp32"}),
-    # It computes half precision in float32, on a processor.
+    # On the CPU it computes half precision in float32, so fp16 files are no faster.
     Row("onnxruntime", "cpu", "onnxruntime.cpu", "cpu", ("fp32",)),
 )
-"""Every backend, the best first."""
+"""Every backend, in order of preference."""
 
 BACKENDS = tuple(dict.fromkeys(each.name for each in REGISTRY))
 """The names of the backends."""
@@ -71,12 +71,12 @@ _DELETED = ("torch", "torch-compiled")
 
 
 def check_name(name: str, *, auto: bool = True) -> None:
-    """Refuse what is no backend's name.
+    """Check the name of a backend.
 
     Raises
     ------
     InputError
-        It is not; of a backend that earlier versions had, the message says what to use.
+        There is no such backend; for one that was removed, the message names its replacement.
     """
     if name in BACKENDS or (auto and name == "auto"):
         return
@@ -86,12 +86,12 @@ def check_name(name: str, *, auto: bool = True) -> None:
 
 
 def devices(name: str) -> tuple[str, ...]:
-    """Return the kinds of device that a backend runs on, the better one first."""
+    """Return the kinds of device that a backend runs on, in order of preference."""
     return tuple(each.device for each in REGISTRY if each.name == name)
 
 
 def row(name: str, device: str) -> Row:
-    """Return a backend's row."""
+    """Return the row of a backend on a kind of device."""
     return next(each for each in REGISTRY if (each.name, each.device) == (name, device))
 
 
@@ -101,9 +101,10 @@ def compiling() -> tuple[str, ...]:
 
 
 def files_of(name: str, precision: str) -> str:
-    """Return the precision whose files a backend opens to run at a precision.
+    """Return the precision of the files that a backend reads to run at a precision.
 
-    A backend that is not in the registry, a caller's own, opens the files of the precision itself.
+    These differ only if the backend derives the precision itself. A backend that is not in the registry reads files of
+    the precision it runs at.
     """
     made = (each.files.get(precision) for each in REGISTRY if each.name == name)
     return next((each for each in made if each), precision)

@@ -1,4 +1,4 @@
-"""Which backend runs a bundle here, or why none does."""
+"""Select the backend that runs a bundle on this machine, or explain why none can."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samg_fast.errors import BackendError, InputError, InputTypeError, MissingEx
 __all__ = ["AGREEMENT", "check_batches", "choose", "first_fitting", "parse_device", "preferred", "probe"]
 
 AGREEMENT = 0.99
-"""The lowest IoU of a precision's masks with fp32's at which ``precision="auto"`` may choose it."""
+"""Minimum IoU of a precision's masks with fp32's for ``precision="auto"`` to choose it."""
 
 _MAX_THREADS = 1024
 _MAX_BATCH = 4096
@@ -26,7 +26,7 @@ _log = logging.getLogger("samg_fast")
 
 
 def probe() -> list[BackendStatus]:
-    """Say of each backend, on each kind of device it knows, whether it can run here, and why not."""
+    """Return the status of each backend on each kind of device: whether it can run here, or why not."""
     return [_status(each) for each in REGISTRY]
 
 
@@ -44,29 +44,29 @@ def choose(
     Parameters
     ----------
     name : str
-        One of `BACKENDS`, or ``"auto"``: TensorRT, TensorRT-RTX and ONNX Runtime on a GPU, OpenVINO and ONNX Runtime
-        on the processor, the first of these that can run.
+        One of `BACKENDS`, or ``"auto"``: the first that can run, in the order TensorRT, TensorRT-RTX and ONNX Runtime
+        on a GPU, then OpenVINO and ONNX Runtime on the CPU.
     precision : str
-        ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``, or ``"auto"``: the fastest one whose masks have an IoU of
-        `AGREEMENT` or more with fp32's, as the manifest states.
+        ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``, or ``"auto"``: the fastest whose masks have an IoU of at least
+        `AGREEMENT` with fp32's, as stated in the manifest.
     threads : int or None
         CPU threads for each network; None leaves it to the backend.
     manifest : Manifest
-        The bundle's.
+        The bundle's manifest.
     device : str
-        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"`` and so on, or ``"auto"``: a GPU where the backend can run
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"`` and so on, or ``"auto"``: a GPU if the backend can run
         on one.
     batches : sequence of int
-        Numbers of images at once that TensorRT's engines are tuned for; they take no more than the largest.
+        Batch sizes that TensorRT's engines are tuned for; the largest is also their maximum.
 
     Raises
     ------
     InputError, InputTypeError
-        An argument is none of these, or the bundle has no such precision.
+        An argument has an invalid value or type, or the bundle has no files for the precision.
     BackendError
         The named backend cannot run here, or not on this device or at this precision.
     MissingExtraError
-        The named backend, or with ``"auto"`` every one, is not installed.
+        The named backend, or with ``"auto"`` every backend, is not installed.
     """
     check_name(name)
     if precision != "auto" and precision not in PRECISIONS:
@@ -93,7 +93,7 @@ def choose(
             _log.info("precision auto: %s, whose masks have a mean IoU of %.4f with those at fp32", wanted, iou)
     if len(candidates) > 1:
         what = "backend" if name == "auto" else "device"
-        because = [f"no GPU: {no_gpu}"] * bool(no_gpu) + [f"{_called(each)}: {why}" for each, why in refused]
+        because = [f"no GPU: {no_gpu}"] * bool(no_gpu) + [f"{_label(each)}: {why}" for each, why in refused]
         reasons = f" ({'; '.join(because)})" if because else ""
         _log.info("%s auto: %s %s on %s at %s%s", what, status.name, status.version, status.device, wanted, reasons)
     backend: Backend | CompilingBackend = _make(
@@ -103,14 +103,14 @@ def choose(
 
 
 def first_fitting(precision: str) -> Backend:
-    """Return the backend that ``"auto"`` comes to on the processor, for graphs that are in no bundle yet.
+    """Return the backend that ``"auto"`` selects on the CPU, for graphs that are not in a bundle yet.
 
     Raises
     ------
     BackendError
-        None can run it here.
+        No backend can run this precision here.
     MissingExtraError
-        None is installed.
+        No backend is installed.
     """
     chosen, _, refused = _first([each for each in REGISTRY if each.device == "cpu"], precision)
     if chosen is None:
@@ -120,13 +120,13 @@ def first_fitting(precision: str) -> Backend:
 
 
 def preferred(statuses: Sequence[BackendStatus]) -> BackendStatus | None:
-    """Return which of these ``"auto"`` takes: the first that is known to run; None if none is."""
-    there = {(each.name, each.device): each for each in statuses if each.available and not each.untried}
-    return next((there[each.name, each.device] for each in REGISTRY if (each.name, each.device) in there), None)
+    """Return the status of the backend that ``"auto"`` takes: the first that can run and is not untried, or None."""
+    usable = {(each.name, each.device): each for each in statuses if each.available and not each.untried}
+    return next((usable[each.name, each.device] for each in REGISTRY if (each.name, each.device) in usable), None)
 
 
 def _candidates(name: str, device: str, kind: str) -> tuple[list[Row], str]:
-    """Return what may run, and why no GPU may, where one would be taken."""
+    """Return the rows to try, and the reason if rows on a GPU were left out because no GPU can be used."""
     known = [each for each in REGISTRY if name in ("auto", each.name)]
     candidates = [each for each in known if kind in ("auto", each.device)]
     if not candidates:
@@ -144,7 +144,7 @@ _Refused = list[tuple[BackendStatus, str]]
 def _first(
     candidates: Sequence[Row], precision: str, manifest: Manifest | None = None, *, named: bool = False
 ) -> tuple[Row | None, BackendStatus, _Refused]:
-    """Return the first backend that runs a precision here, if any, its status, and why those before it do not."""
+    """Return the first backend that runs a precision here, if any, its status, and why the ones before it cannot."""
     refused: _Refused = []
     for candidate in candidates:
         status = _status(candidate)
@@ -156,7 +156,7 @@ def _first(
 
 
 def _obstacle(candidate: Row, status: BackendStatus, precision: str, manifest: Manifest | None) -> str:
-    """Say why a backend does not run a bundle at a precision; nothing if it does."""
+    """Return why a backend cannot run a bundle at a precision, or an empty string."""
     if not status.available:
         return status.reason
     if precision not in status.precisions:
@@ -168,7 +168,7 @@ def _obstacle(candidate: Row, status: BackendStatus, precision: str, manifest: M
 
 
 def _fastest(chosen: Row, status: BackendStatus, manifest: Manifest) -> str:
-    """Return the fastest precision that runs here and whose masks the manifest states as agreeing with fp32's."""
+    """Return the fastest precision that runs here and whose masks agree with fp32's, as stated in the manifest."""
     return next(
         each
         for each in chosen.fastest
@@ -178,12 +178,12 @@ def _fastest(chosen: Row, status: BackendStatus, manifest: Manifest) -> str:
 
 
 def _refusal(name: str, kind: str, precision: str, refused: _Refused) -> BackendError | MissingExtraError:
-    """Say why none of the backends that were asked for can run."""
+    """Return the error that explains why none of the requested backends can run."""
     what = precision if any(status.available for status, _ in refused) else ""
     if name == "auto":
         if kind != "cuda" and not any(status.version for status, _ in refused):
             return MissingExtraError("running a bundle", "cpu")
-        reasons = [f"{_called(status)}: {why}" for status, why in refused]
+        reasons = [f"{_label(status)}: {why}" for status, why in refused]
         return BackendError(f"no backend can run {what or 'on a GPU'} here: {'; '.join(reasons)}")
     if not any(status.version for status, _ in refused):
         return MissingExtraError(f"the {name} backend", row(name, refused[-1][0].device).extra)
@@ -192,7 +192,7 @@ def _refusal(name: str, kind: str, precision: str, refused: _Refused) -> Backend
     return BackendError(f"the {name} backend cannot run{f' {what}' if what else ''} here: {'; '.join(reasons)}")
 
 
-def _called(status: BackendStatus) -> str:
+def _label(status: BackendStatus) -> str:
     return f"{status.name} on {status.device}" if len(devices(status.name)) > 1 else status.name
 
 
@@ -202,25 +202,25 @@ def _check_threads(threads: object) -> int | None:
     return _check_count("threads", threads, _MAX_THREADS, ", or None to leave it to the backend")
 
 
-def _check_count(name: str, value: object, most: int, otherwise: str = "") -> int:
+def _check_count(name: str, value: object, maximum: int, otherwise: str = "") -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        count = operator.index(value)  # type: ignore[arg-type]  # what is no whole number raises
+        count = operator.index(value)  # type: ignore[arg-type]  # raises if it is not an integer
     except TypeError:
         raise InputTypeError(f"{name} is {value!r}, expected a whole number{' or None' * bool(otherwise)}") from None
-    if not 1 <= count <= most:
-        raise InputError(f"{name} is {count}, expected 1 to {most}{otherwise}")
+    if not 1 <= count <= maximum:
+        raise InputError(f"{name} is {count}, expected 1 to {maximum}{otherwise}")
     return count
 
 
 def parse_device(device: object) -> tuple[str, int]:
-    """Return the kind of device that is asked for, or ``"auto"``, and which GPU.
+    """Return the kind of device, or ``"auto"``, and the index of the GPU.
 
     Raises
     ------
     InputError
-        It is none of ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on.
+        `device` is not one of ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on.
     """
     found = re.fullmatch(r"(auto|cpu|cuda)(?::([0-9]{1,3}))?", device) if isinstance(device, str) else None
     if found is None or (found[2] and found[1] != "cuda"):
@@ -236,12 +236,12 @@ def _check_index(device: str, index: int) -> None:
 
 
 def check_batches(batches: object) -> tuple[int, ...]:
-    """Return numbers of images at once that engines are tuned for in order, each once.
+    """Check the batch sizes that engines are tuned for; return them sorted and without duplicates.
 
     Raises
     ------
     InputError, InputTypeError
-        They are no whole numbers, not one or more, or one is out of range.
+        `batches` is not a sequence of integers, is empty, or has a value out of range.
     """
     if not isinstance(batches, Sequence) or isinstance(batches, str):
         raise InputTypeError(f"batches is {batches!r}, expected a sequence of whole numbers")
@@ -261,6 +261,6 @@ def _status(candidate: Row) -> BackendStatus:
         status: BackendStatus = candidate.load().status(name)
     except ModuleNotFoundError as error:
         return BackendStatus(name, False, f"not installed ({error}); {run}", device=device)
-    except (ImportError, OSError) as error:  # it is there, and one of its libraries is not
+    except (ImportError, OSError) as error:  # installed, but one of its own libraries is missing
         return BackendStatus(name, False, f"it cannot be loaded ({error}); {run}", "unknown", device=device)
     return status

@@ -1,4 +1,4 @@
-"""Bundles: the three networks of one configuration as ONNX files, with a manifest that says all a runtime must know.
+"""Bundles: the three networks of one configuration as ONNX files, with a manifest that holds all a runtime must know.
 
 A bundle is a folder. `docs/bundle.md` describes the manifest and the ONNX contract.
 """

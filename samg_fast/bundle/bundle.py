@@ -1,4 +1,4 @@
-"""A bundle on the disk: the networks of one configuration, held to the SHA-256 of its manifest."""
+"""A bundle on disk: the networks of one configuration, verified against the SHA-256 values of its manifest."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Bundle", "sha256_of"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on the disk whose files are what its manifest says.
+    """A bundle on disk whose files match its manifest.
 
     Parameters
     ----------
     path : pathlib.Path
         The folder.
     manifest : Manifest
-        What its manifest says.
+        The content of its `manifest.json`.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Read a bundle's manifest and compare every file with its SHA-256.
+        """Read a bundle's manifest and verify the SHA-256 of every file.
 
         Parameters
         ----------
@@ -45,7 +45,7 @@ class Bundle:
         Raises
         ------
         BundleError
-            The folder, its manifest or a file is missing, truncated, altered or not understood.
+            The folder, its manifest or a file is missing, truncated, altered or invalid.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -54,7 +54,7 @@ class Bundle:
             manifest = Manifest.from_dict(json.loads((folder / MANIFEST).read_bytes()))
         except FileNotFoundError:
             raise BundleError(f"bundle {folder} has no {MANIFEST}") from None
-        # JSON and UTF-8 errors are ValueErrors, and so is BundleError; brackets without end are a RecursionError.
+        # JSON and UTF-8 errors are ValueErrors, and so is BundleError; deeply nested brackets raise RecursionError.
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"bundle {folder}: {MANIFEST} cannot be read: {error}") from error
         bundle = cls(folder, manifest)
@@ -67,14 +67,14 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The bundle's name, as its manifest says."""
+        """The bundle's name, as stated in its manifest."""
         return self.manifest.name
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides what a point feature means: the default networks and how frames reach them.
+        """SHA-256 over all that determines point features: the default networks and how frames are prepared for them.
 
-        Renaming a bundle or adding a precision does not change it, so a target stays good; other weights do.
+        Renaming a bundle or adding a precision does not change it, so targets stay valid. Other weights change it.
         """
         values = self.manifest.to_dict()
         decisive = {key: values[key] for key in ("prompt_side", *ROLES)}

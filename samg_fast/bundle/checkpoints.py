@@ -1,7 +1,7 @@
-"""Official model checkpoints: which there are, and how one comes whole and unaltered onto the disk.
+"""The catalogue of official model checkpoints, and their verified download.
 
-Nothing here reads a checkpoint; `samg_fast.export` does. Importing this module imports neither torch nor the library
-that downloads.
+Checkpoints are read by `samg_fast.export`, not here. Importing this module imports neither torch nor the download
+library.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from samg_fast.files import cache_folder, replacing, write_text
 __all__ = ["CHECKPOINTS", "Checkpoint", "Progress", "expected_sha256", "find", "folder", "path_of", "pull"]
 
 Progress = Callable[[int, int | None], None]
-"""Told how many bytes are here, and how many there are if the server says so."""
+"""Called with the number of bytes downloaded so far, and the total if the server reports it."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights that the authors of a model publish.
+    """A file of weights published by the authors of a model.
 
     Parameters
     ----------
     name : str
-        What `find` takes: ``"efficientvit-sam-l0"``.
+        The name that `find` accepts: ``"efficientvit-sam-l0"``.
     url : str
         Where it is published.
     sha256 : str
         The SHA-256 of the file, 64 hexadecimal digits.
     size : int
-        Its size in bytes, rounded to a million.
+        Its size in bytes, rounded to a megabyte.
     parameters : int
-        The parameters of the model, rounded as its authors do.
+        Number of parameters of the model, rounded as its authors do.
     page : str
         The page that describes it.
     license, license_url : str
-        The SPDX identifier of its licence, and where the licence stands.
+        The SPDX identifier of its licence, and the address of its text.
     repo : str or None
-        The repository on the Hugging Face Hub that holds it; None if it lies elsewhere.
+        The repository on the Hugging Face Hub that holds it; None if it is published elsewhere.
     """
 
     name: str
@@ -91,9 +91,9 @@ def _dinov2(size: str, registers: bool, megabytes: int, parameters: int, sha256:
     )
 
 
-# EfficientViT-SAM's hashes stand in scripts/install.sh of InterDigitalInc/CompressAI-Vision, those of l1, xl0 and xl1
-# on the hub's own page of each file too. Meta publishes none for DINOv2: these stand in
-# src/refiners/conversion/models/dinov2.py of finegrain-ai/refiners and in other projects that have hashed the files.
+# EfficientViT-SAM's hashes are from scripts/install.sh of InterDigitalInc/CompressAI-Vision; the hub's pages of l1, xl0
+# and xl1 show the same. Meta publishes no hashes for DINOv2: these are from
+# src/refiners/conversion/models/dinov2.py of finegrain-ai/refiners, and other projects list the same.
 CHECKPOINTS: tuple[Checkpoint, ...] = (
     _efficientvit_sam("l0", 139, 34_800_000, "c4f994b01a16d48bcf2fbbb089448cfbf58fae5811edfa8113c953b8b8cc64b8"),
     _efficientvit_sam("l1", 191, 47_700_000, "fa151df2b9b96896accd505470755cdd293a4c50cdabac95478f3fbd86d9152b"),
@@ -118,13 +118,13 @@ def find(name: str) -> Checkpoint:
     Parameters
     ----------
     name : str
-        The whole name (``"efficientvit-sam-l0"``, ``"dinov2-vits14-reg"``) or what tells it from the others (``"l0"``,
+        The full name (``"efficientvit-sam-l0"``, ``"dinov2-vits14-reg"``) or its short form (``"l0"``,
         ``"vits14-reg"``).
 
     Raises
     ------
     InputError
-        There is no such checkpoint; the message holds the names that exist.
+        There is no such checkpoint; the message lists the known names.
     """
     for checkpoint in CHECKPOINTS:
         if name in (checkpoint.name, checkpoint.name.removeprefix("efficientvit-sam-").removeprefix("dinov2-")):
@@ -133,19 +133,19 @@ def find(name: str) -> Checkpoint:
 
 
 def folder() -> Path:
-    """Return the folder of the checkpoints, whether it exists or not: ``samg-fast/checkpoints`` in the user's cache."""
+    """Return the folder of checkpoints in the user's cache, ``samg-fast/checkpoints``, whether it exists or not."""
     return cache_folder() / "checkpoints"
 
 
 def expected_sha256(name: str) -> str:
-    """Return the SHA-256 a checkpoint must have: the one that was given to `pull` last, else the catalogue's.
+    """Return the expected SHA-256 of a checkpoint: the one last given to `pull`, or else the catalogue's.
 
     Raises
     ------
     InputError
         There is no such checkpoint.
     CheckpointError
-        The record of a SHA-256 that was given is damaged.
+        The file that records a given SHA-256 is damaged.
     """
     checkpoint = find(name)
     record = _record(folder() / checkpoint.file)
@@ -158,16 +158,16 @@ def expected_sha256(name: str) -> str:
 
 
 def path_of(name: str) -> Path | None:
-    """Return the file of a checkpoint that is on the disk and whole, else None.
+    """Return the path of a checkpoint if it is on disk and undamaged, or else None.
 
-    Reads all of it, to compute its SHA-256.
+    This reads the whole file to compute its SHA-256.
 
     Raises
     ------
     InputError
         There is no such checkpoint.
     CheckpointError
-        The record of a SHA-256 that was given to `pull` is damaged.
+        The file that records a SHA-256 given to `pull` is damaged.
     """
     path = folder() / find(name).file
     expected = expected_sha256(name)
@@ -178,39 +178,39 @@ def path_of(name: str) -> Path | None:
 
 
 def pull(name: str, *, sha256: str | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a checkpoint into `folder`, unless it is there, and return its file.
+    """Download a checkpoint into `folder` unless it is there, and return its path.
 
-    An interrupted download goes on where it stopped. The file gets its name only when its SHA-256 is the expected one.
-    A file that was put there by hand is checked the same way and never changed. ``HF_HUB_OFFLINE=1`` forbids to fetch.
+    An interrupted download is resumed. The file gets its final name only after its SHA-256 has been verified. A file
+    that the user put there is verified the same way and never changed. ``HF_HUB_OFFLINE=1`` disables downloads.
 
     Parameters
     ----------
     name : str
         As for `find`.
     sha256 : str, optional
-        Expect this SHA-256 instead of the catalogue's, now and in later calls: for a file that its publisher has
-        replaced. 64 hexadecimal digits.
+        Expect this SHA-256, 64 hexadecimal digits, instead of the catalogue's, now and in later calls. Use it if the
+        publisher has replaced the file.
     progress : callable, optional
-        Called with the bytes that are here and the bytes there are (None where the server does not say).
+        Called with the number of bytes downloaded so far and the total (None if the server does not report it).
 
     Raises
     ------
     InputError
-        There is no such checkpoint, or `sha256` is none.
+        There is no such checkpoint, or `sha256` is not a SHA-256.
     CheckpointError
-        The file, fetched or put there, has another SHA-256 than expected.
+        The file has another SHA-256 than expected.
     DownloadError
-        It cannot be fetched: no network, no such page, no room on the disk, a folder that cannot be written.
+        The download failed: no network, no such page, a full disk, or a folder that is not writable.
     FileError
-        It was fetched, but cannot be given its name.
+        The file was downloaded, but cannot be renamed.
     MissingExtraError
-        The packages that download are not installed.
+        The packages for downloading are not installed.
     """
     checkpoint = find(name)
     path = folder() / checkpoint.file
     expected = expected_sha256(name) if sha256 is None else _digits(sha256)
     if not path.exists():
-        with _alone(checkpoint, path):
+        with _locked(checkpoint, path):
             if not path.exists():  # another process may have pulled it meanwhile
                 _fetch(checkpoint, path, expected, progress)
     _check(checkpoint, path, expected)
@@ -227,12 +227,12 @@ def _digits(sha256: str) -> str:
 
 
 def _record(path: Path) -> Path:
-    """Where a SHA-256 that the user gave is kept, as ``sha256sum -c`` reads it."""
+    """Return the path of the file that records a SHA-256 given by the user, in the format of ``sha256sum -c``."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def _check(checkpoint: Checkpoint, path: Path, expected: str) -> None:
-    """Refuse a file under a checkpoint's name that is something else; it may be the user's, so it stays."""
+    """Raise CheckpointError if a file is not the checkpoint; it is not deleted, as it may be the user's."""
     if not path.is_file():
         raise CheckpointError(f"{path} is no file; expected checkpoint {checkpoint.name}")
     try:
@@ -247,8 +247,8 @@ def _check(checkpoint: Checkpoint, path: Path, expected: str) -> None:
 
 
 @contextmanager
-def _alone(checkpoint: Checkpoint, path: Path) -> Iterator[None]:
-    """Let one process at a time fetch a checkpoint: all of them would write the same unfinished file."""
+def _locked(checkpoint: Checkpoint, path: Path) -> Iterator[None]:
+    """Hold the lock of a checkpoint, so that only one process at a time writes its partial file."""
     try:
         from filelock import FileLock
     except ModuleNotFoundError as error:
@@ -266,12 +266,12 @@ def _alone(checkpoint: Checkpoint, path: Path) -> Iterator[None]:
 
 
 def _fetch(checkpoint: Checkpoint, path: Path, expected: str, progress: Progress | None) -> None:
-    """Download beside `path` what is missing there, and name it `path` when it is what was expected."""
+    """Download to a partial file beside `path`, and rename it to `path` once its SHA-256 is verified."""
     part = path.with_name(f".{path.name}.part")
     url = _download(checkpoint, path, part, progress)
     found = sha256_of(part)
     if found != expected:
-        part.unlink()  # to go on from it could never succeed
+        part.unlink()  # resuming from it could never succeed
         raise CheckpointError(
             f"what came from {url} is not checkpoint {checkpoint.name}: its SHA-256 is {found}, expected {expected}; "
             "it was discarded, so pull again, with the new SHA-256 if the publisher has replaced the file"
@@ -281,7 +281,7 @@ def _fetch(checkpoint: Checkpoint, path: Path, expected: str, progress: Progress
 
 
 def _download(checkpoint: Checkpoint, path: Path, part: Path, progress: Progress | None) -> str:
-    """Append to `part` what it still lacks, and return the address it came from."""
+    """Download the rest of `part`, and return the URL."""
     try:
         import httpx2
         from huggingface_hub import hf_hub_url, is_offline_mode
@@ -290,7 +290,7 @@ def _download(checkpoint: Checkpoint, path: Path, part: Path, progress: Progress
     except ModuleNotFoundError as error:
         raise MissingExtraError("pulling checkpoints", "export") from error
 
-    # The hub may have a mirror, which HF_ENDPOINT names
+    # HF_ENDPOINT may name a mirror of the hub
     url = checkpoint.url if checkpoint.repo is None else hf_hub_url(checkpoint.repo, checkpoint.file)
     if is_offline_mode():
         raise DownloadError(
@@ -300,7 +300,9 @@ def _download(checkpoint: Checkpoint, path: Path, part: Path, progress: Progress
         with part.open("ab") as file, _quiet("huggingface_hub.file_download"):
             http_get(url, file, resume_size=file.tell(), tqdm_class=_bar(progress))
     except (OSError, httpx2.HTTPError) as error:
-        whole = isinstance(error, HfHubHTTPError) and error.response.status_code == 416  # nothing after what is here
+        whole = (
+            isinstance(error, HfHubHTTPError) and error.response.status_code == 416
+        )  # range not satisfiable: `part` is complete
         if not whole:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
             raise DownloadError(
@@ -311,7 +313,7 @@ def _download(checkpoint: Checkpoint, path: Path, part: Path, progress: Progress
 
 
 def _bar(progress: Progress | None) -> Any:
-    """Make what the hub's library takes for a progress bar, and calls `progress` instead of drawing one."""
+    """Return a class with tqdm's interface, for the hub's library, that calls `progress` instead of drawing."""
 
     class Bar:
         def __init__(self, *, total: int | None = None, initial: int = 0, **_: object) -> None:
@@ -333,7 +335,7 @@ def _bar(progress: Progress | None) -> Any:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keep a logger's warnings back: what it warns of is tried again, or ends in an error that says it."""
+    """Suppress a logger's warnings: they are about failures that are retried or end in an error."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

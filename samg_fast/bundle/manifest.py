@@ -1,4 +1,4 @@
-"""What a bundle's `manifest.json` says, which is all that a runtime must know; `docs/bundle.md` describes it."""
+"""The content of a bundle's `manifest.json`, which is all a runtime must know; see `docs/bundle.md`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 """The name of the manifest in a bundle's folder."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""Every precision the package has a word for; a backend and a bundle each offer some."""
+"""Every precision the package knows; each backend and bundle offers some of them."""
 
 Role = Literal["encoder", "features", "decoder"]
 Resize = Literal["uint8", "float"]
@@ -49,11 +49,11 @@ class FileSpec:
     Parameters
     ----------
     file : str
-        Its name in the bundle's folder.
+        Name of the file in the bundle's folder.
     sha256 : str
         SHA-256 of its content, 64 hexadecimal digits.
     data, data_sha256 : str, optional
-        A file of weights that the ONNX file refers to, and its SHA-256; for what is too large for one file.
+        The external weights of an ONNX file that is too large for one file, and their SHA-256.
     """
 
     file: str
@@ -69,7 +69,7 @@ class FileSpec:
             _expect_digest("data_sha256", self.data_sha256)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plain values that `manifest.json` holds: what is None is left out."""
+        """Return the plain values for `manifest.json`, without those that are None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
@@ -80,7 +80,7 @@ class NetworkSpec(FileSpec):
     Parameters
     ----------
     file, sha256 : str
-        The ONNX file. `encoder` and `features` may name the same file: then they are one graph with two outputs.
+        The ONNX file. If `encoder` and `features` name the same file, they are one graph with two outputs.
     output : str
         Name of the output that holds the map.
     side : int
@@ -117,33 +117,33 @@ class NetworkSpec(FileSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` says.
+    """The content of `manifest.json`.
 
     Parameters
     ----------
     name, description, license, source : str
-        The bundle's name, a line about it, the licence of its weights and where they came from.
+        The bundle's name, a one-line description, and the licence and origin of its weights.
     opset : int
         ONNX opset of the files.
     precisions : tuple of str
-        What the files hold: ``"fp32"`` (the default files), and each key of `precision_files`.
+        Precisions of the files: ``"fp32"`` (the default files), and each key of `precision_files`.
     prompt_side : int
         P, the longest side of the frame in prompt coordinates (1024 in official SAM).
     slots : int
-        N, the points and box corners the decoder takes; empty ones are labelled -2.
+        N, the number of points and box corners that the decoder takes; empty slots have the label -2.
     encoder, features : NetworkSpec
         The SAM side and the DINO side.
     decoder : FileSpec
         The prompt decoder.
     precision_files : mapping, optional
-        For a precision, the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. A network
-        that is not named works in float32 then.
+        Maps a precision to the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. Networks
+        that are not named run in float32.
     agreement : mapping of str to float, optional
-        For a precision, the mean IoU of its masks with fp32's on rendered frames, measured when the bundle was made.
+        Maps a precision to the mean IoU of its masks with fp32's on rendered frames, measured when the bundle was made.
     batch : int, optional
-        How many images every graph takes at once; any number if not given.
+        The fixed batch size of every graph; None if any size is accepted.
     format : int
-        Format of the manifest.
+        Format version of the manifest.
     """
 
     name: str
@@ -186,7 +186,7 @@ class Manifest:
 
     @property
     def graphs(self) -> tuple[Role, ...]:
-        """The networks that have a graph of their own."""
+        """The networks that have their own graph."""
         return tuple(role for role in ROLES if role != "features" or not self.shared_graph)
 
     @property
@@ -196,23 +196,23 @@ class Manifest:
 
     @property
     def max_parts(self) -> int:
-        """The most parts a target may have: the last decode also holds four other points and a box."""
+        """The maximum number of parts of a target: the last decode also takes four other points and two box corners."""
         return self.slots - 6
 
     def file(self, role: Role, precision: str = "fp32") -> FileSpec:
-        """Return the file of a network at a precision; the default one where that precision has no file of its own."""
+        """Return the file of a network at a precision; the default one if that precision has no other."""
         return self.precision_files.get(precision, {}).get(role, getattr(self, role))
 
     def role_precision(self, role: Role, precision: str) -> str:
-        """Return what a network works in when the bundle runs at a precision.
+        """Return the precision of a network when the bundle runs at a precision.
 
-        float32 where that precision has files and none of this network; else the precision itself.
+        It is fp32 if that precision has files but none for this network, and otherwise the precision itself.
         """
         files = self.precision_files.get(precision)
         return "fp32" if files is not None and role not in files else precision
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as the plain values that `manifest.json` holds: what is not given is left out."""
+        """Return the plain values for `manifest.json`, without optional ones that are not set."""
         values = asdict(self)
         for role in ROLES:
             values[role] = getattr(self, role).to_dict()
@@ -232,7 +232,7 @@ class Manifest:
         Raises
         ------
         BundleError
-            A key is missing, unknown, or holds something else than it should; the message names it.
+            A key is missing, unknown, or has an invalid value; the message names it.
         """
         if not isinstance(values, Mapping):
             raise BundleError(f"a manifest must be a JSON object, not {type(values).__name__}")
@@ -275,7 +275,7 @@ class Manifest:
 
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
-    """Write `manifest.json` into a bundle's folder, whole or not at all, and return its path.
+    """Write `manifest.json` into a bundle's folder atomically, and return its path.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
 
 
 def _build(kind: type[_Spec], values: Any, prefix: str, required: tuple[str, ...] = ()) -> _Spec:
-    """Make a dataclass of a JSON object, naming what is missing, unknown or wrong."""
+    """Build a dataclass from a JSON object; the error names the keys that are missing, unknown or wrong."""
     if not isinstance(values, Mapping):
         raise BundleError(f"{prefix.rstrip('.')} must be an object, not {values!r}")
     known = {item.name: item for item in fields(kind)}

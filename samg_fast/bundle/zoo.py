@@ -1,4 +1,4 @@
-"""Which bundles have a name: those that ship with the package, and those that were exported from official models."""
+"""Bundles that have a name: those shipped with the package, and those exported from official models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samg_fast.files import cache_folder
 __all__ = ["BUNDLES", "BundleInfo", "bundles", "exported_folder", "official_models", "resolve"]
 
 BUNDLES = Path(__file__).parent
-"""The folder of the shipped bundles: data beside the code that reads it."""
+"""The folder of the shipped bundles, beside the code that reads them."""
 
 _OFFICIAL = re.compile(r"(l0|l1|l2|xl0|xl1)-(vit[sblg]14(?:-reg)?)")
 
@@ -27,9 +27,9 @@ class BundleInfo:
     Parameters
     ----------
     name : str
-        What `samg_fast.load` takes.
+        The name that `samg_fast.load` accepts.
     description : str
-        A line about it.
+        One-line description.
     path : pathlib.Path
         Its folder.
     """
@@ -56,7 +56,7 @@ def exported_folder() -> Path:
 
 
 def bundles() -> list[BundleInfo]:
-    """List the bundles that have a name and are here: those that ship, then those that were exported."""
+    """Return the named bundles on this machine: the shipped ones, then the exported ones."""
     return [
         BundleInfo(manifest.parent.name, _description(manifest), manifest.parent)
         for manifest in (*sorted(BUNDLES.glob(f"*/{MANIFEST}")), *_exported())
@@ -64,7 +64,7 @@ def bundles() -> list[BundleInfo]:
 
 
 def official_models(name: str) -> tuple[str, str] | None:
-    """Return the two official models that a name such as l0-vits14 stands for; None where it is no such name."""
+    """Return the two official models that a name such as l0-vits14 stands for, or None for other names."""
     found = _OFFICIAL.fullmatch(name)
     return None if found is None else (found[1], found[2])
 
@@ -75,15 +75,17 @@ def resolve(bundle: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     bundle : str or os.PathLike
-        The name of a shipped or exported bundle, or the path of a folder. A name wins over a folder of the same name;
-        write ``./name`` for that folder.
+        The name of a shipped or exported bundle, or the path of a folder. A name takes precedence over a folder of the
+        same name; write ``./name`` for that folder.
 
     Raises
     ------
     BundleError
-        There is no such bundle; the message holds the names that exist.
+        There is no such bundle; the message lists the known names.
     """
-    known = {info.name: info.path for info in reversed(bundles())}  # a shipped bundle goes before an exported one
+    known = {
+        info.name: info.path for info in reversed(bundles())
+    }  # a shipped bundle takes precedence over an exported one
     if bundle in known:
         return known[str(bundle)]
     folder = Path(bundle)
@@ -110,7 +112,7 @@ def _exported() -> list[Path]:
 
 
 def _description(manifest: Path) -> str:
-    """Read a manifest's description; loading the bundle will say what is wrong with one that cannot be read."""
+    """Return a manifest's description, or why it cannot be read; opening the bundle reports all other problems."""
     try:
         return str(json.loads(manifest.read_bytes())["description"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
 """The ``samg-fast`` command.
 
-A command is a function in a module of its own here, with light imports above and heavy ones inside, and one line below.
-Its docstring is its help; a form feed in it ends what is shown.
+Each command is a function in its own module, which imports heavy modules inside the function, and is registered below.
+Its docstring is its help text; a form feed ends the part that is shown.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = ["app", "main"]
 
 
 class _Program(TyperGroup):
-    """Turns what the package raises on purpose into one line and an exit status; bugs keep their traceback."""
+    """Turns the package's own exceptions into one line and an exit status; other exceptions keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command."""
         try:
             return super().invoke(ctx)
         except SamgError as error:
@@ -70,14 +70,14 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    # `auto` says what it chose at INFO. Only until the command ends: in a program that calls it, others decide.
+    # `auto` logs its choice at INFO. The settings are restored at the end, as a program may call this command.
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("samg-fast: %(message)s"))
     logger = logging.getLogger("samg_fast")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    # dm_control gives the root logger a handler, which would say everything once more
+    # dm_control gives the root logger a handler, which would print every message again
     logger.propagate = False
     ctx.call_on_close(partial(setattr, logger, "propagate", propagate))
     ctx.call_on_close(partial(logger.setLevel, level))
@@ -89,7 +89,7 @@ app.add_typer(_cache, name="cache", epilog="\b\nExample:\n  samg-fast cache list
 
 
 def _add(command: Any, example: str, *, to: typer.Typer = app, name: str | None = None) -> None:
-    # \b keeps the line as it is, so that it can be copied
+    # \b prevents rewrapping, so that the line can be copied
     to.command(name, epilog=f"\b\nExample:\n  {example}")(command)
 
 
@@ -108,5 +108,5 @@ _add(distill, "samg-fast distill --out distilled --clips videos")
 
 
 def main() -> None:
-    """Run the program on the arguments it was called with, and exit."""
+    """Run the program with the command-line arguments, and exit."""
     app(prog_name="samg-fast")

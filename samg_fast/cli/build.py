@@ -21,7 +21,7 @@ from samg_fast.cli.common import (
 if TYPE_CHECKING:
     from samg_fast.engine_cache import EngineReport
 
-_HERE = "cuda"
+_DEFAULT_DEVICE = "cuda"
 
 
 def build(
@@ -41,13 +41,13 @@ def build(
         str | None,
         typer.Option(metavar="N,…", help="Frames at once to tune for; 1,8 if not given, or what the bundle takes."),
     ] = None,
-    device: DeviceOption = _HERE,
+    device: DeviceOption = _DEFAULT_DEVICE,
     json: JsonOption = None,
 ) -> None:
     """Compile a bundle's networks before they are needed.
 
-    The engines are kept in the engine cache, where loading the bundle finds them; what is there is not built again.
-    Where a GPU can run them, they must agree with the bundle's fp32 files to be kept.
+    The engines are stored in the engine cache, where loading the bundle finds them; cached ones are not built again.
+    If a GPU here can run them, only engines that agree with the bundle's fp32 files are stored.
     """
     from samg_fast.backends import compiling
 
@@ -55,8 +55,8 @@ def build(
         raise typer.BadParameter(
             f"{backend} compiles no engines, expected {' or '.join(compiling())}", param_hint="--backend"
         )
-    capabilities = _several(compute_capability)
-    if capabilities and device != _HERE:
+    capabilities = _split(compute_capability)
+    if capabilities and device != _DEFAULT_DEVICE:
         raise typer.BadParameter("is a GPU here, and --compute-capability names kinds of GPUs", param_hint="--device")
     precisions = _precisions(precision)
     batches = None if batch is None else _batches(batch)
@@ -86,7 +86,7 @@ def build(
 
 
 class _Phases:
-    """Draws a bar for every phase of a build, the parts of a phase below it; see `Progress` of the backends."""
+    """Draws a bar for every phase of a build, nested phases indented; see `samg_fast.backends.tensorrt.Progress`."""
 
     def __init__(self, bar: Progress, what: str) -> None:
         self._bar, self._what = bar, what
@@ -111,15 +111,15 @@ def _row(report: EngineReport) -> tuple[str, ...]:
     return (report.role, report.precision, report.target, report.parity, made, size, seconds)
 
 
-def _several(values: list[str] | None) -> list[str]:
-    """Split what is separated by commas, and leave out what comes again."""
+def _split(values: list[str] | None) -> list[str]:
+    """Split values at commas, and remove duplicates."""
     return list(dict.fromkeys(part.strip() for value in values or () for part in value.split(",")))
 
 
 def _precisions(values: list[str] | None) -> list[str]:
     from samg_fast.bundle import PRECISIONS
 
-    asked = _several(values) or ["fp32"]
+    asked = _split(values) or ["fp32"]
     for each in asked:
         if each not in PRECISIONS:
             raise typer.BadParameter(f"{each!r} is none of {', '.join(PRECISIONS)}", param_hint="--precision")

@@ -10,15 +10,15 @@ from samg_fast.cli.common import JsonOption, check_json, say, show_table, write_
 
 _MIB = 1 << 20
 _SHOWN = 12
-"""Digits of an engine's file name that are shown: no two engines share them, and a line holds them whole."""
+"""Number of digits of an engine's file name to show: enough to be unique, and few enough for one line."""
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def list_engines(json: JsonOption = None) -> None:
     """List the engines in the cache.
 
-    One is stale when a later one was built for the same use, of another file or by another version. It is kept, as
-    another machine may share the cache.
+    An engine is stale if a later one was built for the same use from another file or by another version. It is kept,
+    as another machine may share the cache.
     """
     from samg_fast.engine_cache.cache import EngineCache
 

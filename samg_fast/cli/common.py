@@ -1,4 +1,4 @@
-"""What the commands share: options, tables, JSON, progress, and how Ctrl-C ends a run."""
+"""Shared by the commands: options, tables, JSON, progress bars, and the handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ INTERRUPTED = 130
 
 
 class Precision(str, Enum):
-    """What ``--precision`` takes."""
+    """The values of ``--precision``."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -62,7 +62,7 @@ class Precision(str, Enum):
 
 
 def check_backend(name: str) -> str:
-    """Check what ``--backend`` gets."""
+    """Check the value of ``--backend``."""
     try:
         check_name(name)
     except InputError as error:
@@ -71,7 +71,7 @@ def check_backend(name: str) -> str:
 
 
 def _device(text: str) -> str:
-    """Check what ``--device`` gets."""
+    """Check the value of ``--device``."""
     try:
         parse_device(text)
     except InputError as error:
@@ -102,7 +102,7 @@ JsonOption = Annotated[
 
 
 def open_segmenter(bundle: str, backend: str, precision: Precision, device: str, threads: int | None) -> Segmenter:
-    """Open a bundle as the five options say."""
+    """Open a bundle with the values of the five options."""
     import samg_fast
 
     return samg_fast.load(bundle, backend=backend, precision=precision.value, threads=threads, device=device)
@@ -110,19 +110,19 @@ def open_segmenter(bundle: str, backend: str, precision: Precision, device: str,
 
 @contextmanager
 def extra(what: str, name: str) -> Iterator[None]:
-    """Turn a failed import into the command that mends it.
+    """Turn a failed import into an error that names the extra to install.
 
     Parameters
     ----------
     what : str
-        What needs the packages: "distillation".
+        The feature that needs the packages: "distillation".
     name : str
-        The extra that brings them: "distill".
+        The extra that installs them: "distill".
 
     Raises
     ------
     MissingExtraError
-        A module is missing that is not the package's own.
+        A module of another package is missing.
     """
     try:
         yield
@@ -133,13 +133,13 @@ def extra(what: str, name: str) -> Iterator[None]:
 
 
 def check_json(path: Path | None) -> None:
-    """Prove before the work starts that ``--json`` can be written."""
+    """Check that the file of ``--json`` can be written, before the work starts."""
     if path is not None and path != STDOUT:
         check_writable(path)
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """Write figures where ``--json`` says, if it says anything."""
+    """Write figures to the file of ``--json``, if it was given."""
     if path is None:
         return
     text = json_text(figures)
@@ -167,21 +167,21 @@ def say(text: str, *, json_to: Path | None = None) -> None:
 def show_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0, json_to: Path | None = None
 ) -> None:
-    """Print a table for people, where `say` prints.
+    """Print a table for people, to the same stream as `say`.
 
     Parameters
     ----------
     headings : sequence of str
     rows : iterable of sequences
     numbers : int
-        So many columns, the last ones, are right-aligned.
+        Number of columns, counted from the last, that are right-aligned.
     json_to : pathlib.Path, optional
         The ``--json`` option.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(headings))
     for number, heading in enumerate(headings):
         is_number = number >= len(headings) - numbers
-        # Words may wrap, figures never
+        # Text may wrap, numbers must not
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
@@ -193,37 +193,37 @@ def show_table(
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """Show a bar on stderr while the block runs, if somebody looks: nothing unless stdout and stderr are a terminal.
+    """Show a progress bar on stderr while the block runs, if stdout and stderr are terminals.
 
     Yields
     ------
     callable
-        To be called after every step.
+        Call it after every step.
     """
     with progress_bar(MofNCompleteColumn()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 
 
-def progress_bar(*count: ProgressColumn) -> Progress:
-    """Make a bar on stderr that counts in these columns, and that nobody sees where nobody looks."""
-    columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeRemainingColumn())
-    watched = sys.stderr.isatty() and sys.stdout.isatty()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not watched)
+def progress_bar(*counters: ProgressColumn) -> Progress:
+    """Return a progress bar on stderr with these counter columns; hidden unless stdout and stderr are terminals."""
+    columns = (TextColumn("{task.description}"), BarColumn(), *counters, TimeRemainingColumn())
+    visible = sys.stderr.isatty() and sys.stdout.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
 
 
 @contextmanager
 def graceful_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C end a loop between two steps instead of within one; a second Ctrl-C interrupts at once.
+    """Let Ctrl-C end a loop after the current step; a second Ctrl-C interrupts immediately.
 
     Yields
     ------
     callable
-        True once Ctrl-C was pressed.
+        Returns True once Ctrl-C was pressed.
     """
     asked = threading.Event()
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread may handle signals, and a job in the background that ignores Ctrl-C shall go on doing so.
+    # Only the main thread may handle signals, and a background job that ignores Ctrl-C must continue to ignore it.
     if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
         yield asked.is_set
         return

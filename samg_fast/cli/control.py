@@ -31,11 +31,11 @@ from samg_fast.cli.common import (
 if TYPE_CHECKING:
     from samg_fast.control import Controller, Report
 
-_WARM_UP = 3  # networks are compiled for their shapes at the first frame; that is no tick's time
+_WARM_UP = 3  # networks are compiled for their shapes at the first frame, which must not count as a step
 
 
 def _finite(value: float) -> float:
-    """Refuse what passes for a number in a range and is none to work with."""
+    """Reject infinity and NaN, which pass the option's range check."""
     if not isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
@@ -58,7 +58,7 @@ def control(
             "--target",
             "-t",
             metavar="FILE",
-            help="What `samg-fast identify` wrote; by default it is learned on a clean picture of the task.",
+            help="What `samg-fast identify` wrote; by default it is identified on a clean image of the task.",
         ),
     ] = None,
     hz: Annotated[float, typer.Option(min=0.1, callback=_finite, help="Control steps per second.")] = 40.0,
@@ -75,11 +75,11 @@ def control(
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Control a task at a fixed rate while perception runs on a thread of its own, and measure how that goes.
+    """Control a task at a fixed rate while perception runs on its own thread, and measure the timing.
 
-    With every step the task is simulated, rendered and given a random action; the newest mask there is makes the masked
-    picture. Prints the achieved rate, the age of the mask when it is used, missed deadlines, what became of the frames
-    and the processor's use. If the run is interrupted, what was measured until then is printed.
+    Every step simulates and renders the task with a random action; the newest mask gives the masked image. Prints the
+    achieved rate, the age of the masks when they are used, missed deadlines, segmented and dropped frames, and CPU
+    usage. If the run is interrupted, the measurements so far are printed.
     """
     from samg_fast.control import Controller
     from samg_fast.devices import machine
@@ -91,13 +91,13 @@ def control(
     check_json(json)
     given = None if target is None else Target.load(target)
     with LiveTask(task, setting, size, seed, clips, colors, action_repeat=1) as live:
-        frame = live.reset()  # what cannot be rendered fails here: opening a segmenter may take minutes
+        frame = live.reset()  # fail early if rendering fails: opening a segmenter may take minutes
         with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
-            learned = given or segmenter.identify(*live.reference())
+            identified = given or segmenter.identify(*live.reference())
             for _ in range(_WARM_UP):
-                segmenter.segment(frame, learned)
+                segmenter.segment(frame, identified)
             steps = (live.step() for _ in count())
-            with Controller(segmenter, learned, steps, hz=hz, wait=wait / 1e3) as controller:
+            with Controller(segmenter, identified, steps, hz=hz, wait=wait / 1e3) as controller:
                 with progress("controlling", max(1, round(seconds * hz))) as advance:
                     _run(controller, seconds, advance, stop)
                 interrupted = stop()
@@ -125,7 +125,7 @@ def _run(controller: Controller, seconds: float, advance: Callable[[], None], st
     done = 0
     for tick in controller.ticks(seconds):
         if tick.observation is not None:
-            _ = tick.observation.segmentation.masked  # what a policy would see
+            _ = tick.observation.segmentation.masked  # the input of a policy
         while done <= tick.number:
             advance()
             done += 1

@@ -60,7 +60,7 @@ def demo(
 ) -> None:
     """Cut targets out of moving videos, with the accuracy and the time of every stage.
 
-    Every target is learned from one clean picture. The frames and their ground truth ship with the package, so that
+    Every target is identified on one clean image. The frames and their ground truth ship with the package, so that
     neither a display nor OpenGL is needed.
     """
     from samg_fast.demo import pictures as demo_pictures
@@ -87,12 +87,12 @@ def demo(
                 with progress("segmenting", total) as advance:
                     report = demonstration.run(segmenter, episodes, advance=advance, stop=stop)
             except InputError:
-                if stop():  # there is no frame, and it is known why
+                if stop():  # interrupted before the first frame: that is why there are none
                     raise KeyboardInterrupt from None
                 raise
             interrupted = stop()
         _show(report, json)
-        write_json(json, report.to_json())  # before the pictures: an interruption of those must not cost the figures
+        write_json(json, report.to_json())  # before the images, so that interrupting those does not lose the figures
         with progress("writing the video", len(report.shots)) as advance:
             demo_pictures.write_video(report, folder / "demo.mp4", advance=advance)
         write_image(folder / "contact_sheet.png", demo_pictures.contact_sheet(segmenter, report))
@@ -103,12 +103,12 @@ def demo(
 
 
 def _names(values: list[str] | None) -> list[str]:
-    """Split "a,b" and repeated options alike."""
+    """Split values at commas; the option may also be repeated."""
     return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
 
 
 def _show(report: Report, json: Path | None) -> None:
-    """Print accuracy and times per task and setting, then the split over the stages."""
+    """Print accuracy and times per task and setting, then the time of each stage."""
     from samg_fast.demo import run as demonstration
 
     say(f"{report.bundle} on {report.backend} {report.precision}, {report.device}\n", json_to=json)

@@ -1,4 +1,4 @@
-"""``samg-fast distill``: make the tiny bundle anew, from nothing."""
+"""``samg-fast distill``: train the tiny bundle from scratch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def distill(
         Path | None, typer.Option(metavar="DIR", help="Folder of videos to use as backgrounds; subfolders count.")
     ] = None,
     without: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Clips to keep out of training, as FOLDER/NAME; they validate.")
+        str, typer.Option(metavar="NAME,…", help="Clips to use for validation instead of training, as FOLDER/NAME.")
     ] = "",
-    groups: Annotated[int, typer.Option(min=25, help="Groups of six pictures to render.")] = 1600,
+    groups: Annotated[int, typer.Option(min=25, help="Groups of six images to render.")] = 1600,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6900,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of pictures a step.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is random.")] = 0,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of images per step.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for training; all cores by default.")] = None,
 ) -> None:
-    """Render a pool of pictures, train the networks on it, and write the bundle.
+    """Render a pool of images, train the networks on it, and write the bundle.
 
-    Each of the three steps takes up what it finds in DIR, so an interrupted run is resumed by the same command.
+    Each of the three steps continues from what it finds in DIR, so the same command resumes an interrupted run.
     The bundle is written to DIR/bundle; open it with `samg-fast demo --bundle DIR/bundle` or `samg_fast.load`.
     """
     with extra("distillation", "distill"):

@@ -14,7 +14,7 @@ from typing import Any
 from samg_fast.cli.common import JsonOption, check_json, say, show_table, write_json
 from samg_fast.errors import SamgError
 
-# Names of distributions; where one thing has several, such as a wheel for each CUDA, the first that is installed counts
+# Names of distributions; of several, such as one wheel per CUDA version, the first installed one counts
 _PACKAGES = {
     "numpy": ("numpy",),
     "pillow": ("pillow",),
@@ -34,7 +34,7 @@ _PACKAGES = {
     "tritonclient": ("tritonclient",),
 }
 
-# In a process of its own: a failed attempt at OpenGL cannot be taken back, and some drivers end the process.
+# Runs in a separate process: a failed OpenGL initialisation cannot be undone, and some drivers end the process.
 _RENDERING = """
 from samg_fast.envs.rendering import ensure_gl
 print(ensure_gl())
@@ -46,7 +46,7 @@ context.free()
 
 
 def doctor(json: JsonOption = None) -> None:
-    """Say what runs here, what does not, and why.
+    """Report what can run on this machine, what cannot, and why.
 
     Exit status 1 if no backend can run, or a shipped bundle is damaged.
     """
@@ -103,7 +103,7 @@ def _version(names: Sequence[str]) -> str | None:
 
 
 def _gpu() -> dict[str, Any]:
-    """Say what the NVIDIA driver says."""
+    """Return what the NVIDIA driver reports."""
     from samg_fast.devices.driver import find
 
     gpus = find()
@@ -118,7 +118,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, Any]:
-    """Say which instruction set the CPU kernels use, and whether the CUDA ones are there, or why not."""
+    """Return which instruction set the CPU kernels use, and whether the CUDA kernels can be loaded, or why not."""
     import samg_fast._engine as engine
 
     reason = ""
@@ -137,7 +137,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def _bundles() -> list[dict[str, Any]]:
-    """Compare every file of every shipped bundle with its SHA-256."""
+    """Verify the SHA-256 of every file of every named bundle."""
     from samg_fast.bundle import Bundle
     from samg_fast.bundle.zoo import bundles
 
@@ -198,7 +198,7 @@ def _gpu_words(gpu: dict[str, Any]) -> str:
 
 
 def _backend_row(backend: dict[str, Any], figures: dict[str, Any]) -> tuple[str, str]:
-    """Describe a backend, with the kind of device in its name where it has several."""
+    """Describe a backend, with the kind of device in its name if it has several."""
     several = sum(each["name"] == backend["name"] for each in figures["backends"]) > 1
     name = f"{backend['name']} ({backend['kind']})" if several else backend["name"]
     if backend["available"]:
@@ -206,6 +206,6 @@ def _backend_row(backend: dict[str, Any], figures: dict[str, Any]) -> tuple[str,
         runs = f"{backend['version']} on {backend['device']}: {', '.join(backend['precisions'])}"
         untried = f"; auto passes over it: {backend['untried']}" if backend["untried"] else ""
         return name, runs + "; auto picks it" * chosen + untried
-    # What keeps every GPU backend from running is said once, in the row above them
+    # The reason common to all GPU backends is printed once, in the row of the GPU
     reason = "no GPU" if backend["reason"] == figures["gpu"]["reason"] else backend["reason"]
     return name, f"cannot run: {reason}"

@@ -1,4 +1,4 @@
-"""``samg-fast export``: official checkpoints -> a bundle, and a bundle -> what a Triton server loads."""
+"""``samg-fast export``: official checkpoints to a bundle, and a bundle to a model repository for Triton."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(
     ] = "fp32",
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Pictures a graph takes at once; 0 leaves it open. With --triton the most, then 8."),
+        typer.Option(min=0, help="Batch size of the graphs, 0 for any. With --triton the maximum, 8 by default."),
     ] = 1,
     sam_side: Annotated[
         int | None, typer.Option(help="Input side of the SAM side, a multiple of 32; by default the model's own.")
@@ -54,18 +54,18 @@ def export(
     ] = "onnxruntime",
     json: JsonOption = None,
 ) -> None:
-    """Make a bundle of official checkpoints, and prove that it agrees with PyTorch.
+    """Build a bundle from official checkpoints, and check that it agrees with PyTorch.
 
-    Nothing is left to load if a network does not agree: the manifest is written last.
+    If a network does not agree, no bundle can be loaded: the manifest is written last.
 
-    With --triton nothing is exported: a bundle that exists is written as a Triton Inference Server loads it:
+    With --triton nothing is exported: an existing bundle is written as a model repository for Triton Inference Server:
 
     samg-fast export --triton repository --bundle tiny
     """
     if triton is not None:
         _refuse_beside_triton(ctx)
-        most = batch if _is_given(ctx, "batch") else None
-        _write_repository(triton, bundle, precision=precision, platform=platform, most=most, json=json)
+        max_batch = batch if _is_given(ctx, "batch") else None
+        _write_repository(triton, bundle, precision=precision, platform=platform, max_batch=max_batch, json=json)
         return
     if _is_given(ctx, "platform"):
         raise typer.BadParameter("needs --triton", param_hint="--platform")
@@ -128,7 +128,7 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 
 def _refuse_beside_triton(ctx: typer.Context) -> None:
-    """Refuse what only an export takes."""
+    """Reject options that apply only to an export."""
     for name in ("sam", "dino", "sam_checkpoint", "dino_checkpoint", "out", "sam_side", "dino_side", "slots"):
         if _is_given(ctx, name):
             option = f"--{name.replace('_', '-')}"
@@ -136,13 +136,13 @@ def _refuse_beside_triton(ctx: typer.Context) -> None:
 
 
 def _write_repository(
-    folder: Path, name: str | None, *, precision: str, platform: str, most: int | None, json: Path | None
+    folder: Path, name: str | None, *, precision: str, platform: str, max_batch: int | None, json: Path | None
 ) -> None:
     if name is None:
         raise typer.BadParameter("needs --bundle", param_hint="--triton")
     if "," in precision:
         raise typer.BadParameter("is one precision where --triton is given", param_hint="--precision")
-    if most == 0:
+    if max_batch == 0:
         raise typer.BadParameter("is 1 or more where --triton is given", param_hint="--batch")
     with extra("writing a Triton model repository", "triton"):
         from samg_fast.serving.config import check_platform
@@ -156,7 +156,7 @@ def _write_repository(
         raise typer.BadParameter(str(error), param_hint="--platform") from error
     check_json(json)
     bundle = Bundle.open(resolve(name))
-    models = write_repository(bundle, folder, precision=precision, platform=platform, most=most)
+    models = write_repository(bundle, folder, precision=precision, platform=platform, most=max_batch)
     rows = [(each.name, each.max_batch_size or "fixed", file) for each in models for file in each.files]
     show_table(("model", "most at once", "file"), rows, json_to=json)
     say(f"\nmodel repository: {folder}", json_to=json)

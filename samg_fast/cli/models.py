@@ -11,7 +11,7 @@ samg-fast pull efficientvit-sam-l0 dinov2-vits14 && samg-fast export --sam l0 --
 
 
 def models(json: JsonOption = None) -> None:
-    """List the bundles that have a name, and say how official models get one."""
+    """List the named bundles, and print how to export official models."""
     from samg_fast.bundle.zoo import bundles
 
     check_json(json)

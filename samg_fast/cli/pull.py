@@ -23,11 +23,11 @@ def pull(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Fetch official model checkpoints, and check them against their SHA-256."""
+    """Download official model checkpoints, and verify their SHA-256."""
     from samg_fast.bundle import checkpoints
 
     check_json(json)
-    wanted = list(dict.fromkeys(checkpoints.find(name) for name in names))  # all names, before the first download
+    wanted = list(dict.fromkeys(checkpoints.find(name) for name in names))  # check all names before the first download
     if sha256 is not None and len(wanted) > 1:
         raise InputError(f"--sha256 is the hash of one checkpoint, but there are {len(wanted)}; pull them one by one")
     figures = []
@@ -61,7 +61,7 @@ def pull(
 
 @contextmanager
 def _bytes_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show how much of a download is here, as `common.progress` does for steps."""
+    """Show a progress bar for a download, as `common.progress` does for steps."""
     with progress_bar(DownloadColumn(), TransferSpeedColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda here, total: bar.update(task, completed=here, total=total)

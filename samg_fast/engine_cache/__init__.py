@@ -1,4 +1,4 @@
-"""Engines of bundles: found in the cache, or built, checked where a GPU can run them, and kept."""
+"""Find the engines of a bundle in the cache, or build, check and cache them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from samg_fast.bundle import Bundle, Manifest
 from samg_fast.devices import driver
 from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.check import EngineCheck
-from samg_fast.engine_cache.factory import BuildTarget, Check, EngineReport, Engines, MadeEngine, Watch
+from samg_fast.engine_cache.factory import BuildTarget, Check, EngineReport, Engines, PreparedEngine, Watch
 from samg_fast.errors import BackendError, InputError, MissingExtraError
 
-__all__ = ["Check", "EngineReport", "MadeEngine", "Watch", "build", "prepare"]
+__all__ = ["Check", "EngineReport", "PreparedEngine", "Watch", "build", "prepare"]
 
 
 def prepare(
@@ -24,33 +24,33 @@ def prepare(
     cache: EngineCache | None = None,
     check: Check | None = None,
     watch: Watch | None = None,
-) -> list[MadeEngine]:
+) -> list[PreparedEngine]:
     """Find or build the engines of a bundle for the GPU of a backend.
 
-    Each is checked against the bundle's fp32 files before it is kept, and one that was built ahead of time when it is
-    first used.
+    Each engine is checked against the bundle's fp32 files before it is cached; one that was built ahead of time is
+    checked when it is first used.
 
     Parameters
     ----------
     bundle : Bundle
     backend : CompilingBackend
     cache : EngineCache, optional
-        Where engines are kept; the user's by default.
+        Where engines are stored; the user's cache by default.
     check : callable, optional
         `EngineCheck` on the GPU by default.
     watch : callable, optional
 
     Returns
     -------
-    list of MadeEngine
-        Each with its content, so that nobody reads it, and compares it with its hash, again.
+    list of PreparedEngine
+        Reports with the engines' content, which so need not be read and verified again.
 
     Raises
     ------
     BackendError
-        An engine cannot be built, or does not agree.
+        An engine cannot be built, or does not agree with the fp32 files.
     FileError
-        It cannot be kept.
+        An engine cannot be written to the cache.
     """
     check = check or _check_on(bundle, backend)
     engines = Engines(bundle, BuildTarget.of(backend), cache or EngineCache(), check, "", watch)
@@ -69,7 +69,7 @@ def build(
     check: Check | None = None,
     watch: Watch | None = None,
 ) -> list[EngineReport]:
-    """Build the engines of a bundle before they are needed: for a GPU here, or for compute capabilities.
+    """Build the engines of a bundle for a GPU of this machine, or ahead of time for compute capabilities.
 
     Parameters
     ----------
@@ -77,23 +77,23 @@ def build(
     backend : {"tensorrt", "tensorrt-rtx"}
     precision : str
     batches : sequence of int, optional
-        Numbers of images at once that the engines are tuned for; `samg_fast.backends.Options.batches` by default, or
-        the number that the bundle was made for.
+        Batch sizes that the engines are tuned for; by default the bundle's fixed batch size, or else
+        `samg_fast.backends.Options.batches`.
     capabilities : sequence of str
-        Compute capabilities, ``"8.9"`` and so on, to build for without such a GPU; by default the GPU here.
+        Compute capabilities, ``"8.9"`` and so on, to build for ahead of time; by default the GPU of this machine.
     device : str
-        Which GPU, ``"cuda"`` or ``"cuda:1"`` and so on, where no capability is named.
+        Which GPU, ``"cuda"`` or ``"cuda:1"`` and so on, if no capability is given.
     cache, check, watch
         As for `prepare`.
 
     Raises
     ------
     InputError, InputTypeError
-        An argument is none of the above, or the library does not build for that.
+        An argument has an invalid value or type, or the library cannot build for it.
     BackendError
         There is no such GPU, or as for `prepare`.
     FileError
-        An engine cannot be kept.
+        An engine cannot be written to the cache.
     MissingExtraError
         The library is not installed.
     """
@@ -112,15 +112,15 @@ def build(
     check_capabilities(backend, capabilities)
     named = tuple(sorted(set(capabilities), key=lambda each: [int(number) for number in each.split(".")]))
     target = BuildTarget(backend, dialect.load(backend).version, tuned, named)
-    why_not = ""
+    skip_reason = ""
     if check is None:
-        check, why_not = _check_ahead(bundle, target, precision)
-    engines = Engines(bundle, target, cache or EngineCache(), check, why_not, watch)
+        check, skip_reason = _check_ahead(bundle, target, precision)
+    engines = Engines(bundle, target, cache or EngineCache(), check, skip_reason, watch)
     return [each.report for each in engines.all(precision)]
 
 
 def _check_on(bundle: Bundle, backend: CompilingBackend) -> EngineCheck:
-    """Check engines on the GPU of a backend."""
+    """Return a check that runs engines on the GPU of a backend."""
     target = BuildTarget.of(backend)
     return EngineCheck(
         bundle,
@@ -131,7 +131,7 @@ def _check_on(bundle: Bundle, backend: CompilingBackend) -> EngineCheck:
 
 
 def _check_ahead(bundle: Bundle, target: BuildTarget, precision: str) -> tuple[Check | None, str]:
-    """Check engines that are built ahead of time on a GPU here; or say why none can."""
+    """Return a check of engines built ahead of time, and if no GPU here can run them, None and the reason."""
     fitting = [gpu for gpu in driver.find().found if gpu.capability in target.capabilities]
     if not fitting:
         return None, "no GPU here can run it"
@@ -152,7 +152,7 @@ def _expect_gpu(backend: str) -> None:
 
 
 def _batches(batches: Sequence[int] | None, manifest: Manifest) -> tuple[int, ...]:
-    """Return what engines are tuned for, in order."""
+    """Return the batch sizes that engines are tuned for, in ascending order."""
     if batches is None:
         return Options.batches if manifest.batch is None else (manifest.batch,)
     asked = check_batches(batches)

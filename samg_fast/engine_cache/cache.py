@@ -1,4 +1,4 @@
-"""The engine cache: compiled networks on the disk, each good for one graph, library, GPU, precision and batches."""
+"""The engine cache: engines on disk, each valid for one graph, library, GPU, precision and set of batch sizes."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _log = logging.getLogger("samg_fast")
 
 
 class EngineCache:
-    """Engines in a folder, which several processes and machines may share.
+    """Engines in a folder that several processes and machines may share.
 
-    An engine has a file of its own, which appears whole or not at all. What is damaged is said in the log (logger
-    ``samg_fast``, level WARNING) and counts as absent.
+    Each engine has its own file, which is written atomically. A damaged file is logged (logger ``samg_fast``, level
+    WARNING) and treated as absent.
 
     Parameters
     ----------
     folder : str or os.PathLike, optional
-        Made when something is put there; ``engines`` in `samg_fast.files.cache_folder` by default.
+        Created by the first write; by default ``engines`` in `samg_fast.files.cache_folder`.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder() / "engines"
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def path(self, key: EngineKey) -> Path:
-        """Return where an engine is kept, whether it is there or not."""
+        """Return the path of an engine, whether it exists or not."""
         return self.folder / f"{key.digest}.engine"
 
     def get(self, key: EngineKey) -> tuple[CachedEngine, bytes] | None:
-        """Return an engine, compared with its SHA-256; None if there is none."""
+        """Return an engine after verifying its SHA-256, or None if there is none."""
         path = self.path(key)
         read = self._read(path)
         if read is None:
@@ -58,7 +58,7 @@ class EngineCache:
         return None if entry is None else (entry, engine)
 
     def find(self, key: EngineKey) -> tuple[CachedEngine, bytes] | None:
-        """Return an engine, or else one that was built ahead of time and serves as well; None if there is neither."""
+        """Return the engine of a key, or else one built ahead of time that also serves it, or None."""
         found = self.get(key)
         if found is None:
             serving = (self.get(entry.key) for entry in self.entries() if entry.key.serves(key))
@@ -68,7 +68,7 @@ class EngineCache:
     def put(
         self, key: EngineKey, engine: bytes, *, bundle: str, role: str, parity: str, built: str | None = None
     ) -> CachedEngine:
-        """Keep an engine, built now or at a time given. The caller holds the key's `lock`.
+        """Store an engine, built at the given time or now. The caller must hold the key's `lock`.
 
         Raises
         ------
@@ -82,12 +82,12 @@ class EngineCache:
         return CachedEngine(key=key, bundle=bundle, role=role, parity=parity, built=built, size=len(engine), path=path)
 
     def entries(self) -> list[CachedEngine]:
-        """List the engines, by bundle and role; their content is not read."""
+        """Return the engines, sorted by bundle and role, without reading their content."""
         found = []
         for path in self._files("engine"):
             try:
                 header, size = read_header(path)
-            except FileNotFoundError:  # removed since
+            except FileNotFoundError:  # removed meanwhile
                 continue
             except (OSError, DamagedFileError) as error:
                 self._warn(path, error)
@@ -98,14 +98,14 @@ class EngineCache:
         return sorted(found, key=lambda entry: (entry.bundle, entry.role, entry.key.digest))
 
     def replaced(self, key: EngineKey, bundle: str, role: str) -> CachedEngine | None:
-        """Return the latest of a network's engines for the same use but of another graph, version or recipe."""
+        """Return the latest engine of a network that differs from the key only in graph, version or recipe, or None."""
         found = [each for each in self.entries() if each.network == (bundle, role) and key.replaces(each.key)]
         return max(found, key=lambda entry: entry.built, default=None)
 
     def stale(self) -> list[CachedEngine]:
-        """List the engines of networks for which later ones were built for the same use.
+        """Return the engines that a later engine replaces.
 
-        They may well be in use: by a machine with another version, or by another bundle of the same name.
+        They may still be in use by a machine with another version, or by another bundle of the same name.
         """
         entries = self.entries()
         return [
@@ -117,7 +117,7 @@ class EngineCache:
         ]
 
     def remove(self, entry: CachedEngine) -> None:
-        """Remove an engine, if it is still there.
+        """Remove an engine if it still exists.
 
         Raises
         ------
@@ -127,22 +127,22 @@ class EngineCache:
         _remove(entry.path)
 
     def clear(self) -> tuple[int, int]:
-        """Remove every engine, timing cache and rest of a killed build; other files stay.
+        """Remove every engine, timing cache and partial file of a killed build; other files stay.
 
         Returns
         -------
         count, size : int
-            How many files were removed, and how many bytes they had.
+            Number of removed files, and their total size in bytes.
 
         Raises
         ------
         FileError
-            One cannot be removed.
+            A file cannot be removed.
         """
         count = size = 0
         for path in self._files("engine", "timing", unfinished=True):
             digest = path.name.removeprefix(".")[:64]
-            being_written = path.name.startswith(".")  # by a process that holds the lock, unless it was killed
+            being_written = path.name.startswith(".")  # its writer holds the lock, unless it was killed
             with self._locked(digest, "tensorrt-rtx", wait=False) if being_written else nullcontext(True) as unused:
                 if unused and _is_ours(path):
                     size += path.stat().st_size
@@ -151,12 +151,12 @@ class EngineCache:
         return count, size
 
     def clear_stale(self) -> tuple[int, int]:
-        """Remove every engine that is `stale`, and return how many there were, and how many bytes they had.
+        """Remove every `stale` engine; return their number and total size in bytes.
 
         Raises
         ------
         FileError
-            One cannot be removed.
+            A file cannot be removed.
         """
         stale = self.stale()
         for entry in stale:
@@ -165,12 +165,12 @@ class EngineCache:
 
     @contextmanager
     def lock(self, key: EngineKey) -> Iterator[None]:
-        """Let one process at a time build an engine; a killed one leaves nothing that the others would wait for.
+        """Hold the lock of an engine, so that only one process builds it; the lock of a killed process is released.
 
         Raises
         ------
         FileError
-            The folder cannot be written into.
+            The folder is not writable.
         MissingExtraError
             filelock is not installed.
         """
@@ -183,12 +183,12 @@ class EngineCache:
             yield
 
     def timing(self, key: EngineKey) -> bytes:
-        """Return what earlier builds timed, with the same version on the same GPU; empty without any."""
+        """Return the timing cache of earlier builds with the same version on the same GPU, or empty bytes."""
         read = self._read(self._timing_path(key))
         return b"" if read is None else read[1]
 
     def put_timing(self, key: EngineKey, timing: bytes) -> None:
-        """Keep what a build has timed.
+        """Store the timing cache of a build.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class EngineCache:
         return self.folder / f"{hashlib.sha256(used.encode()).hexdigest()}.timing"
 
     def _files(self, *kinds: str, unfinished: bool = False) -> list[Path]:
-        """List the files that are named as those kept here, and those that `files.replacing` writes beside them."""
+        """Return the files named like cached files, with `unfinished` also the partial files of writers."""
         try:
             names = sorted(path.name for path in self.folder.iterdir())
         except FileNotFoundError:
@@ -224,7 +224,7 @@ class EngineCache:
             return None
 
     def _entry(self, path: Path, header: dict[str, Any], size: int) -> CachedEngine | None:
-        """Make sense of a header, which must be of the key that the file is named by."""
+        """Parse a header; warn and return None if another version wrote it or its key does not match the file name."""
         try:
             values = header["key"]
             key = EngineKey(**{**values, **{name: tuple(values[name]) for name in ("capabilities", "batches")}})
@@ -254,7 +254,7 @@ class EngineCache:
 
     @contextmanager
     def _locked(self, digest: str, backend: str, *, wait: bool) -> Iterator[bool]:
-        """Hold a lock while the block runs; give False where another holds it and nobody shall wait."""
+        """Hold a lock while the block runs; yield False if another process holds it and `wait` is False."""
         try:
             from filelock import FileLock, Timeout
         except ModuleNotFoundError as error:
@@ -279,15 +279,15 @@ class EngineCache:
     def _warn(self, path: Path, why: object) -> None:
         reason = f"cannot be read: {why.strerror or why}" if isinstance(why, OSError) else why
         text = f"the cached file {path} is not used: it {reason}"
-        if text not in self._said:  # a cache is looked into more than once for the same engine
-            self._said.add(text)
+        if text not in self._warned:  # the same file may be read more than once
+            self._warned.add(text)
             _log.warning("%s", text)
 
 
 def _is_ours(path: Path) -> bool:
     try:
         return is_sealed(path)
-    except FileNotFoundError:  # removed since
+    except FileNotFoundError:  # removed meanwhile
         return False
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Proof that an engine agrees with its bundle: it is run on what the fp32 files were given, before it is trusted."""
+"""Check that an engine agrees with its bundle: run it on the inputs of the fp32 files and compare the outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Holds = Callable[[Any], bool]
 _Arrays = dict[str, Any]
 
 FindLayers = Callable[[Path, str, _Holds, Sequence[_Arrays], Callable[[str], None]], tuple[str, ...]]
-"""`find_layers`, or what stands for it."""
+"""The type of `find_layers`, which tests replace."""
 
 _log = logging.getLogger("samg_fast")
 
@@ -30,12 +30,12 @@ _log = logging.getLogger("samg_fast")
 def find_layers(
     path: Path, precision: str, holds: _Holds, feeds: Sequence[_Arrays], say: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Find which layers must stay in float32; see `samg_fast.export.bisection.failing_layers`.
+    """Return the layers that must stay in float32; see `samg_fast.export.bisection.failing_layers`.
 
     Raises
     ------
     BackendError
-        It fails in float32 too.
+        The network fails in float32 too.
     MissingExtraError
         The export extra is not installed.
     """
@@ -48,19 +48,19 @@ def find_layers(
 
 
 class EngineCheck:
-    """Holds a bundle's engines to what its fp32 files give on the processor, for sample frames.
+    """Compares a bundle's engines with its fp32 files on the CPU, for sample frames.
 
     Parameters
     ----------
     bundle : Bundle
     batches : sequence of int
-        Numbers of pictures at once to try.
+        Batch sizes to try.
     build : callable
-        ``build(path, precision)`` compiles an ONNX file as the engines were compiled.
+        ``build(path, precision)`` compiles an ONNX file with the same settings as the engines.
     run : callable
-        ``run(name, engine)`` opens an engine where it is to run.
+        ``run(name, engine)`` opens an engine on its GPU.
     find : callable
-        How the layers of a network that does not hold are found.
+        Finds the layers that make a network exceed the thresholds.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ class EngineCheck:
         self._build, self._run, self._find = build, run, find
 
     def __call__(self, role: Role, precision: str, engine: bytes) -> str:
-        """Check an engine, and say in words how well it agrees.
+        """Check an engine, and describe how well it agrees.
 
         Parameters
         ----------
         role : str
         precision : str
-            What the engine works in.
+            The precision of the engine.
         engine : bytes
 
         Raises
         ------
         EngineParityError
-            It does not hold `samg_fast.parity.THRESHOLDS`; the message names the layers.
+            The engine exceeds `samg_fast.parity.THRESHOLDS`; the message names the layers.
         BackendError
-            It cannot run.
+            The engine cannot run.
         MissingExtraError
-            No backend is installed for the fp32 files.
+            No backend that can run the fp32 files is installed.
         """
         report = self._compare(role, precision, engine)
         wrong = next((each for each in report if not each.holds), None)
@@ -106,7 +106,7 @@ class EngineCheck:
 
     @cached_property
     def _reference(self) -> tuple[str, dict[Role, list[Run]]]:
-        """Which backend ran the fp32 files, and what went through them."""
+        """The backend that ran the fp32 files, and the recorded calls of each network."""
         backend, bundle = first_fitting("fp32"), self._bundle
         networks = {role: backend.open(bundle.onnx_path(role)) for role in bundle.manifest.graphs}
         return backend.name, record(bundle, backend.name, networks, sample_frames())[1]
@@ -120,14 +120,14 @@ class EngineCheck:
         network = self._run(self._bundle.onnx_path(role, precision).name, engine)
         report = []
         for batch in self._batches:
-            # Each number of pictures has kernels of its own: the first is tried on all runs, the others on one
+            # Each batch size has its own kernels: the first is tried on all runs, the others on one run
             tried = runs if batch == self._batches[0] else runs[:1]
             taken = [(_repeated(given, batch), _repeated(wanted, batch)) for given, wanted in tried]
             report += compare_outputs(network, taken, role=role, precision=precision, runtime="engine")
         return report
 
     def _layers(self, role: Role, precision: str) -> str:
-        """Name the layers that make it fail, as the end of a sentence."""
+        """Return the end of an error sentence that names the layers that make the engine fail."""
         if precision == "fp32":
             return ""
         name = f"{self._bundle.name}'s {role} at {precision}"
@@ -144,7 +144,7 @@ class EngineCheck:
         return f"; it holds where these layers stay in fp32: {', '.join(layers)}"
 
     def _holder(self, role: Role, precision: str) -> _Holds:
-        """Return what builds a graph with layers in both precisions and tries it as the engine was tried."""
+        """Return a predicate that builds a mixed-precision graph and compares it as the engine was compared."""
         name = self._bundle.onnx_path(role, precision).name
 
         def holds(model: Any) -> bool:
@@ -160,5 +160,5 @@ class EngineCheck:
 
 
 def _repeated(arrays: _Arrays, batch: int) -> _Arrays:
-    """Repeat one picture's arrays so often; those of a graph that takes a fixed number have that many already."""
+    """Repeat one image's arrays to a batch; arrays of a graph with a fixed batch size have that size already."""
     return {name: x if len(x) == batch else np.repeat(x[:1], batch, axis=0) for name, x in arrays.items()}

@@ -1,4 +1,4 @@
-"""How one bundle's engines are made for one target: found in the cache, or built, checked and kept."""
+"""Get the engines of one bundle for one target: from the cache, or by building, checking and caching them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.key import CachedEngine, EngineKey
 from samg_fast.errors import EngineParityError, FileError, MissingExtraError
 
-__all__ = ["BuildTarget", "Check", "EngineReport", "Engines", "MadeEngine", "Watch"]
+__all__ = ["BuildTarget", "Check", "EngineReport", "Engines", "PreparedEngine", "Watch"]
 
 Check = Callable[[Role, str, bytes], str]
-"""Called with role, precision and engine; returns in words how well it agrees with fp32, or raises BackendError."""
+"""Called with role, precision and engine; describes how well it agrees with fp32, or raises BackendError."""
 
 Watch = Callable[[Role, str], Progress]
 """Called with role and precision before an engine is built; returns its progress callback."""
@@ -32,24 +32,26 @@ _log = logging.getLogger("samg_fast")
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What became of one engine.
+    """How one engine was obtained.
 
     Parameters
     ----------
     role, precision : str
-        The network, and what it works in.
+        The network, and its precision.
     file : str
-        Its ONNX file.
+        Name of its ONNX file.
     target : str
-        What the engine is for.
+        The GPU or compute capabilities that the engine is for.
     bytes : int
+        Size of the engine.
     seconds : float
-        What finding, or building and checking it took.
+        Time taken to find it, or to build and check it.
     cached : bool
-        Whether it was there already.
+        Whether it was in the cache.
     parity : str
-        How it agrees with the bundle's fp32 answers, or why that was not checked.
+        How it agrees with the bundle's fp32 outputs, or why that was not checked.
     path : pathlib.Path
+        Its file in the cache.
     """
 
     role: Role
@@ -63,12 +65,12 @@ class EngineReport:
     path: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return plain values for JSON."""
         return {**asdict(self), "path": str(self.path)}
 
 
-class MadeEngine(NamedTuple):
-    """An engine, and what became of it."""
+class PreparedEngine(NamedTuple):
+    """An engine that was found or built, and its report."""
 
     report: EngineReport
     engine: bytes
@@ -76,17 +78,18 @@ class MadeEngine(NamedTuple):
 
 @dataclass(frozen=True)
 class BuildTarget:
-    """What engines are built by and for.
+    """The library that builds engines, and the GPUs that they are built for.
 
     Parameters
     ----------
     backend, version : str
+        The library.
     batches : tuple of int
-        Numbers of images at once that they are tuned for.
+        Batch sizes that they are tuned for.
     capabilities : tuple of str
         Compute capabilities to build for ahead of time.
     gpu : Gpu, optional
-        The GPU to build on and for, where none is named.
+        The GPU to build on and for, if no capability is given.
     """
 
     backend: str
@@ -97,7 +100,7 @@ class BuildTarget:
 
     @classmethod
     def of(cls, backend: CompilingBackend) -> BuildTarget:
-        """Return the GPU of a backend."""
+        """Return the target of a backend: its GPU."""
         gpu = driver.find().found[backend.index]
         return cls(backend.name, backend.version, backend.batches, gpu=gpu)
 
@@ -142,8 +145,8 @@ class Engines:
     target : BuildTarget
     cache : EngineCache
     check : callable or None
-    why_not : str
-        Why there is no check, where there is none.
+    skip_reason : str
+        Why there is no check, if `check` is None.
     watch : callable or None
     """
 
@@ -151,23 +154,23 @@ class Engines:
     target: BuildTarget
     cache: EngineCache
     check: Check | None
-    why_not: str
+    skip_reason: str
     watch: Watch | None
 
-    def all(self, precision: str) -> Iterator[MadeEngine]:
-        """Find or build the engine of every network, one after the other, for a bundle that runs at a precision."""
+    def all(self, precision: str) -> Iterator[PreparedEngine]:
+        """Find or build the engines of all networks, one after the other, for running the bundle at a precision."""
         manifest = self.bundle.manifest
         for role in manifest.graphs:
             yield self._one(role, manifest.role_precision(role, precision))
 
-    def _one(self, role: Role, precision: str) -> MadeEngine:
+    def _one(self, role: Role, precision: str) -> PreparedEngine:
         started = time.perf_counter()
         spec = self.bundle.file(role, precision)
         key = self.target.key(spec, precision)
 
-        def made(entry: CachedEngine, parity: str, engine: bytes, *, cached: bool) -> MadeEngine:
+        def prepared(entry: CachedEngine, parity: str, engine: bytes, *, cached: bool) -> PreparedEngine:
             seconds, target = time.perf_counter() - started, entry.key.target
-            return MadeEngine(
+            return PreparedEngine(
                 EngineReport(role, precision, spec.file, target, entry.size, seconds, cached, parity, entry.path),
                 engine,
             )
@@ -175,56 +178,56 @@ class Engines:
         found = self.cache.find(key)
         if found is None:
             with self.cache.lock(key):
-                found = self.cache.find(key)  # another process may have built it since
+                found = self.cache.find(key)  # another process may have built it meanwhile
                 if found is None:
-                    return made(*self._build(role, key), cached=False)
-        return made(*self._confirm(role, *found), found[1], cached=True)
+                    return prepared(*self._build(role, key), cached=False)
+        return prepared(*self._confirm(role, *found), found[1], cached=True)
 
     def _build(self, role: Role, key: EngineKey) -> tuple[CachedEngine, str, bytes]:
-        """Build, check and keep an engine; say in words how the check ended."""
+        """Build, check and cache an engine; return it with its entry and the outcome of the check."""
         what = f"the engine of {self.bundle.name}'s {role} at {key.precision}"
         old = self.cache.replaced(key, self.bundle.name, role)
         if old is None:
             _log.info("building %s for %s by %s %s", what, key.target, key.backend, key.version)
-        else:  # it stays: whoever shares the cache may have that version, or that file
+        else:  # the old one stays: another user of the cache may have that version or file
             _log.info("rebuilding %s for %s: %s", what, key.target, key.difference(old.key))
-        made = self.target.build(
+        built = self.target.build(
             self.bundle.onnx_path(role, key.precision),
             key.precision,
             timing=self.cache.timing(key),
             progress=self.watch(role, key.precision) if self.watch else None,
         )
-        parity, why_not = self._parity(role, key.precision, made.engine)
-        entry = self.cache.put(key, made.engine, bundle=self.bundle.name, role=role, parity=parity)
-        if made.timing_cache:
-            self.cache.put_timing(key, made.timing_cache)
-        return entry, parity or why_not, made.engine
+        parity, skip_reason = self._parity(role, key.precision, built.engine)
+        entry = self.cache.put(key, built.engine, bundle=self.bundle.name, role=role, parity=parity)
+        if built.timing_cache:
+            self.cache.put_timing(key, built.timing_cache)
+        return entry, parity or skip_reason, built.engine
 
     def _confirm(self, role: Role, entry: CachedEngine, engine: bytes) -> tuple[CachedEngine, str]:
-        """Check an engine that was built where no GPU could run it, and say in words how that ended."""
+        """Check an engine that has not been checked yet; return its entry and the outcome of the check."""
         if entry.parity:
             return entry, entry.parity
         try:
-            parity, why_not = self._parity(role, entry.key.precision, engine)
+            parity, skip_reason = self._parity(role, entry.key.precision, engine)
         except EngineParityError:
             self.cache.remove(entry)
             raise
         if not parity:
-            return entry, why_not
+            return entry, skip_reason
         try:
             with self.cache.lock(entry.key):
                 kept = self.cache.put(
                     entry.key, engine, bundle=entry.bundle, role=entry.role, parity=parity, built=entry.built
                 )
-        except FileError as error:  # a cache that is only read, in an image for one
+        except FileError as error:  # the cache is read-only, as in a container image
             _log.warning("the engine holds, and will be checked again each time: %s", error)
             return entry, parity
         return kept, parity
 
     def _parity(self, role: Role, precision: str, engine: bytes) -> tuple[str, str]:
-        """Check an engine: how it agrees, or why that cannot be known."""
+        """Check an engine; return how it agrees and an empty string, or an empty string and why it was not checked."""
         if self.check is None:
-            return "", f"not checked: {self.why_not}"
+            return "", f"not checked: {self.skip_reason}"
         try:
             return self.check(role, precision, engine), ""
         except MissingExtraError as error:

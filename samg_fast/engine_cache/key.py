@@ -1,4 +1,4 @@
-"""What decides what an engine is, and what is known of one."""
+"""The key that identifies an engine, and the record of a cached engine."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["CachedEngine", "EngineKey"]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """All that decides what an engine is.
+    """Everything that determines the content of an engine.
 
     Parameters
     ----------
     onnx : str
         SHA-256 of the ONNX file.
     data : str
-        SHA-256 of the file of weights that it refers to; empty without one.
+        SHA-256 of its external weights; empty if it has none.
     backend, version : str
-        What compiles it: ``"tensorrt-rtx"``, ``"1.7.1.116"``.
+        The library that compiles it: ``"tensorrt-rtx"``, ``"1.7.1.116"``.
     recipe : int
-        `samg_fast.backends.tensorrt.RECIPE` of whoever compiles it.
+        `samg_fast.backends.tensorrt.RECIPE` when it was compiled.
     platform : str
-        Where it is compiled and runs, ``"linux x86_64"``: no other machine's processor can read it.
+        Operating system and CPU architecture, ``"linux x86_64"``; engines do not run on another one.
     gpu : str
-        Name of the GPU that it is built on and for; empty if it is built ahead of time.
+        Name of the GPU that it is built on and for; empty if built ahead of time.
     capabilities : tuple of str
-        That GPU's compute capability, or those that it is built for.
+        Compute capability of that GPU, or those that it is built for ahead of time.
     precision : str
     batches : tuple of int
-        Numbers of pictures at once that it is tuned for.
+        Batch sizes that it is tuned for.
     """
 
     onnx: str
@@ -49,27 +49,27 @@ class EngineKey:
 
     @property
     def target(self) -> str:
-        """What it is built for, in words: ``"NVIDIA L4 (8.9)"``, or ``"8.9, 12.0"`` ahead of time."""
+        """What it is built for, as text: ``"NVIDIA L4 (8.9)"``, or ``"8.9, 12.0"`` ahead of time."""
         capabilities = ", ".join(self.capabilities)
         return f"{self.gpu} ({capabilities})" if self.gpu else capabilities
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all of it."""
+        """SHA-256 over all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def serves(self, other: EngineKey) -> bool:
-        """Say whether the engine of this key, built ahead of time, is also one for another key's GPU."""
+        """Return whether the engine of this key was built ahead of time and also runs on another key's GPU."""
         same_but_gpu = replace(self, gpu=other.gpu, capabilities=other.capabilities) == other
         return not self.gpu and same_but_gpu and set(other.capabilities) <= set(self.capabilities)
 
     def replaces(self, other: EngineKey) -> bool:
-        """Say whether an engine of another key is for the same use, but of another graph, version or recipe."""
+        """Return whether another key differs from this one only in graph, version or recipe."""
         same = {name: getattr(other, name) for name in ("onnx", "data", "version", "recipe")}
         return self != other and replace(self, **same) == other
 
     def difference(self, other: EngineKey) -> str:
-        """Say why an engine of another key, which this one `replaces`, is not used."""
+        """Return why the engine of another key, which this one `replaces`, is not used."""
         if self.version != other.version:
             return f"the one there is was built by {other.backend} {other.version}, this is {self.version}"
         if self.recipe != other.recipe:
@@ -85,14 +85,15 @@ class CachedEngine:
     ----------
     key : EngineKey
     bundle, role : str
-        Whose network it was first built of.
+        The network that it was first built from.
     parity : str
-        How it agreed with the bundle's fp32 answers, in words; empty if no GPU has run it yet.
+        How it agrees with the bundle's fp32 outputs, as text; empty if it has not been checked yet.
     built : str
-        When, in UTC and ISO 8601.
+        When it was built, in UTC and ISO 8601.
     size : int
-        Bytes of the engine.
+        Size of the engine in bytes.
     path : pathlib.Path
+        Its file.
     """
 
     key: EngineKey
@@ -105,7 +106,7 @@ class CachedEngine:
 
     @property
     def network(self) -> tuple[str, str]:
-        """Whose network it is, by name: the bundle and the role."""
+        """The network, by name of its bundle and role."""
         return self.bundle, self.role
 
     @property

@@ -1,4 +1,4 @@
-"""Files of a JSON header and a content, both held to their SHA-256: for what is kept on a disk and trusted later."""
+"""Files with a JSON header and content, both protected by their SHA-256, which is verified when they are read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from samg_fast.files import replacing
 
 __all__ = ["is_sealed", "read_header", "read_sealed", "write_sealed"]
 
-# The first line: this, then the SHA-256 of the second, which is the JSON. The content follows.
+# The first line is this, followed by the SHA-256 of the second line, which is the JSON header. The content follows.
 _MAGIC = b"samg-fast sealed 1 "
 _FIRST_LINE = len(_MAGIC) + 64 + 1
 _MAX_HEADER = 1 << 20
 
 
 def write_sealed(path: str | os.PathLike[str], header: Mapping[str, Any], content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def read_sealed(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
-    """Return a file's header and how many bytes its content has; the content is not read.
+    """Return a file's header and the size of its content in bytes, without reading the content.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
 
 
 def is_sealed(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file begins as those written here, were it truncated or empty."""
+    """Return whether a file begins like those written here; a truncated or empty file counts too."""
     with Path(path).open("rb") as file:
         begins = file.read(len(_MAGIC))
     return _MAGIC.startswith(begins)

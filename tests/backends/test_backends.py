@@ -1,4 +1,4 @@
-"""Backends: choosing one, and what an opened network promises."""
+"""Backends: selection with the real libraries, and the protocol of an opened network."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ LIBRARIES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime")
 
 
 def block(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Make libraries look as if they were not installed."""
+    """Pretend that libraries are not installed."""
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)
     for each in REGISTRY:
-        if each.module != "tensorrt":  # a package that imports its libraries when it is asked
+        if each.module != "tensorrt":  # this package imports its libraries lazily
             monkeypatch.delitem(sys.modules, f"samg_fast.backends.{each.module}", raising=False)
 
 
-def test_a_library_that_is_there_but_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Row) -> Any:
         raise ImportError("libopenvino.so.2600: cannot open shared object file")
 
@@ -77,7 +77,7 @@ def test_named(backend: str, manifest: Manifest) -> None:
     assert (chosen.name, chosen.precision, chosen.threads) == (backend, "fp32", 2)
 
 
-def test_auto_without_a_gpu_says_what_it_chose(
+def test_auto_without_a_gpu_logs_its_choice(
     manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
@@ -88,10 +88,10 @@ def test_auto_without_a_gpu_says_what_it_chose(
     assert "on cpu at fp32 (no GPU: there is no NVIDIA driver)" in caplog.text
 
 
-def test_a_gpu_without_kernels_for_it(
+def test_gpu_without_cuda_kernels(
     manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver and a library, and a package that was built without nvcc: what runs the frame there is the processor."""
+    """With a driver and a library, but a package built without nvcc, frames run on the CPU."""
     pytest.importorskip("openvino")
     fake_tensorrt.install(monkeypatch, "tensorrt-rtx", "1.7.1.116")
     gpu_machine.put(monkeypatch, gpu_machine.ADA)
@@ -105,7 +105,7 @@ def test_a_gpu_without_kernels_for_it(
         choose("tensorrt-rtx", "auto", None, manifest)
 
 
-def test_auto_says_why_not_the_first(
+def test_auto_logs_why_it_skipped_the_first(
     manifest: Manifest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
@@ -155,7 +155,7 @@ def test_wrong_inputs(backend: str, bundle_folder: Path, manifest: Manifest) -> 
 
 
 def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest) -> None:
-    """An array that is written to and passed again gives new outputs, and so do strided and other dtypes' arrays."""
+    """An array that is changed and passed again gives new outputs, also if it is strided or of another dtype."""
     network = choose(backend, "auto", 1, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
     random = np.random.default_rng(0)
     first, second = random.standard_normal((2, 1, 3, 64, 64)).astype(np.float32)
@@ -176,8 +176,8 @@ def test_same_array_again(backend: str, bundle_folder: Path, manifest: Manifest)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_batch_has_all_threads(backend: str, bundle_folder: Path, manifest: Manifest, threads: int) -> None:
-    """However many pictures each thread gets, if any, it is the same as one by one, also from an array used again."""
+def test_batch_equals_single_images(backend: str, bundle_folder: Path, manifest: Manifest, threads: int) -> None:
+    """A batch gives the same as single images, however it is split over threads, also from a reused array."""
     network = choose(backend, "auto", threads, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
     images = np.random.default_rng(0).standard_normal((7, 3, 64, 64)).astype(np.float32)
     wanted = np.concatenate([network(image=image[None])["embedding"].copy() for image in images])
@@ -188,10 +188,10 @@ def test_a_batch_has_all_threads(backend: str, bundle_folder: Path, manifest: Ma
         np.testing.assert_allclose(network(image=batch)["embedding"], wanted[-count:], atol=1e-6)
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest, pictures: int) -> None:
-    network = choose(backend, "auto", pictures, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
-    images = np.random.default_rng(0).standard_normal((4, pictures, 3, 64, 64)).astype(np.float32)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_threads_do_not_mix(backend: str, bundle_folder: Path, manifest: Manifest, batch: int) -> None:
+    network = choose(backend, "auto", batch, manifest, device="cpu").open(bundle_folder / "encoder.onnx")
+    images = np.random.default_rng(0).standard_normal((4, batch, 3, 64, 64)).astype(np.float32)
     wanted = [network(image=image)["embedding"].copy() for image in images]
     wrong: list[int] = []
 
@@ -224,8 +224,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_is_heard_when_segmenters_have_ended() -> None:
-    """In the order they were opened, which OpenVINO's own cores would not survive."""
+def test_ctrl_c_works_after_segmenters_are_deleted() -> None:
+    """They are deleted in the order they were opened, which crashes with OpenVINO's own cores."""
     pytest.importorskip("openvino", reason="it is OpenVINO that is tested")
     ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

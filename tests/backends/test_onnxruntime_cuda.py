@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: refusals of the real library, and networks on a fake of it in host memory."""
+"""ONNX Runtime's CUDA provider: errors of the real library, and networks on a fake of it in host memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FP32 = Options("onnxruntime", "fp32", device="cuda")
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
-    """Put a GPU, its driver and a CUDA provider where there are none."""
+    """Pretend that there are a GPU, its driver and a CUDA provider."""
     library = Library(fake_cuda.install(monkeypatch, _engine, launch=1))
     monkeypatch.setattr(onnxruntime_cuda, "ort", library)
     gpu_machine.put(monkeypatch, H100, core=False)
@@ -64,7 +64,7 @@ class TestStatus:
             pytest.skip("this ONNX Runtime has the CUDA provider")
         assert re.match(r"its CUDAExecutionProvider cannot be loaded \(.+\); run: pip", onnxruntime_cuda._load())
 
-    def test_an_old_one_that_does_not_say_where_nodes_run(self, library: Library) -> None:
+    def test_old_version_without_node_placement(self, library: Library) -> None:
         library.__dict__["InferenceSession"] = object
         library.__dict__["__version__"] = "1.23.2"
         reason = onnxruntime_cuda.status("onnxruntime").reason
@@ -89,7 +89,7 @@ class TestStatus:
         status = onnxruntime_cuda.status("onnxruntime")
         assert (status.available, status.precisions, status.reason) == (False, (), reason)
 
-    def test_the_kernels_are_asked_first(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_kernels_are_checked_first(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
         library.__dict__["cuda_version"] = "12.8"
         monkeypatch.setattr(driver, "find", lambda: driver.Gpus((12, 4), (H100,)))
         reason = onnxruntime_cuda.status("onnxruntime").reason
@@ -97,7 +97,7 @@ class TestStatus:
             "the NVIDIA driver supports CUDA 12.4, but samg_fast._engine_cuda is made for CUDA 13.0"
         )
 
-    def test_a_library_is_missing(self, library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_missing_cuda_library(self, library: Library, capsys: pytest.CaptureFixture[str]) -> None:
         library.missing = "libcublasLt.so.13"
         reason = onnxruntime_cuda.status("onnxruntime").reason
         why = "Failed to load libcublasLt.so.13: cannot open shared object file"
@@ -152,7 +152,7 @@ class TestOpening:
             backend().open(tmp_path / "broken.onnx")
         assert "\n" not in str(caught.value)
 
-    def test_what_is_not_float32_is_refused(self, library: Library, tmp_path: Path) -> None:
+    def test_other_types_than_float32_are_refused(self, library: Library, tmp_path: Path) -> None:
         ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["B", 3]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -171,9 +171,9 @@ class TestRunning:
     def test_called_with_numpy_arrays(self, library: Library, bundle_folder: Path, batch: int) -> None:
         network = backend().open(bundle_folder / "encoder.onnx")
         image = np.random.default_rng(batch).standard_normal((batch, 3, 64, 64)).astype(np.float32)
-        for picture in (image, image[:, :, ::-1]):
-            found = network(image=picture)
-            expected = on_the_cpu(bundle_folder / "encoder.onnx", image=picture)
+        for each in (image, image[:, :, ::-1]):
+            found = network(image=each)
+            expected = on_the_cpu(bundle_folder / "encoder.onnx", image=each)
             assert found.keys() == expected.keys()
             np.testing.assert_array_equal(found["embedding"], expected["embedding"])
 
@@ -181,7 +181,7 @@ class TestRunning:
     def test_side_by_side_on_two_streams(
         self, library: Library, bundle_folder: Path, order: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Inputs that are still being copied, and outputs that are read at once: events alone hold the order."""
+        """Events alone order inputs that are still being copied and outputs that are read immediately."""
         library.machine = fake_cuda.install(monkeypatch, _engine, launch=1, order=order)
         opened = backend()
         cuda = opened.cuda
@@ -213,7 +213,7 @@ class TestRunning:
             (expected,) = on_the_cpu(bundle_folder / f"{name}.onnx", image=image).values()
             np.testing.assert_array_equal(cuda.download(copies[name]), expected)
 
-    def test_other_arrays_the_next_time(self, library: Library, bundle_folder: Path) -> None:
+    def test_other_arrays_in_the_next_call(self, library: Library, bundle_folder: Path) -> None:
         opened = backend()
         network, cuda = opened.open(bundle_folder / "encoder.onnx"), opened.cuda
         images = np.random.default_rng(1).standard_normal((3, 1, 3, 64, 64)).astype(np.float32)
@@ -242,7 +242,7 @@ class TestRunning:
         np.testing.assert_array_equal(outs[0].mask, outs[1].mask)
         assert outs[0].score == pytest.approx(outs[1].score, abs=1e-6)
 
-    def test_arrays_that_it_does_not_take(self, library: Library, bundle_folder: Path) -> None:
+    def test_wrong_arrays_are_refused(self, library: Library, bundle_folder: Path) -> None:
         opened = backend()
         network, cuda = opened.open(bundle_folder / "encoder.onnx"), opened.cuda
         arrays = {"image": cuda.empty((1, 4, 64, 64), np.float32), "embedding": cuda.empty((1, 8, 16, 16), np.float32)}
@@ -251,7 +251,7 @@ class TestRunning:
             network.enqueue(arrays, 1, cuda.stream, None)
 
 
-def test_the_fake_offers_what_the_real_one_has(bundle_folder: Path) -> None:
+def test_fake_matches_the_real_library(bundle_folder: Path) -> None:
     assert isinstance(ort.preload_dlls, type(lambda: None))
     assert isinstance(ort.cuda_version, str)
     assert callable(ort.OrtValue.ortvalue_from_shape_and_type)
@@ -270,7 +270,7 @@ def test_the_fake_offers_what_the_real_one_has(bundle_folder: Path) -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu(bundle_folder: Path) -> None:
-    """The real provider: the CPU's numbers up to rounding, on both streams, with nothing left to the processor."""
+    """The real provider gives the CPU's numbers up to rounding, on both streams, with no nodes on the CPU."""
     status = onnxruntime_cuda.status("onnxruntime")
     if not status.available:
         pytest.skip(status.reason)
@@ -285,5 +285,5 @@ def test_on_a_gpu(bundle_folder: Path) -> None:
             }
             found, expected = network(**inputs), on_the_cpu(bundle_folder / file, **inputs)
             for name in expected:
-                # Sums are added in another order: a few units in the last place of float32 on values near 1
+                # Sums in another order: a few units in the last place of float32 for values near 1
                 np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)

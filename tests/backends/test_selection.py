@@ -1,4 +1,4 @@
-"""Which backend is chosen, on which device, and what is said where none is: on machines that are made up."""
+"""Which backend and device are selected on simulated machines, and the errors if none can be."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hindered(status: BackendStatus, reason: str) -> BackendStatus:
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, *statuses: BackendStatus) -> None:
-    """Make up a machine: what is not named is not installed, and what is chosen comes back as its options."""
+    """Simulate a machine: backends without a status are not installed, and `choose` returns the options."""
     there = {(status.name, status.device): status for status in statuses}
 
     def status(row: Row) -> BackendStatus:
@@ -55,14 +55,14 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, *statuses: BackendStatu
 
 @pytest.fixture
 def manifest(bundle_folder: Path) -> Manifest:
-    """Read the synthetic bundle's manifest, and say that it has fp16 and int8 files."""
+    """Return the synthetic bundle's manifest with additional fp16 and int8 files."""
     files: dict[Role, FileSpec] = {"decoder": FileSpec(file="other.onnx", sha256="0" * 64)}
     held = Bundle.open(bundle_folder).manifest
     return replace(held, precisions=("fp32", "fp16", "int8"), precision_files={"fp16": files, "int8": files})
 
 
 def chosen(name: str, precision: str, manifest: Manifest, **options: Any) -> Options:
-    """Choose on the machine that was made up."""
+    """Choose on the simulated machine."""
     options_of: Any = choose(name, precision, None, manifest, **options)
     assert isinstance(options_of, Options)
     return options_of
@@ -96,11 +96,11 @@ def test_auto_takes_the_first_that_can_run(
     assert (taken.name, taken.device) == expected
 
 
-def test_nothing_is_preferred_where_nothing_runs() -> None:
+def test_nothing_is_preferred_if_nothing_runs() -> None:
     assert preferred([hindered(OPENVINO, "it has no CPU device")]) is None
 
 
-def test_what_nobody_has_tried_is_for_those_who_name_it(
+def test_auto_skips_unverified_gpus(
     monkeypatch: pytest.MonkeyPatch, manifest: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(monkeypatch, ONE, RTX, OPENVINO)
@@ -112,7 +112,7 @@ def test_what_nobody_has_tried_is_for_those_who_name_it(
         chosen("auto", "auto", manifest, device="cuda")
 
 
-def test_auto_passes_over_what_does_not_run_the_precision(
+def test_auto_skips_backends_without_the_precision(
     monkeypatch: pytest.MonkeyPatch, manifest: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(monkeypatch, ONE, TENSORRT, OPENVINO, ORT)
@@ -121,9 +121,7 @@ def test_auto_passes_over_what_does_not_run_the_precision(
     assert "backend auto: openvino 2026.4 on cpu at int8 (tensorrt: it offers fp32, fp16, bf16 on " in caplog.text
 
 
-def test_bf16_of_a_bundle_without_such_files_is_made_by_openvino_alone(
-    monkeypatch: pytest.MonkeyPatch, manifest: Manifest
-) -> None:
+def test_only_openvino_runs_bf16_without_such_files(monkeypatch: pytest.MonkeyPatch, manifest: Manifest) -> None:
     machine(monkeypatch, ONE, TENSORRT, OPENVINO, ORT)
     assert chosen("auto", "bf16", manifest).name == "openvino"
     with pytest.raises(BackendError, match="cannot run bf16 here: it takes bf16 from files, and bundle synthetic has"):
@@ -143,7 +141,7 @@ def test_device(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, device: str
         assert (options.name, options.device, options.index) == ("onnxruntime", *expected)
 
 
-def test_a_named_backend_says_which_device_auto_took(
+def test_named_backend_logs_the_device_that_auto_chose(
     monkeypatch: pytest.MonkeyPatch, manifest: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(monkeypatch, ONE, hindered(ORT_GPU, "it has no CUDAExecutionProvider"), ORT)
@@ -152,7 +150,7 @@ def test_a_named_backend_says_which_device_auto_took(
     assert "device auto: onnxruntime 1.31 on cpu at fp32 (onnxruntime on cuda: it has no CUDAExec" in caplog.text
 
 
-def test_what_leaves_no_choice_is_not_announced(
+def test_nothing_is_logged_without_a_choice(
     monkeypatch: pytest.MonkeyPatch, manifest: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(monkeypatch, ONE, ORT_GPU, ORT, OPENVINO)
@@ -160,7 +158,7 @@ def test_what_leaves_no_choice_is_not_announced(
         chosen("onnxruntime", "auto", manifest, device="cuda")
         chosen("openvino", "auto", manifest)
         machine(monkeypatch, NO_DRIVER, hindered(ORT_GPU, NO_DRIVER.reason), ORT)
-        assert chosen("onnxruntime", "auto", manifest).device == "cpu"  # there is no choice
+        assert chosen("onnxruntime", "auto", manifest).device == "cpu"  # the only candidate
     assert caplog.text == ""
 
 
@@ -315,7 +313,7 @@ def test_refusals(
         ({"batches": (1, 2.5)}, InputTypeError, "batches[1] is 2.5, expected a whole number"),
     ],
 )
-def test_nonsense(manifest: Manifest, changed: dict[str, Any], error: type[SamgError], words: str) -> None:
+def test_invalid_arguments(manifest: Manifest, changed: dict[str, Any], error: type[SamgError], words: str) -> None:
     arguments = {"name": "auto", "precision": "auto", "threads": None, **changed}
     with pytest.raises(error) as caught:
         choose(arguments.pop("name"), arguments.pop("precision"), arguments.pop("threads"), manifest, **arguments)
@@ -333,7 +331,7 @@ def test_nonsense(manifest: Manifest, changed: dict[str, Any], error: type[SamgE
         ((OLD,), {"bf16": 1.0}, "fp32"),
         ((ORT,), {"fp16": 1.0, "int8": 1.0}, "fp32"),
         ((TENSORRT,), {"fp16": 0.995, "bf16": 0.995}, "fp16"),
-        ((TENSORRT,), {"bf16": 0.995}, "fp32"),  # the bundle has no bf16 files, and TensorRT makes none
+        ((TENSORRT,), {"bf16": 0.995}, "fp32"),  # the bundle has no bf16 files, and TensorRT does not derive them
         ((ORT_GPU,), {"fp16": 0.995}, "fp16"),
     ],
 )
@@ -362,12 +360,12 @@ def test_a_named_precision_needs_no_agreement(monkeypatch: pytest.MonkeyPatch, m
     assert chosen("auto", "fp32", replace(manifest, agreement={"bf16": 1.0})).precision == "fp32"
 
 
-def test_a_precision_that_the_bundle_has_no_files_for(bundle_folder: Path) -> None:
+def test_precision_without_files(bundle_folder: Path) -> None:
     with pytest.raises(InputError, match="precision is 'int8', but bundle synthetic has files for fp32 only"):
         choose("auto", "int8", None, Bundle.open(bundle_folder).manifest)
 
 
-def test_batches_come_in_order_and_once(monkeypatch: pytest.MonkeyPatch, manifest: Manifest) -> None:
+def test_batches_are_sorted_and_unique(monkeypatch: pytest.MonkeyPatch, manifest: Manifest) -> None:
     machine(monkeypatch, ONE, TENSORRT)
     assert chosen("tensorrt", "auto", manifest, batches=[32, 1, 8, 8]).batches == (1, 8, 32)
     assert chosen("tensorrt", "auto", manifest).batches == (1, 8)
@@ -375,7 +373,7 @@ def test_batches_come_in_order_and_once(monkeypatch: pytest.MonkeyPatch, manifes
 
 
 def test_every_row_runs_fp32_and_has_an_extra() -> None:
-    """What auto falls back to is there on every backend, and what is missing can be installed."""
+    """`auto` can fall back to fp32 on every backend, and errors can name what to install."""
     extras = metadata("samg-fast").get_all("Provides-Extra")
     assert extras is not None
     for row in REGISTRY:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.once import once
 from support.toy_models import small_encoder
 
 
@@ -30,8 +31,12 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export the small models, for one frame at once."""
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        make_small(patch)
-        from benchmarks.official.models import Official
 
-        return Official("l0", "vits14", 2).export(tmp_path_factory.mktemp("official") / "bundle", stack)
+    def export(folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+            make_small(patch)
+            from benchmarks.official.models import Official
+
+            return Official("l0", "vits14", 2).export(folder / "bundle", stack)
+
+    return once(tmp_path_factory, "small-official", export)

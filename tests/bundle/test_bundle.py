@@ -1,4 +1,4 @@
-"""Manifests and bundles: what is good is read back, what is wrong is named."""
+"""Manifests and bundles: valid ones are read back, errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Values = dict[str, Any]
 
 @pytest.fixture
 def values(bundle_folder: Path) -> Values:
-    """Read a good manifest's plain values."""
+    """Return the plain values of a valid manifest."""
     read: Values = json.loads((bundle_folder / MANIFEST).read_text())
     return read
 
 
 @pytest.fixture
 def copy(bundle_folder: Path, tmp_path: Path) -> Path:
-    """Copy a good bundle, to be damaged."""
+    """Return a copy of a valid bundle, to be damaged."""
     return shutil.copytree(bundle_folder, tmp_path / "copy")
 
 
@@ -43,7 +43,7 @@ def test_round_trip(values: Values, tmp_path: Path) -> None:
 
 
 def test_an_agreement_is_kept_and_changes_no_target(bundle_folder: Path, tmp_path: Path) -> None:
-    """It may be stated later: a target that was made before stays good."""
+    """It may be added later: targets made before stay valid."""
     bundle = Bundle.open(bundle_folder)
     assert bundle.manifest.agreement == {}
     stated = replace(bundle.manifest, agreement={"bf16": 0.9964})

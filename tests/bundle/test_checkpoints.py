@@ -1,4 +1,4 @@
-"""Official checkpoints: the catalogue, and downloads from a server of the test's own that cuts, alters and refuses."""
+"""Official checkpoints: the catalogue, and downloads from a local server that cuts, alters and refuses files."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the checkpoints a folder of their own, and return where that will be."""
+    """Use a temporary folder for checkpoints, and return its path."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "samg-fast" / "checkpoints"
 
 
 @pytest.fixture
 def toy(server: FileServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a file of the server be the only official checkpoint, and return where it will lie."""
+    """Make a file of the server the only official checkpoint, and return its path in the folder."""
     pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", (toy_checkpoint(server),))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between two tries
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # no pause between retries
     return home / "toy.pt"
 
 
@@ -51,7 +51,7 @@ def toy_checkpoint(server: FileServer, sha256: str = SHA256) -> Checkpoint:
 
 
 def visible(path: Path) -> list[str]:
-    """Name the files of a folder that a later run, or a user, would take for checkpoints or records of them."""
+    """Return the names of a folder's files, without partial files and locks."""
     return sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
 
 
@@ -74,7 +74,7 @@ class TestCatalogue:
             == "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitg14/dinov2_vitg14_reg4_pretrain.pth"
         )
 
-    def test_every_file_and_hash_is_its_own(self) -> None:
+    def test_files_and_hashes_are_unique(self) -> None:
         assert len({known.file for known in CHECKPOINTS}) == len(CHECKPOINTS)
         assert len({known.sha256 for known in CHECKPOINTS}) == len(CHECKPOINTS)
         assert all(len(known.sha256) == 64 and set(known.sha256) <= set("0123456789abcdef") for known in CHECKPOINTS)
@@ -122,12 +122,12 @@ class TestPull:
         assert pull("toy") == path_of("toy") == toy
         assert server.ranges == [None]
 
-    def test_goes_on_after_a_cut_connection(self, server: FileServer, toy: Path) -> None:
+    def test_resumes_after_a_cut_connection(self, server: FileServer, toy: Path) -> None:
         server.cuts = [3 * CHUNK]
         assert pull("toy").read_bytes() == CONTENT
         assert server.ranges == [None, f"bytes={3 * CHUNK}-"]
 
-    def test_goes_on_after_an_interrupt(self, server: FileServer, toy: Path) -> None:
+    def test_resumes_after_an_interrupt(self, server: FileServer, toy: Path) -> None:
         def interrupt(here: int, total: int | None) -> None:
             if here > 2 * CHUNK:
                 raise KeyboardInterrupt
@@ -141,12 +141,12 @@ class TestPull:
         assert server.ranges == [None, f"bytes={2 * CHUNK}-"]
         assert seen[0] == 2 * CHUNK
 
-    def test_starts_over_where_the_server_cannot_resume(self, server: FileServer, toy: Path) -> None:
+    def test_starts_over_if_the_server_cannot_resume(self, server: FileServer, toy: Path) -> None:
         server.resumes = False
         server.cuts = [3 * CHUNK]
         assert pull("toy").read_bytes() == CONTENT
 
-    def test_finishes_what_was_fetched_but_not_yet_named(self, server: FileServer, toy: Path) -> None:
+    def test_finishes_a_complete_partial_file(self, server: FileServer, toy: Path) -> None:
         toy.parent.mkdir(parents=True)
         (toy.parent / ".toy.pt.part").write_bytes(CONTENT)
         assert pull("toy").read_bytes() == CONTENT
@@ -184,7 +184,7 @@ class TestPull:
     def test_without_a_network_it_says_what_to_do(
         self, server: FileServer, toy: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        server.server_close()  # nobody listens there any more
+        server.server_close()  # no server listens there now
         logger = logging.getLogger("huggingface_hub.file_download")
         logger.addHandler(caplog.handler)
         try:
@@ -194,9 +194,11 @@ class TestPull:
             logger.removeHandler(caplog.handler)
         assert f"from {server.address}/toy.pt" in str(caught.value)
         assert str(caught.value).endswith(f"put it at {toy}")
-        assert caplog.records == []  # one sentence, not one for every try
+        assert caplog.records == []  # one error, not one per retry
 
-    def test_offline_nothing_is_asked(self, server: FileServer, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_offline_mode_makes_no_request(
+        self, server: FileServer, toy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(DownloadError, match="HF_HUB_OFFLINE") as caught:
             pull("toy")
@@ -218,7 +220,7 @@ class TestPull:
 
 class TestByHand:
     def test_a_whole_file_is_taken(self, server: FileServer, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it is not even needed
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # not needed
         toy.parent.mkdir(parents=True)
         toy.write_bytes(CONTENT)
         assert pull("toy") == path_of("toy") == toy
@@ -250,7 +252,7 @@ class TestGivenHash:
         assert path_of("toy") == pull("toy") == toy
         assert checkpoints.expected_sha256("toy") == new
         assert len(server.requests) == 1
-        toy.write_bytes(CONTENT)  # the one that was replaced
+        toy.write_bytes(CONTENT)  # the file before it was replaced
         assert path_of("toy") is None
 
     def test_a_wrong_one_refuses_the_right_file(self, toy: Path) -> None:
@@ -259,7 +261,7 @@ class TestGivenHash:
         assert visible(toy.parent) == []
         assert checkpoints.expected_sha256("toy") == SHA256
 
-    def test_nonsense_is_refused_before_the_download(self, server: FileServer, toy: Path) -> None:
+    def test_invalid_hash_is_refused_before_the_download(self, server: FileServer, toy: Path) -> None:
         with pytest.raises(InputError, match=r"sha256 is 'abc'; expected 64 hexadecimal digits"):
             pull("toy", sha256="abc")
         assert server.requests == []
@@ -312,7 +314,7 @@ print(checkpoints.pull("toy"))
         assert server.ranges == [None]
         assert (home / "toy.pt").read_bytes() == CONTENT
 
-    def test_a_mirror_of_the_hub_is_asked(self, server: FileServer, home: Path) -> None:
+    def test_a_mirror_of_the_hub_is_used(self, server: FileServer, home: Path) -> None:
         official = "https://huggingface.co/lab/models/resolve/main/toy.pt"
         process = self.start("lab/models", official, SHA256, HF_ENDPOINT=server.address)
         output, errors = process.communicate(timeout=60)

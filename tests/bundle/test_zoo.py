@@ -15,7 +15,7 @@ from samg_fast.errors import BundleError, FileError
 
 @pytest.fixture
 def shipped(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ship the synthetic bundle under the name "small"."""
+    """Make the synthetic bundle a shipped one named "small"."""
     (tmp_path / "small").symlink_to(bundle_folder)
     monkeypatch.setattr(zoo, "BUNDLES", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -23,7 +23,7 @@ def shipped(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_lists(shipped: Path) -> None:
-    (info,) = bundles()  # what is not here is not listed
+    (info,) = bundles()  # official bundles that were not exported are not listed
     assert (info.name, info.path, info.description) == ("small", shipped, "made for tests")
     assert info.shipped
 

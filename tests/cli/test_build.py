@@ -31,7 +31,7 @@ AHEAD = ["build", "tiny", "--backend", "tensorrt-rtx", "--compute-capability"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give every test a cache of its own, on a machine without a GPU."""
+    """Give every test its own cache, on a machine without a GPU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(driver, "find", lambda: driver.Gpus(reason="there is no NVIDIA driver"))
     return tmp_path / "samg-fast" / "engines"
@@ -47,12 +47,12 @@ def invoke(*arguments: str) -> Result:
 
 
 def words(text: str) -> str:
-    """Take the lines and the frame off a message of bad usage."""
+    """Remove line breaks and the frame from a usage error."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
 def put(built: str | None = None, **changes: Any) -> EngineCache:
-    """Keep an engine of some network."""
+    """Store an engine of some network."""
     values: dict[str, Any] = {
         "onnx": "a" * 64,
         "backend": "tensorrt",
@@ -116,13 +116,13 @@ class TestBuild:
         assert "name a compute capability to build ahead of time: " in result.stderr
         assert result.stderr.count("\n") == 1
 
-    def test_more_pictures_at_once_than_engines_are_for(self, folder: Path) -> None:
+    def test_batch_that_engines_cannot_take(self, folder: Path) -> None:
         result = invoke(*AHEAD, "8.9", "--batch", "1,99999")
         assert result.exit_code == 1
         assert result.stderr == "samg-fast: batches[1] is 99999, expected 1 to 4096\n"
         assert not folder.exists()
 
-    def test_a_precision_the_bundle_has_not(self) -> None:
+    def test_precision_that_the_bundle_lacks(self) -> None:
         result = invoke(*AHEAD, "8.9", "--precision", "fp16")
         assert result.exit_code == 1
         assert result.stderr == "samg-fast: precision is 'fp16', but bundle tiny has files for fp32 only\n"
@@ -134,7 +134,7 @@ class TestBuild:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell that runs the tests in the background has it ignored
+            # A shell that runs the tests in the background makes them ignore Ctrl-C
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert running.stderr is not None
@@ -147,7 +147,7 @@ class TestBuild:
         assert len(EngineCache().entries()) < 2
 
 
-def test_a_bundle_too_new(tmp_path: Path) -> None:
+def test_bundle_of_a_newer_format(tmp_path: Path) -> None:
     shutil.copytree(resolve("tiny"), tmp_path / "new")
     manifest = tmp_path / "new" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
@@ -223,7 +223,7 @@ class TestCache:
         assert "stale" not in listed
 
     def test_stale_ones(self, folder: Path) -> None:
-        """They are marked, stay, and can be removed alone."""
+        """They are marked and kept, and can be removed separately."""
         put("2020-01-01T00:00:00+00:00")
         put("2020-01-02T00:00:00+00:00", version="10.14")
         put("2020-01-01T00:00:00+00:00", version="10.13", gpu="NVIDIA A10")
@@ -236,7 +236,7 @@ class TestCache:
         left = {(entry.key.version, entry.key.gpu) for entry in EngineCache().entries()}
         assert left == {("10.14", "NVIDIA L4"), ("10.13", "NVIDIA A10")}
 
-    def test_damaged_ones_are_said(self) -> None:
+    def test_damaged_ones_are_reported(self) -> None:
         (entry,) = put().entries()
         entry.path.write_bytes(b"")
         result = invoke("cache", "list")
@@ -269,7 +269,7 @@ def test_help_has_an_example(command: list[str]) -> None:
     assert re.search(rf"Example:\s+samg-fast {' '.join(command)}", result.stdout)
 
 
-def test_phases_are_drawn_below_those_they_are_part_of() -> None:
+def test_nested_phases_are_drawn_below_their_parents() -> None:
     with Progress(disable=True) as bar:
         draw = _Phases(bar, "encoder fp16")
 
@@ -281,7 +281,7 @@ def test_phases_are_drawn_below_those_they_are_part_of() -> None:
         draw("Timing", 3, 5, "Building")
         assert drawn() == [("encoder fp16: Building", 0, 2), ("  Timing", 3, 5)]
         draw("Timing", 5, 5, "Building")
-        draw("Timing", 5, 5, "Building")  # its last step, and its end
+        draw("Timing", 5, 5, "Building")  # its last step, then its end
         draw("Building", 1, 2, None)
         assert drawn() == [("encoder fp16: Building", 1, 2)]
         draw("Building", 2, 2, None)

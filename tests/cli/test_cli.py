@@ -1,4 +1,4 @@
-"""The program: help, usage, doctor, models, and how errors reach the one who typed."""
+"""The program: help, usage, doctor, models, and error messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cli() -> CliRunner:
 
 @pytest.fixture
 def one_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let one synthetic bundle be all that ships."""
+    """Make a synthetic bundle the only shipped one."""
     folder = tmp_path / "bundles" / "toy"
     folder.mkdir(parents=True)
     monkeypatch.setattr(zoo, "BUNDLES", folder.parent)
@@ -53,7 +53,7 @@ class TestProgram:
         assert done.stdout == f"samg-fast {samg_fast.__version__}\n"
         assert done.stderr == ""
 
-    def test_does_not_import_what_a_command_may_not_need(self) -> None:
+    def test_heavy_modules_are_imported_on_demand(self) -> None:
         program = (
             "import sys, samg_fast.cli; heavy = {'openvino', 'onnxruntime', 'torch', 'mujoco', 'dm_control', 'av'};"
             "print(sorted(heavy & set(sys.modules)))"
@@ -61,7 +61,7 @@ class TestProgram:
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
 
-    def test_without_a_command_it_explains_itself(self, cli: CliRunner) -> None:
+    def test_without_a_command_it_prints_help(self, cli: CliRunner) -> None:
         result = cli.invoke(app, [])
         assert all(command in result.output for command in COMMANDS)
 
@@ -97,7 +97,7 @@ class TestProgram:
         assert "Usage:" in result.stderr
         assert result.stdout == ""
 
-    def test_a_backend_that_is_gone_names_another(self, cli: CliRunner) -> None:
+    def test_removed_backend_names_its_replacement(self, cli: CliRunner) -> None:
         result = cli.invoke(app, ["segment", "a.png", "-t", "b", "-o", "c", "--backend", "torch"])
         assert result.exit_code == 2
         said = " ".join(result.stderr.replace("│", " ").split())
@@ -167,7 +167,7 @@ class TestDoctor:
         assert "openvino 2026.4 on a processor: fp32, bf16 " in shown
         assert shown.count("auto picks it") == 1
 
-    def test_why_there_is_no_gpu_is_said_once(
+    def test_why_there_is_no_gpu_is_printed_once(
         self, cli: CliRunner, one_bundle: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reason = "there is no NVIDIA driver"
@@ -203,20 +203,20 @@ class TestDoctor:
 
 
 class TestOptions:
-    def test_backends_and_precisions_are_all_there_are(self) -> None:
+    def test_options_list_all_backends_and_precisions(self) -> None:
         assert [precision.value for precision in Precision] == ["auto", *PRECISIONS]
 
     def test_device_reaches_the_backend(self, cli: CliRunner, one_bundle: Path, tmp_path: Path) -> None:
-        picture = tmp_path / "a.png"
-        write_image(picture, np.zeros((8, 8, 3), np.uint8))
-        files = [str(picture), str(picture), "-o", str(tmp_path / "t.safetensors"), "--bundle", str(one_bundle)]
+        image = tmp_path / "a.png"
+        write_image(image, np.zeros((8, 8, 3), np.uint8))
+        files = [str(image), str(image), "-o", str(tmp_path / "t.safetensors"), "--bundle", str(one_bundle)]
         result = cli.invoke(app, ["identify", *files, "--backend", "openvino", "--device", "cuda"])
         assert result.exit_code == 1
         assert result.stderr == "samg-fast: device is 'cuda', but the openvino backend runs on cpu only\n"
 
 
 class TestModels:
-    def test_what_is_here_and_how_official_bundles_are_made(
+    def test_lists_bundles_and_how_to_export_official_ones(
         self, cli: CliRunner, one_bundle: Path, tmp_path: Path
     ) -> None:
         result = cli.invoke(app, ["models", "--json", str(tmp_path / "models.json")])
@@ -236,19 +236,19 @@ class TestModels:
 
 
 class TestExtra:
-    def test_a_missing_package_is_named_with_its_cure(self) -> None:
+    def test_missing_package_names_its_extra(self) -> None:
         cure = r"distillation .*pip install 'samg-fast\[distill\]'"
         with pytest.raises(MissingExtraError, match=cure), extra("distillation", "distill"):
-            importlib.import_module("a_package_that_nobody_has")
+            importlib.import_module("a_package_that_does_not_exist")
 
-    def test_a_missing_module_of_our_own_is_a_bug(self) -> None:
+    def test_missing_module_of_this_package_is_a_bug(self) -> None:
         with pytest.raises(ModuleNotFoundError, match="samg_fast"), extra("distillation", "distill"):
             importlib.import_module("samg_fast.nothing")
 
 
-def test_identify_does_not_overwrite_what_it_is_made_of(tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"precious")
-    result = CliRunner().invoke(app, ["identify", str(picture), str(picture), "-o", str(picture)])
+def test_identify_does_not_overwrite_its_input(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"precious")
+    result = CliRunner().invoke(app, ["identify", str(image), str(image), "-o", str(image)])
     assert result.exit_code == 2
-    assert picture.read_bytes() == b"precious"
+    assert image.read_bytes() == b"precious"

@@ -1,4 +1,4 @@
-"""``samg-fast control``: what it prints and writes, what it refuses, and what an interruption leaves."""
+"""``samg-fast control``: its output, its errors, and interruptions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(bundle_folder: Path) -> Callable[..., Result]:
 
 
 def refused(result: Result, *words: str) -> None:
-    """Assert that the command failed with one line that holds some words."""
+    """Assert that the command failed with one line that contains some words."""
     assert result.exit_code == 1, result.output
     line = result.stderr.splitlines()[-1]
     assert line.startswith("samg-fast: ")
@@ -101,7 +101,7 @@ class TestRuns:
             segmenter.identify(walker.reference, walker.reference_mask).save(tmp_path / "other.safetensors")
         refused(run(*common, "--target", tmp_path / "other.safetensors"), "target was made with bundle tiny")
 
-    def test_what_fails_on_the_thread_is_said(
+    def test_failures_on_the_thread_are_reported(
         self, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         segment = samg_fast.Segmenter.segment
@@ -130,10 +130,10 @@ class TestRefuses:
         monkeypatch.setattr("samg_fast.load", opened)
         refused(run(), "off-screen rendering cannot start; on Debian install libegl1")
 
-    def test_a_bundle_that_is_none(self, run: Callable[..., Result]) -> None:
+    def test_invalid_bundle(self, run: Callable[..., Result]) -> None:
         refused(run("--bundle", "tinny"), "tinny")
 
-    def test_a_target_that_is_none(self, run: Callable[..., Result], tmp_path: Path) -> None:
+    def test_invalid_target(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--target", tmp_path / "missing.safetensors"), "missing.safetensors")
 
     def test_an_unknown_task(self, run: Callable[..., Result]) -> None:
@@ -145,12 +145,12 @@ class TestRefuses:
     def test_a_folder_without_clips(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--setting", "video_easy", "--clips", tmp_path), "clips: no video file")
 
-    def test_colours_that_are_none(self, run: Callable[..., Result], tmp_path: Path) -> None:
+    def test_invalid_colours(self, run: Callable[..., Result], tmp_path: Path) -> None:
         (tmp_path / "colors.json").write_text('[{"self_rgb": [0, 0, 255]}]')
         refused(run("--setting", "color_easy", "--colors", tmp_path / "colors.json"), "entry 0", "self_rgb must be")
         refused(run("--setting", "color_easy", "--colors", tmp_path), "cannot read the colours", "color_easy.json")
 
-    def test_an_output_that_cannot_be(self, run: Callable[..., Result], tmp_path: Path) -> None:
+    def test_output_that_cannot_be_written(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--json", tmp_path / "missing" / "figures.json"), "cannot write")
 
     def test_a_wait_longer_than_a_step(self, run: Callable[..., Result]) -> None:

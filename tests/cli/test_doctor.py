@@ -1,4 +1,4 @@
-"""What ``samg-fast doctor`` says of kernels for GPUs, and of backends that nobody has tried on a GPU."""
+"""``samg-fast doctor``: what it reports about CUDA kernels, and about backends that are unverified on a GPU."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from support import fake_tensorrt, gpu_machine
 
 @pytest.fixture
 def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that TensorRT-RTX is installed, and that no TensorRT is."""
+    """Pretend that TensorRT-RTX is installed, and TensorRT is not."""
     fake_tensorrt.install(monkeypatch, "tensorrt-rtx", "1.7.1.116")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
 
 def asked() -> tuple[dict[str, Any], str]:
-    """Return what it found, and what it shows, on one line."""
+    """Return its JSON figures, and its output on one line."""
     result = CliRunner().invoke(app, ["doctor", "--json", "-"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout), " ".join(result.stderr.split())
@@ -55,7 +55,7 @@ def test_kernels_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, rtx: Non
     assert not any(each["available"] for each in figures["backends"] if each["kind"] == "cuda")
 
 
-def test_a_gpu_that_the_library_does_not_name(monkeypatch: pytest.MonkeyPatch, rtx: None) -> None:
+def test_gpu_that_the_library_does_not_list(monkeypatch: pytest.MonkeyPatch, rtx: None) -> None:
     gpu_machine.put(monkeypatch, gpu_machine.H100)
     figures, shown = asked()
     (found,) = (each for each in figures["backends"] if each["name"] == "tensorrt-rtx")

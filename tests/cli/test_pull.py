@@ -1,4 +1,4 @@
-"""``samg-fast pull``: what it says, writes and refuses, with a server of the test's own for the official ones."""
+"""``samg-fast pull``: its output, files and errors, with a local server of checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cli() -> CliRunner:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """Serve two checkpoints, one and two, which are the only official ones."""
+    """Serve two checkpoints, "one" and "two", as the only official ones."""
     pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -41,7 +41,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServ
         yield running
 
 
-def test_says_size_source_and_licence_before_and_the_path_after(cli: CliRunner, server: FileServer) -> None:
+def test_prints_size_source_and_licence_first_and_the_path_last(cli: CliRunner, server: FileServer) -> None:
     result = cli.invoke(app, ["pull", "one", "two", "one"])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -53,11 +53,11 @@ def test_says_size_source_and_licence_before_and_the_path_after(cli: CliRunner, 
             f"{name}: {checkpoints.folder() / name}.pt",
         )
     ]
-    assert result.stderr == ""  # no bar where nobody looks
+    assert result.stderr == ""  # no progress bar without a terminal
     assert len(server.requests) == 2
 
 
-def test_what_is_there_is_not_announced_or_fetched_again(cli: CliRunner, server: FileServer) -> None:
+def test_existing_checkpoint_is_not_fetched_again(cli: CliRunner, server: FileServer) -> None:
     assert cli.invoke(app, ["pull", "one"]).exit_code == 0
     again = cli.invoke(app, ["pull", "one"])
     assert (again.exit_code, again.stdout) == (0, f"one: {checkpoints.folder() / 'one.pt'}\n")

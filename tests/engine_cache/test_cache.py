@@ -1,4 +1,4 @@
-"""The engine cache: what is trusted, what is not, and who may write when."""
+"""The engine cache: lookup, damaged files, clearing, and locks between processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_an_engine_comes_back(cache: EngineCache) -> None:
+def test_put_and_get(cache: EngineCache) -> None:
     assert cache.get(HERE) is None
     assert cache.entries() == []
     assert cache.clear() == (0, 0)
@@ -80,7 +80,7 @@ def test_an_engine_for_anything_else_is_not_used(cache: EngineCache, change: dic
 
 
 @pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change)))
-def test_one_built_ahead_of_time_serves_its_gpus_alone(cache: EngineCache, change: dict[str, Any]) -> None:
+def test_engine_built_ahead_of_time_serves_only_its_gpus(cache: EngineCache, change: dict[str, Any]) -> None:
     put(cache, AHEAD, b"ahead")
     wanted = replace(HERE, **change)
     found = cache.find(wanted)
@@ -91,7 +91,7 @@ def test_one_built_ahead_of_time_serves_its_gpus_alone(cache: EngineCache, chang
         assert found is None
 
 
-def test_one_built_on_the_gpu_comes_first(cache: EngineCache) -> None:
+def test_engine_built_on_the_gpu_takes_precedence(cache: EngineCache) -> None:
     put(cache, AHEAD, b"ahead")
     put(cache, HERE, b"here")
     found = cache.find(HERE)
@@ -99,7 +99,7 @@ def test_one_built_on_the_gpu_comes_first(cache: EngineCache) -> None:
     assert found[1] == b"here"
 
 
-def test_one_built_on_a_gpu_serves_nothing_ahead_of_time(cache: EngineCache) -> None:
+def test_engine_built_on_a_gpu_does_not_serve_ahead_of_time_keys(cache: EngineCache) -> None:
     put(cache, HERE)
     assert cache.find(replace(HERE, gpu="")) is None
 
@@ -117,7 +117,9 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_said_and_absent(cache: EngineCache, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_damaged_files_are_logged_and_ignored(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     path = put(cache)
     change, reason = DAMAGES[damage]
     path.write_bytes(change(path.read_bytes()))
@@ -133,13 +135,15 @@ def test_what_is_damaged_is_said_and_absent(cache: EngineCache, caplog: pytest.L
     assert found[1] == ENGINE
 
 
-def test_one_under_another_name_is_not_used(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+def test_renamed_engine_is_not_used(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
     put(cache, replace(HERE, version="1.6.1")).rename(cache.path(HERE))
     assert cache.get(HERE) is None
     assert "is another engine than its name says: one for NVIDIA L4 (8.9)" in caplog.text
 
 
-def test_one_of_another_version_of_this_package(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+def test_engine_written_by_another_version_of_this_package(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.folder.mkdir()
     write_sealed(cache.path(HERE), {"key": {"onnx": "a"}, "novelty": 1}, ENGINE)
     assert cache.get(HERE) is None
@@ -156,8 +160,8 @@ OTHER_USES: list[dict[str, Any]] = [
 ]
 
 
-def test_what_takes_the_place_of_what(cache: EngineCache) -> None:
-    """Of engines for the same use the latest counts; the earlier ones are stale, and go when that is asked for."""
+def test_stale_engines(cache: EngineCache) -> None:
+    """A later engine for the same use makes earlier ones stale; `clear_stale` removes them."""
     first, second, third = replace(HERE, version="1.6.1"), replace(HERE, onnx="b" * 64), replace(HERE, recipe=2)
     others = [replace(HERE, **change) for change in OTHER_USES]
     days = {third: 3, first: 1, second: 2, **dict.fromkeys(others, 1)}
@@ -186,7 +190,7 @@ class TestClear:
         assert cache.entries() == []
         assert {path.suffix for path in cache.folder.iterdir()} == {".lock"}
 
-    def test_what_is_not_ours_stays(self, cache: EngineCache) -> None:
+    def test_other_files_stay(self, cache: EngineCache) -> None:
         put(cache)
         theirs = {
             "notes.txt": b"mine",
@@ -200,20 +204,20 @@ class TestClear:
         assert {name: (cache.folder / name).read_bytes() for name in theirs} == theirs
         assert (cache.folder / "deeper").is_dir()
 
-    def test_rests_of_a_killed_build_go_unless_it_still_runs(self, cache: EngineCache) -> None:
+    def test_partial_files_are_removed_unless_their_build_still_runs(self, cache: EngineCache) -> None:
         path = put(cache)
         rest = path.with_name(f".{path.stem}.0123abcd.part.engine")
         path.rename(rest)
         other = EngineCache(cache.folder)
         with cache.lock(HERE):
             assert other.clear() == (0, 0)
-        assert cache.entries() == []  # what is not finished is no engine
+        assert cache.entries() == []  # partial files are not listed
         assert other.clear()[0] == 1
         assert not rest.exists()
 
 
 class TestTiming:
-    def test_comes_back_for_the_same_library_and_gpu(self, cache: EngineCache) -> None:
+    def test_is_reused_for_the_same_library_and_gpu(self, cache: EngineCache) -> None:
         assert cache.timing(HERE) == b""
         cache.put_timing(HERE, b"timed")
         assert cache.timing(replace(HERE, onnx="b" * 64, precision="fp32", batches=(1,))) == b"timed"
@@ -227,7 +231,7 @@ class TestTiming:
             assert cache.timing(replace(HERE, **change)) == b""
         assert cache.entries() == []
 
-    def test_a_damaged_one_is_said_and_absent(self, cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    def test_damaged_one_is_logged_and_ignored(self, cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
         cache.put_timing(HERE, b"timed")
         (path,) = cache.folder.iterdir()
         path.write_bytes(path.read_bytes()[:-2])
@@ -259,7 +263,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 class TestOtherProcesses:
-    def test_the_second_waits_and_says_so(self, cache: EngineCache) -> None:
+    def test_second_process_waits_and_logs_it(self, cache: EngineCache) -> None:
         with cache.lock(HERE):
             second = start(cache, "print(cache.get(HERE)[1] == b'theirs')")
             assert line(second) == "another process builds this engine for NVIDIA L4 (8.9): waiting for it\n"
@@ -267,7 +271,7 @@ class TestOtherProcesses:
         assert second.communicate(timeout=60) == ("locked\nTrue\n", "")
 
     @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-    def test_a_killed_holder_blocks_nobody(self, cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    def test_lock_of_a_killed_process_is_released(self, cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "samg_fast")
         holder = start(cache, "time.sleep(60)")
         assert line(holder) == "locked\n"
@@ -279,7 +283,7 @@ class TestOtherProcesses:
 
     @pytest.mark.skipif(os.name != "posix", reason="limits on the size of files are POSIX's")
     def test_a_disk_that_fills_while_writing(self, cache: EngineCache) -> None:
-        # A limit on the size of files makes the system refuse the write half-way, as a full disk does
+        # A limit on file sizes makes a write fail half-way, like a full disk
         limited = (
             "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (70000, 70000)); "
             "cache.put(HERE, bytes(100000), bundle='tiny', role='encoder', parity='')"
@@ -294,7 +298,7 @@ class TestOtherProcesses:
         assert [path for path in cache.folder.iterdir() if path.suffix != ".lock"] == [cache.path(AHEAD)]
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = EngineCache(tmp_path / "file" / "engines")
     with (

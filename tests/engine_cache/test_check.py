@@ -1,4 +1,4 @@
-"""Engines are held to their bundle's fp32 files, and layers are named where they fail."""
+"""Engines are compared with their bundle's fp32 files, and errors name the layers that fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def garbage(network: Network) -> Network:
-    """Take a network whose numbers are none."""
+    """Return a network whose outputs are NaN."""
     return lambda **inputs: {name: np.full_like(x, np.nan) for name, x in network(**inputs).items()}
 
 
@@ -60,7 +60,7 @@ class TestCheck:
         words = self.check(tiny, self.unexpected)("encoder", "fp32", b"good")
         assert words.startswith("cosine 1.000000 with ")
 
-    def test_every_number_of_pictures_is_tried(self, tiny: Bundle) -> None:
+    def test_every_batch_size_is_tried(self, tiny: Bundle) -> None:
         def run(name: str, engine: bytes) -> Network:
             network = first_fitting("fp32").open(tiny.path / name)
 
@@ -92,11 +92,11 @@ class TestCheck:
         assert asked == [tiny.onnx_path("encoder"), "fp16", False, {"image": (1, 3, 96, 96)}]
         assert cache.entries() == []
 
-    def test_what_holds_when_converted_anew(self, tiny: Bundle) -> None:
+    def test_network_that_agrees_when_converted_again(self, tiny: Bundle) -> None:
         with pytest.raises(EngineParityError, match="not kept; its fp32 file holds when it is converted anew"):
             self.check(in_halves(tiny), lambda *_: ())("encoder", "fp16", b"bad")
 
-    def test_layers_are_sought_by_bisection(self, tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    def test_layers_are_found_by_bisection(self, tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
         pytest.importorskip("torch", reason="torch is not installed")
         from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
         from samg_fast.export.emulate import emulated
@@ -127,7 +127,7 @@ class TestCheck:
             self.check(in_halves(tiny), find)("encoder", "fp16", b"bad")
         assert str(raised.value).endswith(f"it is not kept; {error}")
 
-    def test_fp32_is_not_a_matter_of_layers(self, tiny: Bundle) -> None:
+    def test_no_layers_are_named_at_fp32(self, tiny: Bundle) -> None:
         with pytest.raises(EngineParityError, match=r"it is not kept$"):
             self.check(tiny, self.unexpected)("encoder", "fp32", b"bad")
 

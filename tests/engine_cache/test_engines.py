@@ -1,4 +1,4 @@
-"""Engines of bundles: built once, checked, kept, found; on the fake TensorRT, and ahead of time on the real RTX one."""
+"""Engines of bundles are built once, checked and cached: on the fake TensorRT, and with the real TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fine(role: Role, precision: str, engine: bytes) -> str:
 
 
 def prepared(bundle: Bundle, backend: Any, **options: Any) -> list[engine_cache.EngineReport]:
-    """Prepare a bundle, and return what became of its engines."""
+    """Prepare a bundle, and return the reports of its engines."""
     return [made.report for made in engine_cache.prepare(bundle, backend, **{"check": fine, **options})]
 
 
@@ -91,7 +91,7 @@ class TestPrepare:
         reports = prepared(in_halves(tiny), fake(precision="fp16"), cache=cache)
         assert state(reports) == [("encoder", "fp16", False, "agrees"), ("decoder", "fp32", True, "agrees")]
 
-    def test_features_have_an_engine_of_their_own(
+    def test_features_have_their_own_engine(
         self, bundle_folder: Path, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
         reports = prepared(Bundle.open(bundle_folder), fake(), cache=cache)
@@ -115,7 +115,7 @@ class TestPrepare:
         module: Any,
         value: Any,
     ) -> None:
-        """Neither what was built with other flags, nor another processor's engine for the same GPU."""
+        """Engines built with other flags, or on another CPU architecture for the same GPU, are not used."""
         caplog.set_level(logging.INFO, "samg_fast")
         prepared(tiny, fake(), cache=cache)
         if module is factory:
@@ -128,7 +128,7 @@ class TestPrepare:
         said = ["the one there is was built by another version of samg-fast" in each for each in caplog.messages]
         assert any(said) == (module is factory)
 
-    def test_outdated_ones_are_said_and_stay(
+    def test_outdated_engines_are_logged_and_stay(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "samg_fast")
@@ -141,7 +141,7 @@ class TestPrepare:
         assert {entry.path for entry in cache.entries()} == {report.path for report in [*old, *new]}
 
     def test_two_versions_share_a_cache(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
-        """Each machine builds once, whichever of them comes next."""
+        """Each version builds once, in whatever order they run."""
         cached = [
             {report.cached for report in prepared(tiny, fake(version), cache=cache)}
             for version in ("10.13.2.6", "10.14.1.48", "10.13.2.6", "10.14.1.48")
@@ -158,7 +158,7 @@ class TestPrepare:
         ]
         assert cached == [[False, False], [False, True], [True, True], [True, True]]
 
-    def test_an_outdated_one_stays_where_a_new_one_fails(
+    def test_outdated_engine_stays_if_the_new_one_fails(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
         old = prepared(tiny, fake("10.13.2.6"), cache=cache)
@@ -166,7 +166,7 @@ class TestPrepare:
             engine_cache.prepare(tiny, fake("11.4.0.106"), cache=cache, check=refusing)
         assert {entry.path for entry in cache.entries()} == {report.path for report in old}
 
-    def test_one_of_another_file(
+    def test_engine_of_another_file(
         self,
         tiny: Bundle,
         tmp_path: Path,
@@ -182,7 +182,7 @@ class TestPrepare:
         assert any(each.endswith("the one there is was built of another ONNX file") for each in caplog.messages)
         assert len(cache.entries()) == 3
 
-    def test_timing_caches_go_from_build_to_build(
+    def test_timing_caches_are_passed_to_the_next_build(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
     ) -> None:
         backend = fake()
@@ -190,7 +190,7 @@ class TestPrepare:
         given = [call[1] for call in backend.module.calls if call[0] == "set_timing_cache"]
         assert given == [b"", b"10.13.2.6 timed"]
 
-    def test_a_damaged_one_is_built_again(
+    def test_damaged_engine_is_built_again(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         first, _ = prepared(tiny, fake(), cache=cache)
@@ -199,7 +199,7 @@ class TestPrepare:
         assert [report.cached for report in reports] == [False, True]
         assert sum("is truncated" in each for each in caplog.messages) == 1
 
-    def test_without_a_processors_backend_it_is_not_checked(
+    def test_without_a_cpu_backend_it_is_not_checked(
         self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         def check(role: Role, precision: str, engine: bytes) -> str:
@@ -208,7 +208,7 @@ class TestPrepare:
         (first, _) = prepared(tiny, fake(), cache=cache, check=check)
         assert first.parity.startswith("not checked: running a bundle needs packages that are not installed")
         assert "the engine of tiny's encoder is not checked: running a bundle needs" in caplog.text
-        (first, _) = prepared(tiny, fake(), cache=cache)  # it is when it can be
+        (first, _) = prepared(tiny, fake(), cache=cache)  # checked as soon as that is possible
         assert (first.cached, first.parity) == (True, "agrees")
 
 
@@ -238,7 +238,7 @@ class TestAheadOfTime:
         options: dict[str, Any] = {"backend": "tensorrt-rtx", "capabilities": ["12.0", "8.9", "8.9"], "cache": cache}
         built = engine_cache.build(tiny, **options)
         assert [(each.target, each.cached) for each in built] == [("8.9, 12.0", False)] * 2
-        assert all(each.parity.startswith("not checked: ") for each in built)  # there is no cuda-core to run it by
+        assert all(each.parity.startswith("not checked: ") for each in built)  # without cuda-core it cannot run
         long_ago = "2020-01-01T00:00:00+00:00"
         for entry in cache.entries():
             found = cache.get(entry.key)
@@ -257,16 +257,16 @@ class TestAheadOfTime:
         assert seen == ["encoder", "decoder"]
         assert [entry.built for entry in cache.entries()] == [long_ago] * 2
 
-    def test_it_goes_where_it_does_not_agree(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
+    def test_it_is_removed_if_it_does_not_agree(
+        self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
+    ) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
         engine_cache.build(tiny, backend="tensorrt-rtx", capabilities=["8.9"], cache=cache)
         with pytest.raises(EngineParityError):
             engine_cache.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=refusing)
         assert [entry.role for entry in cache.entries()] == ["decoder"]
 
-    def test_it_stays_where_it_merely_cannot_run(
-        self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]
-    ) -> None:
+    def test_it_stays_if_it_cannot_run(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         def full(role: Role, precision: str, engine: bytes) -> str:
             raise BackendError("needs 3 MiB of GPU 0's memory")
 
@@ -276,7 +276,7 @@ class TestAheadOfTime:
             engine_cache.prepare(tiny, fake(name="tensorrt-rtx", version="1.7.1"), cache=cache, check=full)
         assert len(cache.entries()) == 2
 
-    def test_a_cache_that_is_only_read(
+    def test_read_only_cache(
         self,
         tiny: Bundle,
         cache: EngineCache,
@@ -335,7 +335,7 @@ class TestRefusals:
             engine_cache.build(tiny, backend="tensorrt-rtx", cache=cache)
         assert str(raised.value) == wanted
 
-    def test_a_fixed_number_of_pictures(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
+    def test_fixed_batch_size(self, tiny: Bundle, cache: EngineCache, fake: Callable[..., Any]) -> None:
         fake(name="tensorrt-rtx", version="1.7.1")
         fixed = Bundle(tiny.path, replace(tiny.manifest, batch=2))
         with pytest.raises(InputError, match=r"batches is \(1, 2\), but bundle tiny takes 2 at once only"):
@@ -377,7 +377,7 @@ class TestOtherProcesses:
         return cache.lock(target.key(bundle.file("encoder"), "fp32"))
 
     def test_two_at_once_build_once(self, tiny: Bundle, cache: EngineCache) -> None:
-        with self.lock(cache, tiny):  # so that both are there before one begins
+        with self.lock(cache, tiny):  # both processes start before one builds
             both = [self.start(cache) for _ in range(2)]
             for process in both:
                 assert process.stdout is not None
@@ -389,7 +389,7 @@ class TestOtherProcesses:
             assert sum(line.startswith(f"building the engine of tiny's {role} at fp32 for 8.9") for line in lines) == 1
         assert len(cache.entries()) == 2
 
-    def test_a_killed_builder_blocks_nobody(self, cache: EngineCache) -> None:
+    def test_killed_builder_blocks_no_other(self, cache: EngineCache) -> None:
         killed = self.start(cache, "print('under way'); time.sleep(60)")
         assert killed.stdout is not None
         assert killed.stdout.readline().startswith("building the engine of tiny's encoder")

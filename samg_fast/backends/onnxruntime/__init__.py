@@ -1,1 +1,1 @@
-"""The ONNX Runtime backend, the portable one: on processors, and on GPUs by its CUDA provider."""
+"""The ONNX Runtime backend, the portable one: on CPUs, and on GPUs with its CUDA execution provider."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a processor."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(options: Options) -> OnnxRuntimeBackend:
 
 
 def status(name: str) -> BackendStatus:
-    """Say whether ONNX Runtime can run on the processor."""
+    """Return whether ONNX Runtime can run on the CPU, or why not."""
     if _PROVIDER not in ort.get_available_providers():
         return BackendStatus(name, False, f"this ONNX Runtime has no {_PROVIDER}", ort.__version__)
     return BackendStatus(name, True, "", ort.__version__, ("fp32", "fp16", "int8"), "CPU")
@@ -37,8 +37,8 @@ class OnnxRuntimeBackend:
     Parameters
     ----------
     precision : {"fp32", "fp16", "int8"}
-        Which of the bundle's files to run. A CPU computes float16 nodes in float32: fp16 files are for GPUs, and are
-        run here to see that they are sound.
+        Which of the bundle's files to run. The CPU computes float16 nodes in float32: fp16 files are meant for GPUs,
+        and run here only for validation.
     threads : int or None
         CPU threads for each network; None leaves it to ONNX Runtime.
     """
@@ -50,26 +50,26 @@ class OnnxRuntimeBackend:
         self.precision = precision
         self.threads = threads
 
-    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeNetwork:  # noqa: ARG002 (it is in the file)
-        """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.
+    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeNetwork:  # noqa: ARG002 (the file determines it)
+        """Open an ONNX file. `precision` is ignored, because the file determines it.
 
         Raises
         ------
         BackendError
-            ONNX Runtime cannot read it.
+            ONNX Runtime cannot read the file.
         """
         options = session_options()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
-        except Exception as error:  # its exceptions share no base but Exception
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise BackendError(f"onnxruntime cannot read {Path(path).name}: {first_line(error)}") from error
         return OnnxRuntimeNetwork(session, Path(path).name)
 
 
 class OnnxRuntimeNetwork:
-    """An ONNX graph on ONNX Runtime, whose sessions may be called from several threads."""
+    """An ONNX graph in an ONNX Runtime session, which may be called from several threads."""
 
     def __init__(self, session: Any, name: str) -> None:
         self._session = session
@@ -81,5 +81,5 @@ class OnnxRuntimeNetwork:
         dense = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items()}
         try:
             return dict(zip(self._outputs, self._session.run(None, dense), strict=True))
-        except Exception as error:  # its exceptions share no base but Exception
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise BackendError(f"onnxruntime cannot run {self._name}: {first_line(error)}") from error

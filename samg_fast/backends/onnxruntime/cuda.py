@@ -1,7 +1,7 @@
-"""ONNX Runtime on a GPU, by its CUDA provider.
+"""ONNX Runtime on a GPU, with its CUDA execution provider.
 
-Nothing falls back to the processor in silence: a session that would run without the provider, or that would compute
-nodes on the processor, is refused.
+Nothing falls back to the CPU silently: a session that would run without the provider, or compute nodes on the CPU,
+raises an error.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["OnnxRuntimeGpuBackend", "OnnxRuntimeGpuNetwork", "make", "status"]
 _PROVIDER = "CUDAExecutionProvider"
 _RUN = "run: pip install 'samg-fast[onnxruntime-gpu]'"
 
-# Shape arithmetic: numbers that are on the host already, and that kernels take from there. On arrays of the GPU these
-# have kernels of its own, so that finding them on the processor means nothing else.
-_OF_SHAPES = frozenset({"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze"})
+# Operators of shape arithmetic. Shapes are on the host, and kernels read them there. For arrays in GPU memory the
+# provider has kernels for these operators, so a node of theirs on the CPU is always shape arithmetic.
+_SHAPE_OPERATORS = frozenset({"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze"})
 
 
 def make(options: Options) -> OnnxRuntimeGpuBackend:
@@ -43,13 +43,13 @@ def make(options: Options) -> OnnxRuntimeGpuBackend:
 
 
 def status(name: str) -> BackendStatus:
-    """Say whether ONNX Runtime can run on a GPU here."""
+    """Return whether ONNX Runtime can run on a GPU here, or why not."""
     found = driver.find()
     reason = _obstacle(found)
     if reason:
         return BackendStatus(name, False, reason, ort.__version__, device="cuda")
     gpu = found.found[0]
-    precisions = ("fp32", "fp16")  # its kernels for int8 files compute in float32, on the processor in part
+    precisions = ("fp32", "fp16")  # int8 files would be computed in float32, and partly on the CPU
     return BackendStatus(name, True, "", ort.__version__, precisions, f"{gpu.name} ({gpu.capability})", "cuda")
 
 
@@ -71,15 +71,15 @@ def _obstacle(found: driver.Gpus) -> str:
 
 
 def _load() -> str:
-    """Load the provider and the CUDA libraries it needs, and say which one cannot be."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints what it does not find
+    """Load the provider and its CUDA libraries; return which one cannot be loaded, or an empty string."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # preload_dlls prints the libraries it does not find
         ort.preload_dlls()
     try:
-        # The least that needs the provider; a session would go on without it
+        # The smallest call that needs the provider; a session would silently run without it
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda", 0)
     except RuntimeError as error:
-        why = (said.getvalue().strip() or first_line(error)).splitlines()[0]
+        why = (printed.getvalue().strip() or first_line(error)).splitlines()[0]
         return f"its {_PROVIDER} cannot be loaded ({why}); {_RUN}"
     return ""
 
@@ -109,13 +109,13 @@ class OnnxRuntimeGpuBackend:
         self.precision = precision
         self.cuda = Cuda(index)
 
-    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeGpuNetwork:  # noqa: ARG002 (it is in the file)
-        """Read an ONNX file, to run at a precision, which is in the file; it says nothing here.
+    def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OnnxRuntimeGpuNetwork:  # noqa: ARG002 (the file determines it)
+        """Open an ONNX file. `precision` is ignored, because the file determines it.
 
         Raises
         ------
         BackendError
-            ONNX Runtime cannot read it, or not run all of it on the GPU.
+            ONNX Runtime cannot read the file, or cannot run all of it on the GPU.
         """
         from cuda.core import Device
 
@@ -127,21 +127,21 @@ class OnnxRuntimeGpuBackend:
         provider = {
             "device_id": str(self.cuda.device_id),
             "user_compute_stream": str(int(stream.handle)),
-            "use_tf32": "0",  # fp32 is float32
-            # The same kernels in every process; a search times them, and the answers differ with what it finds
+            "use_tf32": "0",  # fp32 means float32, not TensorFloat-32
+            # The same kernels in every process: a search depends on timings, and results vary with its choice
             "cudnn_conv_algo_search": "HEURISTIC",
-            "arena_extend_strategy": "kSameAsRequested",  # the GPU is the policy's too
+            "arena_extend_strategy": "kSameAsRequested",  # leave memory to the policy, which shares the GPU
         }
         try:
             session = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, provider)], enable_fallback=0)
-        except Exception as error:  # its exceptions share no base but Exception
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise BackendError(f"onnxruntime cannot read {file}: {first_line(error)}") from error
         _check_placement(session, file)
         return OnnxRuntimeGpuNetwork(self.cuda, file, session, stream)
 
 
 def _check_placement(session: Any, file: str) -> None:
-    """Check that a session computes on the GPU alone."""
+    """Check that a session computes on the GPU only."""
     first = session.get_providers()[0]
     if first != _PROVIDER:
         raise BackendError(f"onnxruntime cannot run {file} on the GPU: it would run it on {first} instead")
@@ -150,7 +150,7 @@ def _check_placement(session: Any, file: str) -> None:
         for part in session.get_provider_graph_assignment_info()
         if part.ep_name != _PROVIDER
         for node in part.get_nodes()
-    } - _OF_SHAPES
+    } - _SHAPE_OPERATORS
     if left:
         raise BackendError(
             f"onnxruntime cannot run {file} on the GPU: it would leave {', '.join(sorted(left))} to the processor"
@@ -158,24 +158,25 @@ def _check_placement(session: Any, file: str) -> None:
 
 
 class OnnxRuntimeGpuNetwork(GpuNetwork):
-    """An ONNX graph on ONNX Runtime's CUDA provider.
+    """An ONNX graph on ONNX Runtime's CUDA execution provider.
 
-    A session has one stream for life, so it waits for the one it is queued on, which then waits for it.
+    A session is bound to one stream. Work queued on another stream is ordered with events: the session's stream waits
+    for the other one, then the other one for the session's.
 
     Parameters
     ----------
     cuda : Cuda
         The GPU.
     file : str
-        The file's name.
+        Name of the file, for error messages.
     session : onnxruntime.InferenceSession
     stream : cuda.core.Stream
-        The session's.
+        The session's stream.
 
     Raises
     ------
     BackendError
-        An input or output is not float32, or not of a known shape.
+        An input or output is not float32, or its shape is unknown.
     """
 
     def __init__(self, cuda: Cuda, file: str, session: Any, stream: Stream) -> None:
@@ -184,11 +185,11 @@ class OnnxRuntimeGpuNetwork(GpuNetwork):
         self._session, self._binding = session, session.io_binding()
         self._stream = stream
         self._options = ort.RunOptions()
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # nothing waits for it
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # do not wait for the GPU
 
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
         """Queue the graph; see `DeviceNetwork.enqueue`."""
-        del batch, scratch  # the arrays' own first axis; it has its own memory
+        del batch, scratch  # the arrays have the batch size; the session has its own workspace
         index = self.cuda.device_id
         try:
             for names, bind in ((self.inputs, self._binding.bind_input), (self.outputs, self._binding.bind_output)):
@@ -198,12 +199,12 @@ class OnnxRuntimeGpuNetwork(GpuNetwork):
             self._stream.wait(stream)
             self._session.run_with_iobinding(self._binding, self._options)
             stream.wait(self._stream)
-        except Exception as error:  # its exceptions share no base but Exception
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise BackendError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from error
 
 
 def _shapes(values: Any, file: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of inputs or outputs, but for the batch."""
+    """Return the shapes of inputs or outputs without the batch axis."""
     shapes = {}
     for value in values:
         shape = tuple(value.shape[1:])

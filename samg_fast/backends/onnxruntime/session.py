@@ -1,4 +1,4 @@
-"""What every session of ONNX Runtime is opened with."""
+"""Options shared by all ONNX Runtime sessions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["session_options"]
 
 
 def session_options() -> Any:
-    """Return new options of a session."""
+    """Return new session options."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors are raised; its warnings are about its own graph rewriting
+    options.log_severity_level = 3  # errors are raised anyway; the warnings concern only its graph optimizer
     options.inter_op_num_threads = 1
     return options

@@ -1,4 +1,4 @@
-"""The TensorRT and TensorRT-RTX backends: the fast ones on NVIDIA GPUs, whose engines are compiled before they run."""
+"""The TensorRT and TensorRT-RTX backends, the fastest on NVIDIA GPUs; they compile networks to engines."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def make(options: Options) -> TensorRtBackend:
 
 
 def status(name: str) -> BackendStatus:
-    """Say whether TensorRT or TensorRT-RTX can run here, on the first GPU."""
-    importlib.import_module(dialect.MODULES[name])  # its ImportError says what is missing
+    """Return whether TensorRT or TensorRT-RTX can run on the first GPU, or why not."""
+    importlib.import_module(dialect.MODULES[name])  # the ImportError names what is missing
     library = dialect.load(name)
     seen = driver.find()
     reason = driver.check_kernels(seen) or (
@@ -42,13 +42,13 @@ def status(name: str) -> BackendStatus:
     precisions: tuple[str, ...] = ()
     if seen.found:
         gpu = seen.found[0]
-        # Activations are quantised to uint8 with zero points, which the parser takes for none but the DLA
+        # Activations are quantised to uint8 with zero points, which the parser accepts only for the DLA
         detail = f"{gpu.name} ({gpu.capability}), not int8: {library.title} takes no zero points"
         precisions = ("fp32", "fp16", "bf16") if gpu.compute_capability >= (8, 0) else ("fp32", "fp16")
-        if gpu.compute_capability < library.least_capability:
-            least = ".".join(map(str, library.least_capability))
-            reason = reason or f"{library.title} runs on compute capability {least} or later, not {gpu.capability}"
-        untried = "" if reason else library.untried(gpu)
+        if gpu.compute_capability < library.min_capability:
+            minimum = ".".join(map(str, library.min_capability))
+            reason = reason or f"{library.title} runs on compute capability {minimum} or later, not {gpu.capability}"
+        untried = "" if reason else library.unverified_reason(gpu)
     return BackendStatus(
         name, not reason, reason, library.version, () if reason else precisions, detail, "cuda", untried
     )
@@ -60,8 +60,7 @@ class TensorRtBackend:
     Parameters
     ----------
     options : Options
-        Which of the two, the GPU, the precision, whose files are compiled as they are, and the numbers of images at
-        once to tune engines for.
+        The name of the library, the GPU, the precision of the files, and the batch sizes to tune engines for.
     """
 
     threads: int | None = None
@@ -74,11 +73,11 @@ class TensorRtBackend:
         self.max_batch: int | None = options.batches[-1]
 
     def open_engine(self, file: str, engine: bytes) -> TensorRtNetwork:
-        """Open an engine that `build_engine` made of an ONNX file, whose name is for messages.
+        """Open an engine built by `build_engine`; `file` is the name of its ONNX file, for error messages.
 
         Raises
         ------
         BackendError
-            It cannot run here.
+            The engine cannot run here.
         """
         return TensorRtNetwork(self.cuda, file, engine, backend=self.name)

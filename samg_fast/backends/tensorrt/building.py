@@ -1,4 +1,4 @@
-"""Engines of ONNX files: parsed and compiled, with progress, and an end to it at Ctrl-C."""
+"""Compile ONNX files to engines, with progress reports; Ctrl-C ends a build."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from samg_fast.errors import BackendError, InputError, MissingExtraError
 __all__ = ["RECIPE", "BuiltEngine", "build_engine", "check_capabilities"]
 
 RECIPE = 1
-"""Raise it whenever the same file would become another engine: by other flags, types or profiles, here or in `dialect`.
+"""Version of the build settings: flags, types and profiles, here and in `dialect`. Increase it when they change.
 
-Engines of other recipes in a cache are not used.
+Cached engines that were built with another recipe are not used.
 """
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine.
+    """The result of a build.
 
     Parameters
     ----------
     engine : bytes
-        As `samg_fast.backends.tensorrt.TensorRtNetwork` opens it.
+        The engine, which `samg_fast.backends.tensorrt.TensorRtNetwork` opens.
     timing_cache : bytes
-        What was timed, for the next build on this GPU with this version; empty where the library times nothing.
+        Kernel timings for the next build on this GPU with this version; empty for TensorRT-RTX, which times nothing.
     """
 
     engine: bytes
@@ -41,7 +41,7 @@ class BuiltEngine:
 
 
 def check_capabilities(backend: str, capabilities: Sequence[str]) -> None:
-    """Check that engines can be built for GPUs that are not here.
+    """Check that engines can be built ahead of time for compute capabilities.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def check_capabilities(backend: str, capabilities: Sequence[str]) -> None:
     Raises
     ------
     InputError
-        The library does not know one of them, or builds only for the GPU here.
+        The library does not support one of them, or builds only for the GPU of this machine.
     MissingExtraError, BackendError
         The library is not installed, or cannot be loaded.
     """
@@ -81,25 +81,25 @@ def build_engine(
 ) -> BuiltEngine:
     """Compile an ONNX file to an engine.
 
-    Every tensor keeps the type it has in the file, and float32 is never TensorFloat-32. The build runs in a thread of
-    its own, so that Ctrl-C reaches the caller: it ends the build at its next step, and raises KeyboardInterrupt then.
+    Every tensor keeps its type in the file, and TensorFloat-32 is never used. The build runs in a separate thread, so
+    that Ctrl-C reaches the caller; the build then ends at its next step and KeyboardInterrupt is raised.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The ONNX file; weights that it refers to lie beside it.
+        The ONNX file, with any external weights in the same folder.
     backend : {"tensorrt", "tensorrt-rtx"}
     precision : str
-        What the file holds, for messages.
+        The file's precision, for error messages.
     batches : sequence of int
-        Numbers of pictures at once, in rising order: the engine is tuned for each, and takes any number up to the
-        last. A graph that takes a fixed number takes that one alone.
+        Batch sizes in ascending order. The engine is tuned for each and accepts any batch up to the last. For a graph
+        with a fixed batch size, that size only.
     capabilities : sequence of str
-        Compute capabilities to build for, ``"8.9"`` and so on; by default the GPU here.
+        Compute capabilities to build for, ``"8.9"`` and so on; by default the GPU of this machine.
     index : int
-        Which GPU, where no capability is named.
+        Which GPU, if no capability is given.
     timing_cache : bytes
-        An earlier build's.
+        The timing cache of an earlier build.
     progress : Progress, optional
 
     Raises
@@ -124,7 +124,7 @@ def build_engine(
         running = pool.submit(build.run, watch, None if capabilities else index)
         try:
             return running.result()
-        except BaseException:  # KeyboardInterrupt, above all
+        except BaseException:  # mainly KeyboardInterrupt
             watch.cancel()
             raise
 
@@ -140,7 +140,7 @@ def _check_gpu(library: dialect.Dialect, index: int) -> None:
 
 @dataclass(frozen=True)
 class _Build:
-    """What is built: `build_engine`'s arguments."""
+    """The arguments of `build_engine`, and the steps of a build."""
 
     library: dialect.Dialect
     path: Path
@@ -155,14 +155,14 @@ class _Build:
         return f"build {self.path.name} at {self.precision}{target}"
 
     def run(self, watch: Any, index: int | None) -> BuiltEngine:
-        """Parse and compile, in this thread."""
+        """Parse and compile in the current thread."""
         if index is not None:
             _use_gpu(index)
         library = self.library
         library.messages.clear()
         builder = library.library.Builder(library.messages)
         network = library.create_network(builder)
-        parser = library.library.OnnxParser(network, library.messages)  # it holds the weights until the build is done
+        parser = library.library.OnnxParser(network, library.messages)  # owns the weights, so it must outlive the build
         self._parse(parser)
         config = library.create_config(builder, self.capabilities, self.timing_cache)
         self._add_profiles(builder, network, config)
@@ -181,7 +181,7 @@ class _Build:
                 pass
         except OSError as error:
             raise BackendError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        # By its path, not its content: the library looks for weights beside it
+        # From the path, not the content, so that the library finds external weights
         if parser.parse_from_file(str(self.path)):
             return
         errors = [parser.get_error(each) for each in range(parser.num_errors)]
@@ -191,7 +191,7 @@ class _Build:
         raise self.library.failure(self.what)
 
     def _add_profiles(self, builder: Any, network: Any, config: Any) -> None:
-        """Give the engine a profile for each number of pictures and those below it, down to the one before."""
+        """Add an optimisation profile per batch size; each covers the range above the previous one."""
         inputs = [network.get_input(each) for each in range(network.num_inputs)]
         if not inputs or not network.num_outputs:
             raise BackendError(f"{self.path} is no ONNX graph: it has no inputs and outputs")
@@ -205,29 +205,29 @@ class _Build:
                 taken = first[0] if first else "no"
                 raise InputError(f"batches is {self.batches}, but {self.path.name} takes {taken} pictures at once")
             return
-        least = 1
-        for most in self.batches:
+        smallest = 1
+        for largest in self.batches:
             profile = builder.create_optimization_profile()
             for each in inputs:
                 rest = tuple(each.shape)[1:]
-                profile.set_shape(each.name, (least, *rest), (most, *rest), (most, *rest))
+                profile.set_shape(each.name, (smallest, *rest), (largest, *rest), (largest, *rest))
             config.add_optimization_profile(profile)
-            least = most + 1
+            smallest = largest + 1
 
 
 def _line(error: Any) -> str:
-    """Say which node the parser refuses, and why."""
+    """Describe which node the parser rejects, and why."""
     node = f"node {error.node_name()} ({error.node_operator()})"
     return f"{node} is refused: {' '.join(error.desc().split())} ({Path(error.file()).name}:{error.line()})"
 
 
 def _use_gpu(index: int) -> None:
-    """Make a GPU the current one of this thread."""
+    """Make a GPU current in this thread."""
     try:
         from cuda.core import Device
     except ImportError as error:
         raise MissingExtraError("a GPU", "cuda") from error
     try:
         Device(index).set_current()
-    except Exception as error:  # cuda-core's own kinds are not public
+    except Exception as error:  # cuda-core's exception classes are not public
         raise BackendError(f"GPU {index} cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""Where TensorRT 10, TensorRT 11 and TensorRT-RTX differ: all that the rest of this package need not know."""
+"""The differences between TensorRT 10, TensorRT 11 and TensorRT-RTX, hidden behind one class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(backend: str) -> Dialect:
     MissingExtraError
         It is not installed.
     BackendError
-        It is installed, and cannot be imported: the message holds the import's own reason.
+        It is installed but cannot be imported; the message holds the reason of the failed import.
     """
     module = MODULES[backend]
     try:
@@ -49,7 +49,7 @@ def load(backend: str) -> Dialect:
 
 
 class Dialect:
-    """One of the libraries.
+    """One of the two libraries, in its installed version.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Dialect:
     ----------
     library : module
     messages : ILogger of the library
-        What it logs; there is one, as the library takes the first it is given for the whole process.
+        Receives the library's log. There is only one, because the library uses the first for the whole process.
     """
 
     def __init__(self, backend: str, library: Any) -> None:
@@ -71,13 +71,13 @@ class Dialect:
 
     @property
     def title(self) -> str:
-        """Its name and version, for messages."""
+        """Name and version, for messages."""
         return f"{_TITLES[self.backend]} {self.version}"
 
     @property
     def cuda(self) -> tuple[int, int] | None:
-        """The CUDA version that the installed wheel was made for; None where no wheel says it."""
-        # Read from the wheel's name, tensorrt_cu13 for one: the library itself does not tell
+        """The CUDA version that the installed wheel was built for; None if no wheel names one."""
+        # Read from the name of the wheel (tensorrt_cu13), because the library does not report it
         named = re.compile(rf"{MODULES[self.backend]}_cu(\d+)")
         for distribution in importlib.metadata.distributions():
             found = named.fullmatch((distribution.name or "").lower().replace("-", "_"))
@@ -86,45 +86,45 @@ class Dialect:
         return None
 
     @property
-    def least_capability(self) -> tuple[int, int]:
-        """The oldest GPUs on which it runs bundles, as a compute capability."""
-        # TensorRT-RTX knows 7.5, but not its float32 matrix products, which every bundle has some of
+    def min_capability(self) -> tuple[int, int]:
+        """The minimum compute capability of GPUs on which it runs bundles."""
+        # TensorRT-RTX supports 7.5, but has no float32 matrix products for it, which every bundle needs
         return (8, 0) if self._rtx else (0, 0)
 
     @property
     def capabilities(self) -> dict[str, Any]:
-        """The compute capabilities that engines can be built for without such a GPU: ``"8.9"`` and so on."""
+        """The compute capabilities that engines can be built for ahead of time: ``"8.9"`` and so on."""
         known: dict[str, Any] = {}
         for name, member in self.library.ComputeCapability.__members__.items() if self._rtx else ():
             if named := re.fullmatch(r"SM(\d+)(\d)", name):
                 known[f"{named[1]}.{named[2]}"] = member
         return known
 
-    def untried(self, gpu: Gpu) -> str:
-        """Say that nobody knows whether it runs on a GPU, of whose kind it does not speak; nothing if it does."""
-        # NVIDIA says "and later" of the GPUs it is for, and the list goes from 8.9 to 12.0: whether that takes in what
-        # lies between, and what comes after, is for whoever has such a GPU to find out, not for "auto"
+    def unverified_reason(self, gpu: Gpu) -> str:
+        """Return why support for a GPU is unverified, or an empty string."""
+        # NVIDIA documents the supported GPUs as "and later", but the list jumps from 8.9 to 12.0. It is unclear whether
+        # GPUs in between and newer ones are supported, so "auto" does not choose the library for them
         known = self.capabilities
         if not known or gpu.capability in known:
             return ""
         return f"{self.title} names compute capabilities {', '.join(known)}, not {gpu.capability}; name it to try it"
 
     def create_network(self, builder: Any) -> Any:
-        """Make an empty network whose types are those of the graph, never chosen by the library."""
-        if self._rtx or int(self.version.split(".")[0]) > 10:  # these know no other networks
+        """Create an empty, strongly typed network: the graph determines all types, not the library."""
+        if self._rtx or int(self.version.split(".")[0]) > 10:  # these create strongly typed networks only
             return builder.create_network(0)
         return builder.create_network(1 << int(self.library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
     def create_config(self, builder: Any, capabilities: Sequence[str], timing_cache: bytes) -> Any:
-        """Make a configuration: float32 is float32, engines are for some compute capabilities, or the GPU here."""
+        """Create a build configuration without TensorFloat-32, for compute capabilities or for the GPU here."""
         library = self.library
         config = builder.create_builder_config()
         config.clear_flag(library.BuilderFlag.TF32)
         if self._rtx:
-            # It would allocate memory inside a frame where shapes vary much, and no CUDA graph could be captured
+            # Without it, memory may be allocated during a frame if shapes vary widely, which prevents CUDA graphs
             config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
             targets = [self.capabilities[each] for each in capabilities] or [library.ComputeCapability.CURRENT]
-            config.num_compute_capabilities = len(targets)  # none at all would mean every one it knows
+            config.num_compute_capabilities = len(targets)  # 0 would mean every capability
             for index, target in enumerate(targets):
                 config.set_compute_capability(target, index)
         else:
@@ -135,58 +135,58 @@ class Dialect:
         return config
 
     def timing_cache(self, config: Any) -> bytes:
-        """Return what a build has timed, for the next one; empty where the library times nothing."""
+        """Return the timing cache of a build, to speed up the next one; empty for TensorRT-RTX, which times nothing."""
         return b"" if self._rtx else bytes(config.get_timing_cache().serialize())
 
     def contexts(self, engine: Any) -> Callable[[], Any]:
-        """Return what makes execution contexts that work in the memory they are given, and do not change once warm."""
+        """Return a factory of execution contexts that use the caller's workspace and compile nothing once warm."""
         library = self.library
         given = library.ExecutionContextAllocationStrategy.USER_MANAGED
         if not self._rtx:
             return functools.partial(engine.create_execution_context, given)
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(given)
-        # By default other kernels are compiled for a shape in the background, and a captured frame never gets them
+        # By default, kernels specialised for a shape are compiled in the background; captured frames would not use them
         config.dynamic_shapes_kernel_specialization_strategy = library.DynamicShapesKernelSpecializationStrategy.EAGER
-        # What one context has compiled serves the others
+        # Contexts share the kernels they have compiled
         config.set_runtime_cache(config.create_runtime_cache())
         return functools.partial(engine.create_execution_context, config)
 
     def capturable(self, context: Any, stream: int) -> bool:
-        """Say whether what a context queues on a stream can be captured as a CUDA graph; TensorRT's always can."""
+        """Return whether a context can be captured in a CUDA graph on a stream; TensorRT's contexts always can."""
         return bool(context.is_stream_capturable(stream)) if self._rtx else True
 
     def failure(self, what: str) -> BackendError:
-        """Make an error of what the library said last."""
-        return BackendError(f"{self.title} cannot {what}: {self.messages.words()}")
+        """Return an error with the last messages of the library."""
+        return BackendError(f"{self.title} cannot {what}: {self.messages.take_errors()}")
 
 
 def _messages(library: Any) -> Any:
     severities = library.ILogger.Severity
     errors = (severities.INTERNAL_ERROR, severities.ERROR)
 
-    class Messages(library.ILogger):  # type: ignore[misc]  # the base is known only when the library is
-        """Keeps the errors that came last; warnings go to the log."""
+    class Messages(library.ILogger):  # type: ignore[misc]  # the library, and so the base class, is imported at run time
+        """Keeps the last errors; warnings go to the log."""
 
         def __init__(self) -> None:
             library.ILogger.__init__(self)
             self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
 
         def log(self, severity: Any, msg: str) -> None:
-            """Take a message; the library calls it, from any thread."""
+            """Receive a message; the library calls this from any thread."""
             if severity in errors:
                 self._errors.append(" ".join(msg.split()))
             elif severity == severities.WARNING:
                 _log.debug("%s: %s", library.__name__, msg)
 
         def clear(self) -> None:
-            """Forget what was said before."""
+            """Discard the errors."""
             self._errors.clear()
 
-        def words(self) -> str:
-            """Return the errors kept, and forget them."""
-            words = "; ".join(self._errors) or "it does not say why"
+        def take_errors(self) -> str:
+            """Return the errors as one text, and discard them."""
+            text = "; ".join(self._errors) or "it does not say why"
             self._errors.clear()
-            return words
+            return text
 
     return Messages()

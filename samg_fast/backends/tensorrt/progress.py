@@ -1,4 +1,4 @@
-"""How far a build is, and an end to it."""
+"""Progress and cancellation of a build."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ __all__ = ["Progress", "monitor"]
 
 
 class Progress(Protocol):
-    """Told how far a build is, from another thread than the one that asked for it, and by one at a time."""
+    """Progress callback of a build. It is called from another thread than the caller's, but never concurrently."""
 
     def __call__(self, phase: str, done: int, of: int, parent: str | None) -> None:
-        """Take note of a phase.
+        """Report the progress of a phase.
 
-        What it raises ends the build, and is raised by `build_engine`.
+        An exception raised here ends the build, and `build_engine` raises it again.
 
         Parameters
         ----------
         phase : str
-            Its name. The same phase may come again.
+            Name of the phase. The same phase may occur more than once.
         done, of : int
-            Steps done of those it has: 0 when it begins, all when it ends.
+            Steps done and number of steps: `done` is 0 at the start and equals `of` at the end.
         parent : str or None
-            The phase that this one is a step of, or a part of a step.
+            The phase that contains this one.
         """
         ...
 
 
 def monitor(library: Any, progress: Progress | None) -> Any:
-    """Make an IProgressMonitor of a library: `cancel` ends the build, and `error` is what `progress` raised."""
+    """Return an IProgressMonitor of a library; its `cancel` ends the build, its `error` is what `progress` raised."""
 
-    class Monitor(library.IProgressMonitor):  # type: ignore[misc]  # the base is known only when the library is
-        """Tells the caller of the library's phases, and the library of the caller's end to it.
+    class Monitor(library.IProgressMonitor):  # type: ignore[misc]  # the library, and so the base class, is imported at run time
+        """Passes progress from the library to the caller, and cancellation from the caller to the library.
 
-        The library calls it from any of its threads, and no exception may pass through it.
+        The library calls it from any of its threads, and no exception may propagate into the library.
         """
 
         def __init__(self) -> None:
@@ -50,23 +50,23 @@ def monitor(library: Any, progress: Progress | None) -> Any:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             with self._lock:
                 self._phases[phase_name] = (num_steps, parent_phase)
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return not self._cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            self._tell(phase_name, None)
+            self._report(phase_name, None)
 
-        def _tell(self, phase: str, done: int | None) -> None:
+        def _report(self, phase: str, done: int | None) -> None:
             with self._lock:
                 of, parent = self._phases.get(phase, (0, None))
                 if progress is None or self._cancelled:
                     return
                 try:
                     progress(phase, of if done is None else done, of, parent)
-                except BaseException as error:  # raised by the build, not through the library
+                except BaseException as error:  # kept for build_engine to raise: it must not propagate into the library
                     self.error, self._cancelled = error, True
 
     return Monitor()

@@ -1,4 +1,4 @@
-"""Engines on a GPU."""
+"""Run engines on a GPU."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ _Shapes = dict[str, tuple[int, ...]]
 class TensorRtNetwork(GpuNetwork):
     """An engine, ready to run; see `samg_fast.backends.DeviceNetwork`.
 
-    Each of its optimisation profiles runs once when the engine is opened: kernels are compiled and loaded then, not in
-    the first frame. Arrays of the GPU have an execution context of their own, for their number of pictures and the
-    places where they lie, which is never changed again: what a CUDA graph does is not defined once the context that it
-    was captured of has changed. Contexts share the memory that they are given to work in. Arrays that come but once
-    share a context for each number of pictures.
+    Each optimisation profile runs once when the engine is opened, so that kernels are compiled and loaded then and not
+    during the first frame. `enqueue` keeps one execution context per batch size and set of array addresses, and never
+    changes it again: the behaviour of a CUDA graph is undefined once the context that it was captured from has changed.
+    All contexts share the workspace that the caller provides. `enqueue_once` shares one context per batch size.
 
     Parameters
     ----------
     cuda : Cuda
         The GPU, and the stream on which a call with NumPy arrays runs.
     name : str
-        The file's, for messages.
+        Name of the file, for error messages.
     engine : bytes
-        As `samg_fast.backends.tensorrt.build_engine` makes it.
+        As returned by `samg_fast.backends.tensorrt.build_engine`.
     backend : {"tensorrt", "tensorrt-rtx"}
 
     Raises
     ------
     BackendError
-        The engine is another version's or another GPU's, has tensors that are not float32, needs more memory than is
-        free, or fails.
+        The engine was built by another version or for another GPU, has tensors that are not float32, needs more memory
+        than is free, or fails.
     MissingExtraError
         The library is not installed.
     """
@@ -55,7 +54,7 @@ class TensorRtNetwork(GpuNetwork):
         with cuda.use():
             driver.check_memory(f"the engine of {name}", len(engine), cuda.device_id)
             self._library.messages.clear()
-            # The runtime is kept, as the engine lives on it
+            # Keep the runtime alive as long as the engine
             self._runtime = self._library.library.Runtime(self._library.messages)
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
@@ -64,47 +63,48 @@ class TensorRtNetwork(GpuNetwork):
             super().__init__(cuda, name, *_tensors(self._library, self._engine, name))
             self._profiles = [self._profile(index) for index in range(self._engine.num_optimization_profiles)]
             self._make_context = self._library.contexts(self._engine)
-            self._bound: dict[tuple[int, ...], Any] = {}  # by the number of pictures and all addresses
-            self._shared: dict[int, Any] = {}  # by the number of pictures
+            self._bound: dict[tuple[int, ...], Any] = {}  # by batch size and all addresses
+            self._shared: dict[int, Any] = {}  # by batch size
             driver.check_memory(f"running {name}", max(each.memory for each in self._profiles), cuda.device_id)
             for profile in self._profiles:
-                self._warm_up(profile.most)
+                self._warm_up(profile.max_batch)
             handle = int(cuda.stream.handle)
             self.capturable = all(self._library.capturable(each, handle) for each in self._shared.values())
 
     def scratch(self, batch: int) -> int:
-        """Return how many bytes the profile for so many pictures works in; see `DeviceNetwork.scratch`."""
+        """Return the size of the workspace in bytes for a batch size; see `DeviceNetwork.scratch`."""
         return self._fitting(batch).memory
 
     def enqueue(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
         """Queue the engine; see `DeviceNetwork.enqueue`."""
         given = [scratch, *(arrays.get(name) for name in (*self.inputs, *self.outputs))]
-        where = (batch, *(0 if each is None else each.ptr for each in given))
-        context = self._bound.get(where)
+        key = (batch, *(0 if each is None else each.ptr for each in given))
+        context = self._bound.get(key)
         if context is None:
             context = self._open(batch)
             self._bind(context, arrays, batch, scratch)
-            self._bound[where] = context
+            self._bound[key] = context
         self._expect(context.execute_async_v3(int(stream.handle)))
 
     def enqueue_once(self, arrays: Mapping[str, Array], batch: int, stream: Stream, scratch: Array | None) -> None:
-        """Queue the engine on a context that other arrays use in turn; see `GpuNetwork.enqueue_once`."""
+        """Queue the engine on the shared context of a batch size; see `GpuNetwork.enqueue_once`."""
         if batch not in self._shared:
             self._shared[batch] = self._open(batch)
         self._bind(self._shared[batch], arrays, batch, scratch)
         self._expect(self._shared[batch].execute_async_v3(int(stream.handle)))
 
     def _profile(self, index: int) -> _Profile:
-        least, _, most = self._engine.get_tensor_profile_shape(next(iter(self.inputs)), index)
-        return _Profile(index, least[0], most[0], int(self._engine.get_device_memory_size_for_profile_v2(index)))
+        smallest, _, largest = self._engine.get_tensor_profile_shape(next(iter(self.inputs)), index)
+        memory = int(self._engine.get_device_memory_size_for_profile_v2(index))
+        return _Profile(index, smallest[0], largest[0], memory)
 
     def _open(self, batch: int) -> Any:
-        """Make an execution context for a number of pictures."""
+        """Create an execution context for a batch size."""
         profile = self._fitting(batch)
         context = self._make_context()
         self._expect(context is not None)
         self._expect(context.set_optimization_profile_async(profile.number, int(self.cuda.stream.handle)))
-        self.cuda.synchronize()  # whatever stream it runs on comes after that
+        self.cuda.synchronize()  # the profile must be set before work is queued on any other stream
         for name, shape in self.inputs.items():
             self._expect(context.set_input_shape(name, (batch, *shape)))
         return context
@@ -118,14 +118,14 @@ class TensorRtNetwork(GpuNetwork):
 
     def _fitting(self, batch: int) -> _Profile:
         for profile in self._profiles:
-            if profile.least <= batch <= profile.most:
+            if profile.min_batch <= batch <= profile.max_batch:
                 return profile
-        least, most = self._profiles[0].least, self._profiles[-1].most
-        takes = f"{least} to {most}" if least != most else str(most)
+        smallest, largest = self._profiles[0].min_batch, self._profiles[-1].max_batch
+        takes = f"{smallest} to {largest}" if smallest != largest else str(largest)
         raise BackendError(f"the engine of {self.name} takes {takes} pictures at once, not {batch}")
 
     def _bind(self, context: Any, arrays: Mapping[str, Array], batch: int, scratch: Array | None) -> None:
-        """Tell a context where arrays lie, and the memory that it works in."""
+        """Set the addresses of a context's arrays and of its workspace."""
         for name, tail in {**self.inputs, **self.outputs}.items():
             shape, array = (batch, *tail), arrays.get(name)
             if array is None or tuple(array.shape) != shape or array.dtype != np.float32:
@@ -143,16 +143,16 @@ class TensorRtNetwork(GpuNetwork):
 
 
 class _Profile(NamedTuple):
-    """An optimisation profile: the numbers of pictures it is for, and how many bytes it works in."""
+    """An optimisation profile: its range of batch sizes, and the size of its workspace in bytes."""
 
     number: int
-    least: int
-    most: int
+    min_batch: int
+    max_batch: int
     memory: int
 
 
 def _tensors(library: dialect.Dialect, engine: Any, name: str) -> tuple[_Shapes, _Shapes]:
-    """Return the shapes of an engine's inputs and outputs but for their first axes."""
+    """Return the shapes of an engine's inputs and outputs without their first axes."""
     inputs: _Shapes = {}
     outputs: _Shapes = {}
     for index in range(engine.num_io_tensors):
@@ -163,6 +163,6 @@ def _tensors(library: dialect.Dialect, engine: Any, name: str) -> tuple[_Shapes,
                 f"the engine of {name} has {tensor} as {kind} of shape {shape}: "
                 "only float32 tensors whose first axis alone may vary can be run"
             )
-        taken = engine.get_tensor_mode(tensor) == library.library.TensorIOMode.INPUT
-        (inputs if taken else outputs)[tensor] = shape[1:]
+        is_input = engine.get_tensor_mode(tensor) == library.library.TensorIOMode.INPUT
+        (inputs if is_input else outputs)[tensor] = shape[1:]
     return inputs, outputs

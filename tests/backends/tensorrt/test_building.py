@@ -1,4 +1,4 @@
-"""Engines that TensorRT-RTX really builds, for GPUs that are not here."""
+"""Engines built by the real TensorRT-RTX, ahead of time, without a GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build(path: Path, **changes: Any) -> Any:
 def save(
     path: Path, node: Any, batch: object = "batch", features: object = 4, domain: str = "", **options: Any
 ) -> Path:
-    """Write a graph of one node: x times the weights w is y."""
+    """Write a graph of one node: y = x w, with weights w."""
     graph = helper.make_graph(
         [node],
         "graph",
@@ -76,7 +76,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["encoder.onnx", "decoder.onnx"])
-def test_tiny_is_built_for_gpus_that_are_not_here(name: str, configs: list[Any]) -> None:
+def test_tiny_is_built_ahead_of_time(name: str, configs: list[Any]) -> None:
     built = build(TINY / name, capabilities=("8.9", "12.0"))
     assert len(built.engine) > (TINY / name).stat().st_size
     assert built.timing_cache == b""
@@ -94,7 +94,7 @@ def test_networks_are_strongly_typed() -> None:
     assert network.get_flag(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
-def test_weights_beside_the_file_are_found_and_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_weights_are_found_or_reported_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(
         tmp_path / "graph.onnx", product(), save_as_external_data=True, location="graph.data", size_threshold=16
     )
@@ -151,13 +151,13 @@ def test_quantised_activations_with_zero_points_are_refused(tmp_path: Path) -> N
         build(tmp_path / "graph.onnx", precision="int8")
 
 
-def test_what_the_builder_refuses_is_said(tmp_path: Path) -> None:
-    """Turning GPUs have no float32 matrix products in TensorRT-RTX: the least it runs on is 8.0."""
+def test_errors_of_the_builder_are_reported(tmp_path: Path) -> None:
+    """TensorRT-RTX has no float32 matrix products for Turing GPUs, so the minimum capability is 8.0."""
     with pytest.raises(BackendError, match=r"for compute capability 7\.5: .*FP32 GEMM is not supported"):
         build(TINY / "encoder.onnx", capabilities=("7.5",))
 
 
-def test_files_that_are_no_graphs(tmp_path: Path, graph: Path) -> None:
+def test_files_that_are_not_graphs(tmp_path: Path, graph: Path) -> None:
     path = tmp_path / "graph.onnx"
     with pytest.raises(BackendError, match=r"graph\.onnx cannot be read: No such file"):
         build(path)
@@ -178,7 +178,7 @@ def test_capabilities_the_library_does_not_know(graph: Path) -> None:
 
 
 @pytest.mark.parametrize("batches", [(), (0,), (8, 1), (1, 1)])
-def test_batches_rise(graph: Path, batches: tuple[int, ...]) -> None:
+def test_batches_must_ascend(graph: Path, batches: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"batches is \(.*\), expected whole numbers above 0 in rising order"):
         build(graph, batches=batches)
 
@@ -189,7 +189,7 @@ def test_without_a_gpu_a_capability_must_be_named(graph: Path, monkeypatch: pyte
         build(graph, capabilities=())
 
 
-def test_progress_tells_of_nested_phases() -> None:
+def test_progress_reports_nested_phases() -> None:
     seen: list[tuple[str, int, int, str | None]] = []
     build(TINY / "encoder.onnx", progress=lambda *step: seen.append(step))
     outermost, begun, steps, parent = seen[0]
@@ -199,7 +199,7 @@ def test_progress_tells_of_nested_phases() -> None:
     assert all(0 <= done <= of for _, done, of, _ in seen)
 
 
-def test_what_progress_raises_ends_the_build(graph: Path) -> None:
+def test_exception_in_progress_ends_the_build(graph: Path) -> None:
     calls = []
 
     def progress(*step: Any) -> None:
@@ -212,7 +212,7 @@ def test_what_progress_raises_ends_the_build(graph: Path) -> None:
     assert len(calls) == 3
 
 
-@pytest.mark.usefixtures("ctrl_c")  # so that it is heard
+@pytest.mark.usefixtures("ctrl_c")  # enables Ctrl-C
 def test_ctrl_c_ends_the_build() -> None:
     phases = set()
     pressed = threading.Event()
@@ -221,7 +221,7 @@ def test_ctrl_c_ends_the_build() -> None:
         phases.add(phase)
         if not pressed.is_set():
             pressed.set()
-            os.kill(os.getpid(), signal.SIGINT)  # to the process, whose main thread waits for the builder's
+            os.kill(os.getpid(), signal.SIGINT)  # the main thread waits for the builder's thread
 
     with pytest.raises(KeyboardInterrupt):
         build(TINY / "encoder.onnx", progress=progress)
@@ -231,6 +231,6 @@ def test_ctrl_c_ends_the_build() -> None:
     assert phases < whole
 
 
-def test_the_fake_has_nothing_that_the_library_has_not() -> None:
+def test_fake_has_only_names_of_the_library() -> None:
     for name in fake_tensorrt.names(fake_tensorrt.make("tensorrt_rtx")):
         attrgetter(name)(library)

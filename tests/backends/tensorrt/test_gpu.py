@@ -1,4 +1,4 @@
-"""Engines that run on the GPU here: their numbers are ONNX Runtime's on the processor."""
+"""Engines on the GPU of this machine give the same numbers as ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENCODER = resolve("tiny") / "encoder.onnx"
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_the_numbers_are_those_of_the_graph(backend: str) -> None:
     pytest.importorskip(dialect.MODULES[backend], reason=f"needs what the {backend} extra brings")
-    if driver.find().found[0].compute_capability < dialect.load(backend).least_capability:
+    if driver.find().found[0].compute_capability < dialect.load(backend).min_capability:
         pytest.skip(f"the GPU is too old for {backend}")
     cuda = Cuda()
     engine = build_engine(ENCODER, backend=backend, precision="fp32", batches=(1, 4)).engine
@@ -30,5 +30,5 @@ def test_the_numbers_are_those_of_the_graph(backend: str) -> None:
         wanted = session.run(["embedding", "features"], {"image": image})
         found = network(image=image)
         for name, value in zip(("embedding", "features"), wanted, strict=True):
-            # float32 sums in another order; with TF32 they would be a hundred times as far off
+            # float32 sums in another order; TF32 errors would be a hundred times as large
             np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-4 * np.abs(value).max())

@@ -1,12 +1,12 @@
-"""TensorRT-RTX compiles every graph that a bundle can hold, ahead of time for GPUs that are not here.
+"""TensorRT-RTX compiles every graph that a bundle can hold, ahead of time, without a GPU.
 
 At true widths and sides. A deep one takes a minute or more, though its blocks are alike: by default it has two blocks a
 stage, and is compiled whole among the slow tests.
 
-The graphs are traced and put into half precision as an export does it, but for three things. Weights are random. No
-range has been measured, as that takes a run of each network: what a range changes, an operand divided or a product kept
-in float32, is compiled for two networks, as if all of their values were large. And the blocks of ViT-L share one set of
-weights, which keeps the test small; every block is compiled all the same. ViT-g is left out: it takes minutes.
+The graphs are traced and converted to half precision as in an export, with three differences. Weights are random.
+Ranges are not measured, as that needs a run of each network; the changes that they cause (divided operands, products in
+float32) are compiled for two networks, as if all of their values were large. The blocks of ViT-L share one set of
+weights to save memory; every block is still compiled. ViT-g is left out, because it takes minutes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from samg_fast.export.sam import CHANNELS, GRID, EfficientViTSam, PromptDecoder 
 from samg_fast.export.tokens import TokenDecoder  # noqa: E402
 
 BATCHES = (1, 8)
-"""Numbers of pictures that engines of open graphs are tuned for."""
+"""Batch sizes that engines of graphs with a dynamic batch are tuned for."""
 
 GRAPHS = [*ENCODERS, *(name for name in FEATURES if not name.startswith("vitg")), "decoder"]
 
@@ -92,7 +92,7 @@ def traced_whole(name: str, dynamic_batch: bool) -> onnx.ModelProto:
 
 
 def dino(name: str) -> Any:
-    """Make a DINOv2 with random weights, the large ones with those of one block in all."""
+    """Build a DINOv2 with random weights; the blocks of a large one share the weights of one block."""
     with torch.device("meta"):
         model = DinoV2(name)
     if name.startswith("vitl"):
@@ -104,7 +104,7 @@ def dino(name: str) -> Any:
 
 
 def with_turned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Do in place what the exporter does itself with weights that are not shared: transpose them in the file."""
+    """Transpose shared weights in place, as the exporter does with weights that are not shared."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
@@ -117,7 +117,7 @@ def with_turned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def weighs(model: onnx.ModelProto) -> int:
-    """Return how many bytes a graph's weights take."""
+    """Return the size of a graph's weights in bytes."""
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
@@ -129,30 +129,44 @@ def saved(model: onnx.ModelProto, folder: Path, precision: str) -> Path:
 
 
 def compiled(path: Path, precision: str, batches: Sequence[int] = (1,), capabilities: Sequence[str] = ("8.9",)) -> int:
-    """Compile a graph, and return the size of its engine in bytes; its weights are in it."""
+    """Compile a graph, and return the size of its engine, including the weights, in bytes."""
     made = build_engine(path, backend="tensorrt-rtx", precision=precision, batches=batches, capabilities=capabilities)
     assert len(made.engine) > 0.9 * path.stat().st_size
     return len(made.engine)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(GRAPHS, quick=("l0", "vits14", "decoder")))
 def test_official_graphs(name: str, blocks: int | None, tmp_path: Path) -> None:
     """Each compiles, and the engine in half precision is smaller by what float16 saves of the weights."""
     model = traced(name, blocks)
+=======
+@pytest.mark.parametrize("name", [*ENCODERS, *(each for each in FEATURES if not each.startswith("vitg")), "decoder"])
+def test_official_graphs(name: str, tmp_path: Path) -> None:
+    """Each graph compiles, and the half-precision engine is smaller by what float16 saves on the weights."""
+    model = traced(name)
+>>>>>>> words2
     half = to_half(model, "fp16")
     weights, saving = weighs(model), weighs(model) - weighs(half)
-    assert saving > 0.35 * weights  # half of all but what is added; the decoder adds a constant of 4 MiB
+    assert saving > 0.35 * weights  # nearly half; the decoder has an additional constant of 4 MiB
     paths = {"fp32": saved(model, tmp_path, "fp32"), "fp16": saved(half, tmp_path, "fp16")}
     del model, half
-    gc.collect()  # the exporter leaves cycles that hold weights, and an engine of XL1 takes enough memory
+    gc.collect()  # the exporter leaves reference cycles that hold weights, and XL1 needs much memory
     sizes = {precision: compiled(path, precision) for precision, path in paths.items()}
     assert sizes["fp32"] - sizes["fp16"] > 0.85 * saving
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14"], quick=("l0",)))
 def test_other_half_precisions(name: str, blocks: int | None, tmp_path: Path) -> None:
     """In bfloat16; and in float16 with all that a range can bring about: operands divided, products in float32."""
     model = traced(name, blocks)
+=======
+@pytest.mark.parametrize("name", ["l0", "vits14"])
+def test_other_half_precisions(name: str, tmp_path: Path) -> None:
+    """bfloat16, and float16 with all changes that ranges can cause: divided operands, products in float32."""
+    model = traced(name)
+>>>>>>> words2
     compiled(saved(to_half(model, "bf16"), tmp_path, "bf16"), "bf16")
     weights = {tensor.name for tensor in model.graph.initializer}
     large = to_half(model, "fp16", {value: 1e6 for value in watched(model.graph) if value not in weights})
@@ -161,21 +175,28 @@ def test_other_half_precisions(name: str, blocks: int | None, tmp_path: Path) ->
 
 
 def count(kind: str, model: onnx.ModelProto) -> int:
-    """Count the nodes of a kind."""
+    """Count the nodes of an operator."""
     return sum(node.op_type == kind for node in model.graph.node)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14", "decoder"], quick=("l0", "decoder")))
 def test_any_number_of_pictures(name: str, blocks: int | None, tmp_path: Path) -> None:
     """Two profiles; and the same for two capabilities in one engine, which is larger."""
     path = saved(to_half(traced(name, blocks, dynamic_batch=True), "fp16"), tmp_path, "fp16")
+=======
+@pytest.mark.parametrize("name", ["l0", "vits14", "decoder"])
+def test_dynamic_batch(name: str, tmp_path: Path) -> None:
+    """Two profiles, and the same for two capabilities in one engine, which is larger."""
+    path = saved(to_half(traced(name, dynamic_batch=True), "fp16"), tmp_path, "fp16")
+>>>>>>> words2
     one = compiled(path, "fp16", BATCHES)
     assert compiled(path, "fp16", BATCHES, ("8.0", "12.0")) > one
 
 
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 def test_the_shipped_bundle(role: Any, tmp_path: Path) -> None:
-    """Weights kept as float16 and cast at load, any number of pictures; and in half precision."""
+    """With weights stored as float16 and cast at load and a dynamic batch, and in half precision."""
     path = Bundle.open(zoo.resolve("tiny")).onnx_path(role)
     whole = compiled(path, "fp32", BATCHES)
     assert compiled(saved(to_half(float_graph(path), "fp16"), tmp_path, "fp16"), "fp16", BATCHES) < whole

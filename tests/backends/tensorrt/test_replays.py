@@ -1,6 +1,6 @@
-"""Frames of several sizes in turn: a CUDA graph goes on doing what it did when it was captured, whatever comes between.
+"""Frames of several sizes in turn: replaying a CUDA graph gives the same result, whatever ran in between.
 
-TensorRT leaves undefined what a graph does once the execution context has changed that it was captured of.
+In TensorRT, the behaviour of a graph is undefined once the execution context that it was captured from has changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Frames = list[NDArray[np.uint8]]
 
 @pytest.fixture(scope="module")
 def frames() -> Frames:
-    """One frame on which masks mean something, in three sizes."""
+    """Return one frame with a real target, in three sizes."""
     frame = load_pack().tasks["walker_walk"].settings["video_hard"][0][0]
     return [frame, frame.repeat(2, axis=0).repeat(2, axis=1), np.pad(frame, ((0, 16), (8, 0), (0, 0)))]
 
@@ -59,7 +59,7 @@ def test_on_the_fake(
     wanted: list[NDArray[np.bool_]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No context that was captured has been told anything since, and all sizes share the few that there are."""
+    """No captured context is changed afterwards, and all sizes share the few contexts."""
     kind = dialect.load(backend).library.IExecutionContext
     execute: Callable[[Any, int], bool] = kind.execute_async_v3
     captured = []
@@ -74,8 +74,8 @@ def test_on_the_fake(
 
     monkeypatch.setattr(kind, "execute_async_v3", watched)
     in_turn(backend, frames, wanted)
-    assert len(captured) == 3 * (1 + 3)  # of every size the encoder, and three decodes
-    # The encoder's, and the decoder's without and with a mask: networks have their arrays where they had them before
+    assert len(captured) == 3 * (1 + 3)  # for every size, the encoder and three decodes
+    # The encoder's, and the decoder's without and with a mask: the arrays keep their addresses
     assert len({id(context) for context, _ in captured}) == 3
     for context, before in captured:
         assert state(context) == before

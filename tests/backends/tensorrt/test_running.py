@@ -1,4 +1,4 @@
-"""Engines on the fake TensorRT, in host memory: its numbers are ONNX Runtime's."""
+"""Engines on the fake TensorRT, in host memory, which gives the numbers of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ def test_the_numbers_are_those_of_the_graph(fake: tuple[str, Any], name: str) ->
 def test_networks_are_strongly_typed_and_without_tf32(fake: tuple[str, Any]) -> None:
     backend, module = fake
     built(backend)
-    flag = 1 if module.__version__.startswith("10.") else 0  # the others know no other networks
+    flag = 1 if module.__version__.startswith("10.") else 0  # the others create strongly typed networks only
     assert since(module, "create_network") == [("create_network", flag)]
     assert ("clear_flag", module.BuilderFlag.TF32) in module.calls
 
 
-def test_the_gpu_here_is_what_is_built_for(fake: tuple[str, Any]) -> None:
+def test_builds_for_the_gpu_here_by_default(fake: tuple[str, Any]) -> None:
     backend, module = fake
     built(backend)
     targets = since(module, "set_compute_capability")
     assert targets == ([("set_compute_capability", "CURRENT", 0)] if backend == "tensorrt-rtx" else [])
 
 
-def test_timing_caches_go_round(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_timing_caches_are_reused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     module = fake_tensorrt.install(monkeypatch)
     first = built("tensorrt").timing_cache
     assert first
@@ -159,7 +159,7 @@ def test_the_smallest_profile_that_covers_a_batch(fake: tuple[str, Any]) -> None
 
 
 def test_a_context_is_never_changed_once_it_has_run_for_arrays(fake: tuple[str, Any]) -> None:
-    """What a CUDA graph does is undefined once the context that it was captured of has changed."""
+    """The behaviour of a CUDA graph is undefined once the context that it was captured from has changed."""
     backend, module = fake
     network = opened(backend)
     stream: Any = SimpleNamespace(handle=5)
@@ -183,17 +183,17 @@ def test_a_context_is_never_changed_once_it_has_run_for_arrays(fake: tuple[str, 
     assert module.calls == [("execute_async_v3", 5, 1)]
 
 
-def test_calls_with_arrays_of_the_host_make_no_contexts(fake: tuple[str, Any]) -> None:
+def test_calls_with_host_arrays_create_no_contexts(fake: tuple[str, Any]) -> None:
     backend, module = fake
     network = opened(backend, batches=(1, 4))
     module.calls.clear()
     for batch in (1, 3, 3, 1, 4, 3):
         network(image=np.zeros((batch, *network.inputs["image"]), np.float32))
-    assert len(since(module, "create_execution_context")) == 1  # the profiles' own were there
+    assert len(since(module, "create_execution_context")) == 1  # besides those of the profiles
     assert not network._bound
 
 
-def test_a_stream_may_do_the_work_later(fake: tuple[str, Any]) -> None:
+def test_work_may_run_later_on_the_stream(fake: tuple[str, Any]) -> None:
     backend, module = fake
     network = opened(backend)
     arrays, scratch = device_arrays(network, 2)
@@ -228,7 +228,7 @@ def test_arrays_that_do_not_fit(fake: tuple[str, Any]) -> None:
     network.enqueue(arrays, 2, stream, scratch)
 
 
-def test_what_the_library_refuses_is_said(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_library_are_reported(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     network = opened(fake[0])
     arrays, scratch = device_arrays(network, 2)
     monkeypatch.setattr(network, "inputs", {"image": (3, 96, 95)})
@@ -243,7 +243,9 @@ def test_what_the_library_refuses_is_said(fake: tuple[str, Any], monkeypatch: py
         (("GPU", "8.6"), r"the plan is for gpu 8\.9, not 8\.6"),
     ],
 )
-def test_engines_of_others_are_refused(monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], why: str) -> None:
+def test_engines_of_other_versions_or_gpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], why: str
+) -> None:
     fake_tensorrt.install(monkeypatch)
     engine = built("tensorrt").engine
     if change[0] == "GPU":
@@ -257,7 +259,7 @@ def test_engines_of_others_are_refused(monkeypatch: pytest.MonkeyPatch, change: 
         TensorRtNetwork(cuda, "e.onnx", engine, backend="tensorrt")
 
 
-def test_memory_is_checked_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_checked_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch)
     cuda: Any = HostCuda()
     engine = built("tensorrt", batches=(4096,)).engine
@@ -286,7 +288,7 @@ def test_status(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status.available, status.reason, status.precisions) == (False, "there is no NVIDIA driver", ())
 
 
-def test_a_gpu_that_the_library_does_not_name_is_left_to_those_who_name_the_backend(
+def test_gpus_that_the_library_does_not_list_are_untried(
     fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, _ = fake
@@ -297,8 +299,8 @@ def test_a_gpu_that_the_library_does_not_name_is_left_to_those_who_name_the_back
     assert status.untried == (names if backend == "tensorrt-rtx" else "")  # TensorRT builds for the GPU here
 
 
-def test_the_kernels_are_asked_too(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Libraries for CUDA 12 beside kernels for CUDA 13, and no kernels at all."""
+def test_kernels_are_checked_too(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries for CUDA 12 with kernels for CUDA 13, and no kernels at all."""
     backend, _ = fake
     monkeypatch.setattr("importlib.metadata.distributions", list)
     gpu_machine.put(monkeypatch, ADA, driver=(12, 4))
@@ -363,7 +365,7 @@ def test_an_engine_is_opened_though_it_left_the_cache(
         ModuleNotFoundError("No module named 'tensorrt_bindings'", name="tensorrt_bindings"),
     ],
 )
-def test_installed_but_not_to_be_imported(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_installed_but_not_importable(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     fake_tensorrt.install(monkeypatch)
 
     def broken(name: str) -> Any:
@@ -385,20 +387,27 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
             ask()
 
 
-def test_every_number_of_pictures_has_a_context(fake: tuple[str, Any]) -> None:
-    """A CUDA graph that was captured of one must not see the shapes of another."""
+def test_every_batch_size_has_a_context(fake: tuple[str, Any]) -> None:
+    """A CUDA graph captured from one must not see the shapes of another."""
     backend, module = fake
     network = opened(backend, batches=(1, 4))
     given = {batch: device_arrays(network, batch) for batch in (1, 2, 3, 4)}
     for batch in (2, 3, 2, 4, 1, 3):
         arrays, scratch = given[batch]
         network.enqueue(arrays, batch, network.cuda.stream, scratch)
-    assert [call[2][0] for call in since(module, "set_input_shape")] == [1, 4, 2, 3, 4, 1]  # two when it was opened
+    assert [call[2][0] for call in since(module, "set_input_shape")] == [
+        1,
+        4,
+        2,
+        3,
+        4,
+        1,
+    ]  # the first two when it was opened
 
 
 def test_whether_frames_can_be_captured(fake: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     backend, module = fake
     assert opened(backend).capturable
-    if backend == "tensorrt-rtx":  # the others' always can
+    if backend == "tensorrt-rtx":  # TensorRT's contexts always can
         monkeypatch.setattr(module.IExecutionContext, "is_stream_capturable", lambda _, stream: False)
         assert not opened(backend).capturable

@@ -1,4 +1,4 @@
-"""TensorRT from its name to the masks, on fakes of TensorRT and of cuda-core: engines, cache, frames, CUDA graphs."""
+"""TensorRT end to end, on fakes of TensorRT and cuda-core: engines, cache, frames and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def same(found: Any, wanted: Segmentation) -> None:
 def test_from_a_name_to_masks(
     backend: str, bundle_folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Engines are built once, and give the CPU's masks; of any number of frames, on the host and on the GPU."""
+    """Engines are built once and give the CPU's masks, for any batch size, on the host and on the GPU."""
     image, mask = picture(60, 80)
     frames = noise(5, 50, 70)
     with samg_fast.load(bundle_folder, backend="onnxruntime", device="cpu", threads=1) as plain:
