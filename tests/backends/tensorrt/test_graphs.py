@@ -135,17 +135,10 @@ def compiled(path: Path, precision: str, batches: Sequence[int] = (1,), capabili
     return len(made.engine)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(GRAPHS, quick=("l0", "vits14", "decoder")))
 def test_official_graphs(name: str, blocks: int | None, tmp_path: Path) -> None:
-    """Each compiles, and the engine in half precision is smaller by what float16 saves of the weights."""
-    model = traced(name, blocks)
-=======
-@pytest.mark.parametrize("name", [*ENCODERS, *(each for each in FEATURES if not each.startswith("vitg")), "decoder"])
-def test_official_graphs(name: str, tmp_path: Path) -> None:
     """Each graph compiles, and the half-precision engine is smaller by what float16 saves on the weights."""
-    model = traced(name)
->>>>>>> words2
+    model = traced(name, blocks)
     half = to_half(model, "fp16")
     weights, saving = weighs(model), weighs(model) - weighs(half)
     assert saving > 0.35 * weights  # nearly half; the decoder has an additional constant of 4 MiB
@@ -156,17 +149,10 @@ def test_official_graphs(name: str, tmp_path: Path) -> None:
     assert sizes["fp32"] - sizes["fp16"] > 0.85 * saving
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14"], quick=("l0",)))
 def test_other_half_precisions(name: str, blocks: int | None, tmp_path: Path) -> None:
-    """In bfloat16; and in float16 with all that a range can bring about: operands divided, products in float32."""
-    model = traced(name, blocks)
-=======
-@pytest.mark.parametrize("name", ["l0", "vits14"])
-def test_other_half_precisions(name: str, tmp_path: Path) -> None:
     """bfloat16, and float16 with all changes that ranges can cause: divided operands, products in float32."""
-    model = traced(name)
->>>>>>> words2
+    model = traced(name, blocks)
     compiled(saved(to_half(model, "bf16"), tmp_path, "bf16"), "bf16")
     weights = {tensor.name for tensor in model.graph.initializer}
     large = to_half(model, "fp16", {value: 1e6 for value in watched(model.graph) if value not in weights})
@@ -179,17 +165,10 @@ def count(kind: str, model: onnx.ModelProto) -> int:
     return sum(node.op_type == kind for node in model.graph.node)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "blocks"), at_depths(["l0", "vits14", "decoder"], quick=("l0", "decoder")))
-def test_any_number_of_pictures(name: str, blocks: int | None, tmp_path: Path) -> None:
+def test_dynamic_batch(name: str, blocks: int | None, tmp_path: Path) -> None:
     """Two profiles; and the same for two capabilities in one engine, which is larger."""
     path = saved(to_half(traced(name, blocks, dynamic_batch=True), "fp16"), tmp_path, "fp16")
-=======
-@pytest.mark.parametrize("name", ["l0", "vits14", "decoder"])
-def test_dynamic_batch(name: str, tmp_path: Path) -> None:
-    """Two profiles, and the same for two capabilities in one engine, which is larger."""
-    path = saved(to_half(traced(name, dynamic_batch=True), "fp16"), tmp_path, "fp16")
->>>>>>> words2
     one = compiled(path, "fp16", BATCHES)
     assert compiled(path, "fp16", BATCHES, ("8.0", "12.0")) > one
 
