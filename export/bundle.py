@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of
+from samg_fast.checks import is_whole
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.parity import record, sample_frames
 
@@ -219,7 +220,7 @@ def _check_numbers(batch: int | None, sam_side: int | None, dino_side: int, slot
     optional = {"batch": batch, "sam_side": sam_side}
     given = {name: value for name, value in optional.items() if value is not None}
     for name, value in {**given, "dino_side": dino_side, "slots": slots}.items():
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not is_whole(value):
             raise InputTypeError(f"{name} must be a whole number, not {value!r}")
     if batch is not None and batch < 1:
         raise InputError(f"batch is {batch}, expected 1 or more, or None to leave it open")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import operator
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from samg_fast.backends.protocols import Backend, BackendStatus, CompilingBackend, Options
 from samg_fast.backends.registry import REGISTRY, Row, check_name, devices, row
 from samg_fast.bundle import PRECISIONS, Manifest
+from samg_fast.checks import check_whole
 from samg_fast.devices.driver import find
 from samg_fast.errors import BackendError, InputError, InputTypeError, MissingExtraError
 
@@ -71,7 +71,8 @@ def choose(
     check_name(name)
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}")
-    threads = _check_threads(threads)
+    if threads is not None:
+        threads = check_whole("threads", threads, 1, _MAX_THREADS, otherwise=", or None to leave it to the backend")
     kind, index = parse_device(device)
     tuned = check_batches(batches)
     if manifest.batch is not None:
@@ -196,24 +197,6 @@ def _label(status: BackendStatus) -> str:
     return f"{status.name} on {status.device}" if len(devices(status.name)) > 1 else status.name
 
 
-def _check_threads(threads: object) -> int | None:
-    if threads is None:
-        return None
-    return _check_count("threads", threads, _MAX_THREADS, ", or None to leave it to the backend")
-
-
-def _check_count(name: str, value: object, maximum: int, otherwise: str = "") -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        count = operator.index(value)  # type: ignore[arg-type]  # raises if it is not an integer
-    except TypeError:
-        raise InputTypeError(f"{name} is {value!r}, expected a whole number{' or None' * bool(otherwise)}") from None
-    if not 1 <= count <= maximum:
-        raise InputError(f"{name} is {count}, expected 1 to {maximum}{otherwise}")
-    return count
-
-
 def parse_device(device: object) -> tuple[str, int]:
     """Return the kind of device, or ``"auto"``, and the index of the GPU.
 
@@ -247,7 +230,7 @@ def check_batches(batches: object) -> tuple[int, ...]:
         raise InputTypeError(f"batches is {batches!r}, expected a sequence of whole numbers")
     if not batches:
         raise InputError("batches is empty, expected one whole number or more")
-    return tuple(sorted({_check_count(f"batches[{index}]", each, _MAX_BATCH) for index, each in enumerate(batches)}))
+    return tuple(sorted({check_whole(f"batches[{index}]", each, 1, _MAX_BATCH) for index, each in enumerate(batches)}))
 
 
 def _make(chosen: Row, options: Options) -> Any:

@@ -18,7 +18,8 @@ from google.protobuf import text_format
 
 from samg_fast.backends import CompilingBackend, Options, choose
 from samg_fast.bundle import Bundle, Role
-from samg_fast.errors import FileError, InputError, InputTypeError
+from samg_fast.checks import check_whole
+from samg_fast.errors import FileError, InputError
 from samg_fast.files import flush, flush_folder
 from samg_fast.serving.config import CONFIG, PLATFORMS, check_platform, is_ours, model_config
 
@@ -129,10 +130,7 @@ def write_repository(
 
 def _batches(most: object, bundle: Bundle) -> tuple[int, ...]:
     """Return the batch sizes that engines are tuned for, in ascending order."""
-    if most is not None and (not isinstance(most, int) or isinstance(most, bool)):
-        raise InputTypeError(f"most is {most!r}, expected a whole number")
-    if most is not None and most < 1:
-        raise InputError(f"most is {most}, expected 1 or more")
+    most = None if most is None else check_whole("most", most, 1)
     fixed = bundle.manifest.batch
     if fixed is None:
         return tuple(sorted({1, most or _MAX_BATCH}))

@@ -119,7 +119,7 @@ class TestBuild:
     def test_batch_that_engines_cannot_take(self, folder: Path) -> None:
         result = invoke(*AHEAD, "8.9", "--batch", "1,99999")
         assert result.exit_code == 1
-        assert result.stderr == "samg-fast: batches[1] is 99999, expected 1 to 4096\n"
+        assert result.stderr == "samg-fast: batches[1] must be from 1 to 4096, not 99999\n"
         assert not folder.exists()
 
     def test_precision_that_the_bundle_lacks(self) -> None:

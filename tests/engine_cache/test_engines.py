@@ -310,8 +310,8 @@ class TestRefusals:
                 "compute_capability is '9.9', but TensorRT-RTX 1.7.1 builds ahead of time for ",
             ),
             ({"capabilities": ["8.9"], "batches": ()}, "batches is empty, expected one whole number or more"),
-            ({"capabilities": ["8.9"], "batches": (0, 1)}, "batches[0] is 0, expected 1 to 4096"),
-            ({"capabilities": ["8.9"], "batches": (1, 99999)}, "batches[1] is 99999, expected 1 to 4096"),
+            ({"capabilities": ["8.9"], "batches": (0, 1)}, "batches[0] must be from 1 to 4096, not 0"),
+            ({"capabilities": ["8.9"], "batches": (1, 99999)}, "batches[1] must be from 1 to 4096, not 99999"),
         ],
     )
     def test_one_sentence(

@@ -280,9 +280,9 @@ class TestRefusals:
                 InputError,
                 "platform is 'tensorrt-rtx', whose engines Triton cannot load, expected onnxruntime or tensorrt",
             ),
-            ({"most": 0}, InputError, "most is 0, expected 1 or more"),
-            ({"most": 1.5}, InputTypeError, "most is 1.5, expected a whole number"),
-            ({"most": True}, InputTypeError, "most is True, expected a whole number"),
+            ({"most": 0}, InputError, "most must be at least 1, not 0"),
+            ({"most": 1.5}, InputTypeError, "most must be a whole number, not 1.5"),
+            ({"most": True}, InputTypeError, "most must be a whole number, not True"),
         ],
     )
     def test_an_option(
