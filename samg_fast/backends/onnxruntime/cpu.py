@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
         Which of the bundle's files to run. A CPU computes float16 nodes in float32: fp16 files are for GPUs, and are
         run here to see that they are sound.
     threads : int or None
-        CPU threads for each network; None leaves it to ONNX Runtime.
+        CPU threads for each network; None for one for each physical core that this process may use.
     """
 
     name = "onnxruntime"
@@ -58,9 +58,7 @@ class OnnxRuntimeBackend:
         BackendError
             ONNX Runtime cannot read it.
         """
-        options = session_options()
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options = session_options(self.threads)
         try:
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         except Exception as error:  # its exceptions share no base but Exception
