@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
-from samg_fast.backends import Backend, CompilingBackend, Network, Options, choose, open_networks
+from samg_fast.backends import Backend, CompilingBackend, GpuRuntime, Network, Options, choose, open_networks
 from samg_fast.bundle import Bundle, Role
 from samg_fast.bundle.zoo import resolve
+from samg_fast.devices import process
 from samg_fast.errors import InputTypeError
 from samg_fast.segmenter import Segmenter
 
@@ -65,9 +68,22 @@ def load(
     """
     if not isinstance(bundle, (str, os.PathLike)):
         raise InputTypeError(f"bundle must be a name or a folder, not {type(bundle).__name__}")
-    opened = Bundle.open(resolve(bundle))
-    runtime = choose(backend, precision, threads, opened.manifest, device=device, batches=batches)
-    segmenter = Segmenter(opened, runtime, _networks(opened, runtime))
+    folder = resolve(bundle)
+    with process.CALL:
+        process.check_fork()
+        opened = Bundle.open(folder)
+        runtime = choose(backend, precision, threads, opened.manifest, device=device, batches=batches)
+        # What was chosen here, so that every process of a program computes the same
+        reopen = partial(
+            load,
+            str(folder.absolute()) if folder == Path(bundle) else str(bundle),
+            backend=runtime.name,
+            precision=runtime.precision,
+            threads=runtime.threads,
+            device=f"cuda:{runtime.cuda.device_id}" if isinstance(runtime, GpuRuntime) else "cpu",
+            batches=tuple(batches),
+        )
+        segmenter = Segmenter(opened, runtime, _networks(opened, runtime), reopen=reopen)
     _log.info("%s", segmenter.describe())
     return segmenter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from samg_fast import ops
+from samg_fast.across_processes import AcrossProcesses
 from samg_fast.backends import DeviceNetwork, GpuRuntime, Network, Runtime
 from samg_fast.bundle import Bundle, Role
-from samg_fast.checks import Frame, Mask, check_frame, check_frames, check_mask, check_points, describe
+from samg_fast.checks import Frame, Mask, check_frame, check_frames, check_mask, check_points, check_whole, describe
+from samg_fast.devices import process
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.pipeline.adapt import fit_mask_weights, jittered
 from samg_fast.pipeline.gpu.program import GpuNetworks
@@ -47,10 +49,13 @@ _SomePoints = Sequence[Sequence[float] | None] | ArrayLike | None
 _SomeMasks = Sequence[Mask | None] | None
 
 
-class Segmenter:
+class Segmenter(AcrossProcesses):
     """A bundle whose networks are open; `samg_fast.load` makes one.
 
     It may be used from several threads at once. Use it as a context manager, or `close` it, to free its networks early.
+
+    It may be pickled, and used in processes that are forked from this one: there the bundle is opened anew, on the same
+    backend, at the same precision, with the same threads. `copy.deepcopy` gives the segmenter itself.
 
     Parameters
     ----------
@@ -60,6 +65,9 @@ class Segmenter:
         What runs the networks: its name, version, precision and threads; and its GPU, if it is a `GpuRuntime`.
     networks : mapping of Role to Network
         Open networks; without ``"features"`` where the encoder's graph gives them.
+    reopen : callable, optional
+        Makes this segmenter again in another process, and can be pickled. Without one, a segmenter can neither be
+        pickled nor used in a process that is forked from this one. `samg_fast.load` gives one.
 
     Attributes
     ----------
@@ -77,20 +85,30 @@ class Segmenter:
         The backend cannot run them.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, networks: Mapping[Role, Network]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        networks: Mapping[Role, Network],
+        *,
+        reopen: Callable[[], Segmenter] | None = None,
+    ) -> None:
+        super().__init__(reopen)
         self.bundle = bundle
         self.backend = runtime.name
         self.precision = runtime.precision
         self.threads = runtime.threads
         self._library = f"{runtime.name} {runtime.version}"
         max_batch = runtime.max_batch if isinstance(runtime, GpuRuntime) else None
-        self._networks = Networks(bundle, networks, runtime.threads, max_batch)
         self.device = "cpu"
         self._on_gpu: GpuFrames | None = None
         self._where = "threads up to the backend" if self.threads is None else f"{self.threads} threads"
-        if isinstance(runtime, GpuRuntime):
-            self.device, self._where = f"cuda:{runtime.cuda.device_id}", runtime.cuda.model
-            self._on_gpu = _gpu_frames(self._networks, runtime.cuda)
+        with process.CALL:
+            self._networks = Networks(bundle, networks, runtime.threads, max_batch)
+            process.keep_in_children(self)
+            if isinstance(runtime, GpuRuntime):
+                self.device, self._where = f"cuda:{runtime.cuda.device_id}", runtime.cuda.model
+                self._on_gpu = _gpu_frames(self._networks, runtime.cuda)
 
     def identify(
         self,
@@ -132,13 +150,12 @@ class Segmenter:
         part must be shown by one picture at least. The order of the pictures does not matter, and a sequence of one
         picture gives what that picture alone gives.
         """
+        spec = self.bundle.manifest.encoder
         if not are_several(image):
-            return identify(self._networks, [check_reference(image, mask, points, parts, self.bundle.manifest.encoder)])
+            return self._identify([check_reference(image, mask, points, parts, spec)])
         if getattr(mask, "ndim", None) == 2:
             raise InputError(f"image must be one (H, W, 3) picture where mask is one mask, not {describe(image)}")
-        return identify(
-            self._networks, check_references(list(image), mask, points, parts, self.bundle.manifest.encoder)
-        )
+        return self._identify(check_references(list(image), mask, points, parts, spec))
 
     def identify_masked_picture(
         self,
@@ -184,7 +201,7 @@ class Segmenter:
             why = f"has nowhere more red than {spec.mean[0] * 255:.0f}, as the official reading asks"
             cells.append(reached(name, ops.masked_picture_cells(picture, spec), why))
         at = check_points("points", points, image.shape)
-        return identify(self._networks, [ReferenceImage(image, np.stack(cells), at)])
+        return self._identify([ReferenceImage(image, np.stack(cells), at)])
 
     @overload
     def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
@@ -224,6 +241,7 @@ class Segmenter:
         BundleError
             The target was made with another bundle.
         """
+        self._open_here()
         self.check_target(target)
         if is_on_gpu(frame):
             return self._segment_on_gpu("frame", frame, [target], trace, stream)[0]
@@ -231,7 +249,7 @@ class Segmenter:
         _check_no_stream(stream)
         if self._on_gpu is not None and not trace:
             return self._on_gpu.segment(frame[None], [target])[0]
-        return segment_frames(self._networks, frame[None], [target], trace)[0]
+        return self._segment_on_host(frame[None], [target], trace)[0]
 
     @overload
     def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]: ...
@@ -272,6 +290,7 @@ class Segmenter:
         BundleError
             A target was made with another bundle.
         """
+        self._open_here()
         on_gpu = is_on_gpu(frames)
         if not on_gpu:
             frames = check_frames("frames", frames)
@@ -286,11 +305,9 @@ class Segmenter:
         parts = [slice(first, first + at_once) for first in range(0, count, at_once)]
         if self._on_gpu is not None:
             return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
-        return [
-            each for part in parts for each in segment_frames(self._networks, frames[part], targets[part], trace=False)
-        ]
+        return [each for part in parts for each in self._segment_on_host(frames[part], targets[part], trace=False)]
 
-    def adapt(self, target: Target, image: Frame, mask: Mask, *, seed: int = 0) -> Target:
+    def adapt(self, target: Target, image: Frame, mask: Mask, *, seed: int | None = 0) -> Target:
         """Learn which of the first decode's three masks to trust (PerSAM-F), from a picture and its mask.
 
         Parameters
@@ -301,8 +318,8 @@ class Segmenter:
             The reference picture, RGB.
         mask : (H, W) bool array
             Where the target is in it.
-        seed : int
-            Of the jitter.
+        seed : int or None
+            Of the jitter, 0 or more; None for another jitter with every call.
 
         Returns
         -------
@@ -312,15 +329,20 @@ class Segmenter:
         Raises
         ------
         InputTypeError, InputError
-            `image` or `mask` has another dtype or size, or `mask` is empty.
+            `image` or `mask` has another dtype or size, `mask` is empty, or `seed` is no whole number from 0.
         BundleError
             The target was made with another bundle.
         """
+        self._open_here()
         self.check_target(target)
         image = check_frame("image", image)
         mask = check_mask("mask", mask, image.shape)
-        maps = self._networks.encode(image[None], Stopwatch())
-        logits = [first_logits(self._networks, maps, each) for each in jittered(target, seed=seed)]
+        if seed is not None:
+            seed = check_whole("seed", seed, 0, otherwise=" or None")
+        targets = jittered(target, seed=seed)
+        with process.CALL:
+            maps = self._networks.encode(image[None], Stopwatch())
+            logits = [first_logits(self._networks, maps, each) for each in targets]
         return replace(target, mask_weights=fit_mask_weights(np.stack(logits), mask))
 
     def check_target(self, target: object, name: str = "target") -> None:
@@ -376,7 +398,8 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the networks. Closing twice does no harm; using a closed segmenter raises `BackendError`."""
-        if self._on_gpu is not None:
+        self._leave_inherited()
+        if self._on_gpu is not None and self._is_here:
             self._on_gpu.close()
         self._networks.close()
 
@@ -390,6 +413,15 @@ class Segmenter:
 
     def __repr__(self) -> str:
         return f"<Segmenter: {self.describe()}>"
+
+    def _identify(self, references: Sequence[ReferenceImage]) -> Target:
+        self._open_here()
+        with process.CALL:
+            return identify(self._networks, references)
+
+    def _segment_on_host(self, frames: Frame, targets: Sequence[Target], trace: bool) -> list[Segmentation]:
+        with process.CALL:
+            return segment_frames(self._networks, frames, targets, trace)
 
     def _segment_on_gpu(
         self, name: str, frames: Any, targets: Sequence[Target], trace: bool, stream: Any

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from openvino.passes import ConstantFolding, Manager
 
 from samg_fast.backends.protocols import BackendStatus, Options
+from samg_fast.devices import process
 from samg_fast.devices.machine import cores
 from samg_fast.errors import BackendError
 
@@ -43,6 +44,21 @@ The CPU plugin that comes with a core gives its thread another stack for signals
 core ends. Of two cores of which the first ends first, that is memory which is gone, and the next signal, Ctrl-C for
 one, ends the process.
 """
+process.keep_in_children(_CORE)
+
+
+class _Threads:
+    """Whether OpenVINO's threads are here: they do not survive a fork, and it never starts them again."""
+
+    started = missing = False
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.missing = cls.missing or cls.started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Threads.note_fork)
 
 
 def make(options: Options) -> OpenVinoBackend:
@@ -74,6 +90,10 @@ class OpenVinoBackend:
         What the processor computes in; with fp16, float32 on weights that were rounded, as fp16 files are for GPUs.
     threads : int or None
         CPU threads for each network; None leaves it to OpenVINO.
+
+    Notes
+    -----
+    A process that was forked from one that ran OpenVINO has none of its threads: there each call runs on its own alone.
     """
 
     name = "openvino"
@@ -82,12 +102,14 @@ class OpenVinoBackend:
         self.version: str = ov.__version__.split("-")[0]
         self.precision = precision
         self.threads = threads
+        # Of threads that are missing, work that is handed to one waits for ever; a call's own thread needs no other
+        self._used_threads = 1 if _Threads.missing else threads
         self._config: dict[str, Any] = {
             # A thread bound to a core waits for whatever else runs there: the simulator, the learner, another worker.
             "ENABLE_CPU_PINNING": False,
         }
-        if threads is not None:
-            self._config["INFERENCE_NUM_THREADS"] = threads
+        if self._used_threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = self._used_threads
 
     def open(self, path: str | os.PathLike[str], precision: str | None = None) -> OpenVinoNetwork:
         """Read an ONNX file, to run at a precision; the backend's own by default.
@@ -104,8 +126,9 @@ class OpenVinoBackend:
                 _fold(model)
         except RuntimeError as error:
             raise BackendError(f"openvino cannot read {Path(path).name}: {_line(error)}") from error
+        _Threads.started = True
         config = {**self._config, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
-        return OpenVinoNetwork(model, config, self.threads or cores(), Path(path).name)
+        return OpenVinoNetwork(model, config, self._used_threads or cores(), Path(path).name)
 
 
 class OpenVinoNetwork:

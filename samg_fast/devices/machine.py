@@ -7,7 +7,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cores", "cpu_features", "cpu_name", "processor"]
+__all__ = ["cores", "cpu_features", "cpu_name", "physical_cores", "processor"]
 
 # Instruction sets that decide how fast networks run and in which precisions, by their names in Linux.
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -19,6 +19,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Return how many physical cores this process may use: threads of one core count once, where that is known."""
+    if not hasattr(os, "sched_getaffinity"):
+        return cores()
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(topology.format(cpu)).read_text() for cpu in os.sched_getaffinity(0)})
+    except OSError:
+        return cores()
 
 
 def cpu_name() -> str:

@@ -28,7 +28,7 @@ _STEPS, _RATE, _EPSILON, _DECAY = 1000, 1e-3, 1e-4, 1e-2  # AdamW: the official 
 _BETAS = (0.9, 0.999)
 
 
-def jittered(target: Target, *, seed: int, count: int = JITTERS) -> list[Target]:
+def jittered(target: Target, *, seed: int | None, count: int = JITTERS) -> list[Target]:
     """Return copies of a target, with noise on the features of its human points.
 
     Each such feature gets noise of length 0.01 in a random direction and is normalised again. A target without human
@@ -37,8 +37,8 @@ def jittered(target: Target, *, seed: int, count: int = JITTERS) -> list[Target]
     Parameters
     ----------
     target : Target
-    seed : int
-        Of the noise.
+    seed : int or None
+        Of the noise; None for another one with every call.
     count : int
         Number of copies.
 

@@ -103,6 +103,11 @@ class Networks:
         """
         return self._networks()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the networks were freed."""
+        return self._open is None
+
     def close(self) -> None:
         """Free the networks."""
         self._open = None

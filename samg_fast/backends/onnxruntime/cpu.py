@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
         Which of the bundle's files to run. The CPU computes float16 nodes in float32: fp16 files are meant for GPUs,
         and run here only for validation.
     threads : int or None
-        CPU threads for each network; None leaves it to ONNX Runtime.
+        CPU threads for each network; None for one for each physical core that this process may use.
     """
 
     name = "onnxruntime"
@@ -58,9 +58,7 @@ class OnnxRuntimeBackend:
         BackendError
             ONNX Runtime cannot read the file.
         """
-        options = session_options()
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options = session_options(self.threads)
         try:
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
