@@ -34,7 +34,7 @@ _PIECES = (4, 2, 1)
 _SMALL = 64 << 20
 """Bytes of weights up to which a graph is compiled for every size of `_PIECES`."""
 
-_KEPT_SHAPES = 4
+_KEPT_SHAPES = 2
 """For how many batch sizes a thread keeps its requests and outputs."""
 
 _CORE = ov.Core()

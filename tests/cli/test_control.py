@@ -148,7 +148,7 @@ class TestRefuses:
     def test_invalid_colours(self, run: Callable[..., Result], tmp_path: Path) -> None:
         (tmp_path / "colors.json").write_text('[{"self_rgb": [0, 0, 255]}]')
         refused(run("--setting", "color_easy", "--colors", tmp_path / "colors.json"), "entry 0", "self_rgb must be")
-        refused(run("--setting", "color_easy", "--colors", tmp_path), "cannot read the colours", "color_easy.json")
+        refused(run("--setting", "color_easy", "--colors", tmp_path), "cannot read the colours", "color_easy.pt")
 
     def test_output_that_cannot_be_written(self, run: Callable[..., Result], tmp_path: Path) -> None:
         refused(run("--json", tmp_path / "missing" / "figures.json"), "cannot write")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import threading
@@ -237,7 +238,10 @@ def test_numbers_out_of_range_are_refused(engine: Any) -> None:
     good = good_arguments()
     for k in (0, -1, 65, 2**31, 2.0):
         refuse(engine, "topk_points", good["topk_points"], k=k, out=output((2, 3, 2), np.int32))
-    refuse(engine, "topk_points", good["topk_points"], values=np.zeros((2, 2048, 2049), np.float32))
+    height, width = 2**15, 2**14 + 1
+    untouched = mmap.mmap(-1, 4 * height * width)  # takes no memory until it is written
+    huge = np.frombuffer(untouched, np.float32).reshape(1, height, width)
+    refuse(engine, "topk_points", good["topk_points"], values=huge, boxes=None, out=output((1, 3, 2), np.int32))
     refuse(engine, "similarity_map", good["similarity_map"], sam_features=np.zeros((1, 65, 4), np.float32))
     refuse(engine, "resize_logits", good["resize_logits"], weights=np.ones((2, 3), np.float32))
     refuse(engine, "resize_logits", good["resize_logits"], iou=None)

@@ -10,13 +10,12 @@ import pytest
 
 import samg_fast
 from samg_fast import _engine, ops
-from samg_fast.bundle import Bundle
 from samg_fast.pipeline.schedule import SCHEDULE, point_rows, point_slots, searched_box
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from support import fake_cuda
 from support.golden_frames import GOLDEN, TASKS
-from support.host_gpu import HostBackend
+from support.host_gpu import HostBackend, open_on
 from support.slow_walk import SlowWalk
 from support.synthetic_bundle import picture
 
@@ -95,7 +94,7 @@ def host_decoder(folder: Path) -> tuple[Segmenter, Recording]:
 
 def gpu_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Segmenter, Recording]:
     backend = HostBackend(fake_cuda.install(monkeypatch, _engine, launch=1))
-    segmenter = Segmenter(Bundle.open(folder), backend)
+    segmenter = open_on(folder, backend)
     decoder = Recording(backend.opened[-1]._session)
     backend.opened[-1]._session = decoder
     return segmenter, decoder
