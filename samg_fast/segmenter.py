@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmenter"]
 
-_FRAMES_A_THREAD = 8
+_FRAMES_A_THREAD = 16
 """Frames for each thread that go through the networks on a processor at once: more are no faster, and need memory."""
 
 _Points = Sequence[Sequence[float]] | ArrayLike

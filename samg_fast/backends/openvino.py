@@ -134,7 +134,7 @@ class OpenVinoBackend:
 class OpenVinoNetwork:
     """An ONNX graph on OpenVINO.
 
-    One image has all threads. Of several, each thread has its share, in pieces of 4, 2 and 1 images: the graph is
+    One image has all threads. Of several, each thread has its share, in pieces of `_PIECES`: the graph is
     compiled with fixed shapes, which is faster than an open batch, and for these few sizes alone, so that memory does
     not grow with the number of batch sizes. Large graphs, of which each compiled copy holds its own weights, are given
     one image at a time. Each thread has its own inference requests.
@@ -154,7 +154,9 @@ class OpenVinoNetwork:
         self._model, self._config, self._threads, self._name = model, config, threads, name
         self._inputs = {port.get_any_name() for port in model.inputs}
         self._divisible = all(port.get_partial_shape()[0].is_dynamic for port in model.inputs)
-        self._pieces = _PIECES if _weights(model) <= _SMALL else (1,)
+        self._pieces: tuple[int, ...] = (1,)
+        if _weights(model) <= _SMALL:
+            self._pieces = _PIECES if threads > 1 else (8, *_PIECES)  # a graph for one thread takes half the memory
         self._compiled: dict[tuple[_Shapes, int], Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -193,12 +195,15 @@ class OpenVinoNetwork:
             return [[(slice(0, batch), self._compile(shapes, 1))]]
         streams = max(1, min(batch, self._threads))
         share, rest = divmod(batch, streams)
+        counts = {size: count * streams for size, count in _in_pieces(share, self._pieces).items()}
+        counts[1] = counts.get(1, 0) + rest
         waves, first = [], 0
-        for size in (*_in_pieces(share, self._pieces), *[1] * bool(rest)):
-            count = streams if first < share * streams else rest
-            compiled = self._compile(_first(shapes, size), streams)
-            waves.append([(slice(at, at + size), compiled) for at in range(first, first + count * size, size)])
-            first += count * size
+        for size, count in counts.items():
+            if count:
+                compiled = self._compile(_first(shapes, size), streams)
+                starts = range(first, first + count * size, size)
+                waves.append([(slice(at, at + size), compiled) for at in starts])
+                first += count * size
         return waves
 
     def _compile(self, shapes: _Shapes, streams: int) -> Any:
@@ -249,12 +254,11 @@ class _Requests:
         return self._outputs.copy()
 
 
-def _in_pieces(count: int, sizes: Sequence[int]) -> list[int]:
-    """Divide a number of images into pieces of some sizes, the largest first."""
-    pieces = []
+def _in_pieces(count: int, sizes: Sequence[int]) -> dict[int, int]:
+    """Divide a number of images into pieces, the largest first; return how many there are of each size."""
+    pieces = {}
     for size in sizes:
-        pieces += [size] * (count // size)
-        count %= size
+        pieces[size], count = divmod(count, size)
     return pieces
 
 
