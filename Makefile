@@ -26,8 +26,10 @@ ENVIRONMENT = $(firstword $(wildcard $(VENV)/.dev) $(VENV)/.$(1))
 
 # One thread for each process of the tests.
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
-# Folders and files of tests/ whose tests need torch, a simulator or a compiler.
-HEAVY := benchmarks distill envs examples export backends/tensorrt/test_graphs.py engine/test_aarch64_build.py engine/test_cuda_build.py
+# What make check leaves out of tests/: what needs torch, a simulator or a compiler; and what takes long: programs in processes
+# of their own, the fakes of a GPU and of TensorRT, fuzzing, and the examples in documents.
+HEAVY := benchmarks distill envs examples export scripts engine backends/tensorrt backends/test_memory.py pipeline/gpu \
+	ops/test_fuzz.py ops/test_refusals.py devices cli/test_build.py test_docs.py test_processes.py
 KERNEL_TESTS := engine/test_bindings.py $(patsubst %,ops/test_%.py,fuzz refusals preprocess similarity_map topk_points \
 	resize_logits prompt_assembly apply_mask)
 
@@ -40,7 +42,7 @@ help: ## print what each target does
 demo: $(call ENVIRONMENT,cpu) ## cut targets out of moving videos: out/demo.mp4, out/contact_sheet.png, figures on the screen
 	$(BIN)/samg-fast demo --out $(OUT) --json $(OUT)/figures.json
 
-check: lint ## what make lint does, and the tests that need neither torch, a simulator nor a compiler
+check: lint ## what make lint does, and the quick tests: without torch, simulators, compilers, fakes of a GPU
 	$(RUN_TESTS) $(HEAVY:%=--ignore=tests/%) $(PYTEST)
 
 # import-linter must see the folders as they lie in the checkout; -S keeps the installed package's import hook away.
