@@ -56,6 +56,10 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     dict of str to float
         Precision -> mean IoU with fp32's masks, over all frames. Empty if no target reaches the encoder's grid.
     """
+    has_bf16 = any(each.device == "cpu" and "bf16" in each.precisions for each in probe())
+    precisions = sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"})
+    if not precisions:
+        return {}
     with _running(bundle, "fp32") as segmenter:
         samples = [
             each for each in sample_frames(tasks=8, per_setting=max(1, frames // 2)) if _reaches(segmenter, each)
@@ -64,8 +68,7 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     if not samples:
         return {}
     figures = {}
-    has_bf16 = any(each.device == "cpu" and "bf16" in each.precisions for each in probe())
-    for precision in sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"}):
+    for precision in precisions:
         native = precision == "int8" or (precision == "bf16" and has_bf16)
         with (_running if native else _emulating)(bundle, precision) as segmenter:
             found = _masks(segmenter, samples)
