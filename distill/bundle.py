@@ -12,7 +12,7 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from samg_fast.bundle import Bundle, FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
+from samg_fast.bundle import Bundle, DecoderSpec, Manifest, NetworkSpec, sha256_of, write_manifest
 from samg_fast.errors import BundleError
 from samg_fast.export.agreement import with_agreement
 from samg_fast.export.graph import OPSET, save_graph, trace
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 """Maximum difference from PyTorch, relative to an output's range: float32 sums in another order."""
 
 _ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
-_PROMPTS = ("embedding", "point_coords", "point_labels", "mask_input", "has_mask_input")
+_PROMPTS = ("embedding", "point_coords", "point_labels", "mask_input", "has_mask_input", "target")
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,14 @@ def examples(model: Tiny, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, 3, shape.side, shape.side, generator=generator)
     labels = torch.randint(EMPTY_SLOT, 4, (batch, shape.slots), generator=generator).float()
-    side = 4 * shape.grid
+    side, channels = 4 * shape.grid, shape.channels + shape.detail
     return image, (
-        torch.randn(batch, shape.channels, shape.grid, shape.grid, generator=generator),
+        torch.randn(batch, channels, shape.grid, shape.grid, generator=generator) * channels**-0.5,
         torch.rand(batch, shape.slots, 2, generator=generator) * shape.side,
         labels,
         4 * torch.randn(batch, 1, side, side, generator=generator),
         (torch.arange(batch) % 2).float(),
+        torch.randn(batch, channels, generator=generator) * channels**-0.5,
     )
 
 
@@ -168,17 +169,19 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
     report = check_parity(model, folder)
     digest = sha256_of(folder / _ENCODER)
 
-    def head(output: str) -> NetworkSpec:
-        mean, std = ((round(v[0] / 255, 6), round(v[1] / 255, 6), round(v[2] / 255, 6)) for v in (MEAN, STD))
+    mean, std = ((round(v[0] / 255, 6), round(v[1] / 255, 6), round(v[2] / 255, 6)) for v in (MEAN, STD))
+
+    def head(output: str, channels: int) -> NetworkSpec:
         return NetworkSpec(
-            file=_ENCODER, sha256=digest, output=output, side=shape.side, grid=shape.grid, channels=shape.channels,
+            file=_ENCODER, sha256=digest, output=output, side=shape.side, grid=shape.grid, channels=channels,
             mean=mean, std=std, resize="uint8",
         )  # fmt: skip
 
     manifest = Manifest(
         name=name, description=description, license="Apache-2.0", source=source, opset=OPSET, precisions=("fp32",),
-        prompt_side=shape.side, slots=shape.slots, encoder=head("embedding"), features=head("features"),
-        decoder=FileSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER)),
+        prompt_side=shape.side, slots=shape.slots, encoder=head("embedding", shape.channels + shape.detail),
+        features=head("features", shape.channels),
+        decoder=DecoderSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER), target=True),
     )  # fmt: skip
     write_manifest(folder, with_agreement(Bundle(folder, manifest), frames=32))
     return report

@@ -1,25 +1,59 @@
-"""Builds training pairs from the pool; background, colours, flip and target are random each time.
+"""Builds training pairs from the pool; target, background, colours and distractors are random each time.
 
-A pair is two images of one scene, *reference* and *query*, with masks of the same target.
+A pair is two images, each the *reference* of the other: one shows what the target is, in the other it is to be found.
+The lessons differ in what the target is and where it is to be found; together they teach that the target is what was
+shown, and not whatever looks like a robot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from samg_fast.checks import Frame, Mask
-from samg_fast.envs.backgrounds import VideoClip, procedural_clip
+from samg_fast.envs.backgrounds import VideoClip
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_MOVING, KIND_SKY, KIND_STATIC
 
+from .backgrounds import Backgrounds, jitter
 from .pool import Group
 
-TRAINING_SEEDS = 1_000_000
-"""Procedural backgrounds have seeds below this in training, and this or above in tests and demos."""
+Lesson = Literal["whole", "part", "half", "scenery", "absent"]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """How often a pair is about what.
+
+    Attributes
+    ----------
+    whole : float
+        All that moves.
+    part : float
+        One or a few neighbouring bodies.
+    half : float
+        The upper, lower, left or right half of what moves; both images show the same pose.
+    scenery : float
+        What does not move: the floor, the sky, or objects that stand.
+    absent : float
+        Each image shows another scene: nothing is to be found.
+    """
+
+    whole: float = 0.60
+    part: float = 0.16
+    half: float = 0.08
+    scenery: float = 0.05
+    absent: float = 0.11
+
+    def draw(self, rng: np.random.Generator) -> Lesson:
+        """Draw one."""
+        names: list[Lesson] = ["whole", "part", "half", "scenery", "absent"]
+        odds = np.array([getattr(self, name) for name in names])
+        return names[int(rng.choice(len(names), p=odds / odds.sum()))]
 
 
 @dataclass(frozen=True)
@@ -29,15 +63,20 @@ class Example:
     Attributes
     ----------
     frame : (F, F, 3) uint8
-    target, moving : (F, F) bool
-        Masks of the target, and of everything that moves.
+    shown : (F, F) bool
+        What the target is, where this image is the reference.
+    target : (F, F) bool
+        What is to be found in this image, where the other one is the reference.
+    moving : (F, F) bool
+        Everything that moves.
     rival : (F, F) bool
-        Mask of distractors: everything else that moves, and all other objects in the scene.
+        Distractors: everything else that moves, and all other objects in the image.
     body : (F, F) uint8
-        The moving body at each pixel, 0 for none.
+        The moving body of the pair's scene at each pixel, 0 for none.
     """
 
     frame: Frame
+    shown: Mask
     target: Mask
     moving: Mask
     rival: Mask
@@ -48,49 +87,202 @@ class Example:
         return Example(*(np.ascontiguousarray(getattr(self, field.name)[:, ::-1]) for field in fields(self)))
 
 
-class Backgrounds:
-    """Background images: from clips, and procedural ones from a bank that is slowly replaced."""
+@dataclass(frozen=True)
+class View:
+    """A rendered image of the pool: (F, F, 3) colours, and (F, F) kinds and moving bodies."""
 
-    def __init__(self, clips: Sequence[VideoClip], rng: np.random.Generator, *, bank: int = 300) -> None:
-        self.clips = clips
-        self.rng = rng
-        self.bank = [self._procedural() for _ in range(bank)]
+    rgb: Frame
+    kind: NDArray[np.uint8]
+    body: NDArray[np.uint8]
 
-    def _procedural(self) -> Frame:
-        clip = procedural_clip(int(self.rng.integers(TRAINING_SEEDS)))
-        return clip.frame(int(self.rng.integers(200)))
+    @property
+    def moves(self) -> Mask:
+        """Mask of everything that moves."""
+        moves: Mask = self.kind == KIND_MOVING
+        return moves
 
-    def draw(self, side: int) -> Frame:
-        """Return a random (side, side, 3) image."""
+
+class Composer:
+    """Makes pairs of one image size.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        All of one size.
+    weights : sequence of float
+        How often to draw each.
+    clips, photos : sequence of VideoClip
+    lessons : Lessons
+    rng : numpy.random.Generator
+    rivals : float
+        Share of images, among those that are not clean, in which things of other scenes are pasted.
+    clean : pair of float
+        Share of references and of queries that stay as they were rendered.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        weights: Sequence[float],
+        clips: Sequence[VideoClip],
+        photos: Sequence[VideoClip],
+        lessons: Lessons,
+        rng: np.random.Generator,
+        *,
+        rivals: float = 0.45,
+        clean: tuple[float, float] = (0.62, 0.12),
+    ) -> None:
+        self.groups, self.lessons, self.rng, self.rivals, self.clean = groups, lessons, rng, rivals, clean
+        self.weights = np.asarray(weights, float) / np.sum(weights)
+        self.backgrounds = Backgrounds(clips, photos, self._rendered, rng)
+
+    def pair(self, lesson: Lesson | None = None) -> tuple[Example, Example]:
+        """Return a reference and a query."""
         rng = self.rng
-        if self.clips and rng.random() < 0.65:
-            clip = self.clips[int(rng.integers(len(self.clips)))]
-            image = clip.frame(int(rng.integers(len(clip.frames))))
+        group = self._group()
+        lesson = lesson or self.lessons.draw(rng)
+        first, second = (_view(group, int(index)) for index in rng.choice(len(group.rgb), 2, replace=False))
+        if lesson == "half":
+            second = first
+        if lesson == "absent":
+            return self._absent(group, first)
+        if lesson == "scenery" and (kinds := _scenery(first, second, rng)) is not None:
+            masks = [np.isin(view.kind, kinds) for view in (first, second)]
+            clean: tuple[bool, bool] = (True, True)
         else:
-            index = int(rng.integers(len(self.bank)))
-            if rng.random() < 0.05:
-                self.bank[index] = self._procedural()
-            image = self.bank[index]
-        height, width = image.shape[:2]
-        crop = int(min(height, width) * (1.0 if rng.random() < 0.4 else rng.uniform(0.45, 1.0)))
-        top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
-        box = (left, top, left + crop, top + crop)
-        resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box))
-        return resized[:, ::-1] if rng.random() < 0.5 else resized
+            masks = _targets(first, second, lesson, rng)
+            clean = (bool(rng.random() < self.clean[0]), bool(rng.random() < self.clean[1]))
+        recolour = rng.random() < 0.25
+        pair = [
+            self._example(group, view, mask, mask, clean=as_rendered, recolour=recolour)
+            for view, mask, as_rendered in zip((first, second), masks, clean, strict=True)
+        ]
+        flip = rng.random() < 0.5
+        flips = (flip, flip if rng.random() < 0.85 or lesson == "half" else not flip)
+        one, other = (each.flipped() if turn else each for each, turn in zip(pair, flips, strict=True))
+        return one, other
+
+    def _absent(self, group: Group, first: View) -> tuple[Example, Example]:
+        """Return images of two scenes; each one's target is not in the other."""
+        rng = self.rng
+        other = self._group()
+        for _ in range(20):
+            if other.source != group.source:
+                break
+            other = self._group()
+        second = _view(other, int(rng.integers(len(other.rgb))))
+        pair = []
+        for origin, view in ((group, first), (other, second)):
+            lesson: Lesson = "whole" if rng.random() < 0.8 else "part"
+            (shown, _), nothing = _targets(view, view, lesson, rng), np.zeros(view.kind.shape, bool)
+            clean = bool(rng.random() < 0.45)
+            example = self._example(origin, view, shown, nothing, clean=clean, recolour=rng.random() < 0.2)
+            # Parts are matched between images of one scene only
+            pair.append(replace(example, body=np.zeros_like(example.body)))
+        return pair[0], pair[1]
+
+    def _example(self, group: Group, view: View, shown: Mask, target: Mask, *, clean: bool, recolour: bool) -> Example:
+        """Compose one image: background, colours, and things of other scenes."""
+        rng = self.rng
+        frame, moves = view.rgb, view.moves
+        pasted, hidden = np.zeros(moves.shape, bool), np.zeros(moves.shape, bool)
+        replaced = np.zeros(moves.shape, bool)
+        if not clean:
+            if recolour and rng.random() < 0.6:
+                frame = np.where(moves[..., None], jitter(frame, 0.5, rng), frame)
+            replaced = _replaced(view.kind, rng)
+            if replaced.any():
+                behind, objects = self.backgrounds.draw(len(moves))
+                frame = np.where(replaced[..., None], behind, frame)
+                pasted = objects & replaced
+            elif rng.random() < 0.5:
+                frame = np.where(moves[..., None], frame, jitter(frame, 1.0, rng))
+        if rng.random() < (0.15 if clean else self.rivals):
+            for _ in range(int(rng.choice([1, 1, 2]))):
+                frame, over, front = self._paste(group, frame, view, shown, copies=not recolour)
+                pasted, hidden = pasted | over, hidden | front
+        if not clean:
+            if rng.random() < 0.3:
+                frame = jitter(frame, 0.4, rng)
+            if rng.random() < 0.15:
+                noise = rng.normal(0.0, rng.uniform(1.0, 8.0), frame.shape)
+                frame = np.clip(frame + noise, 0, 255).astype(np.uint8)
+        standing = (view.kind == KIND_STATIC) & ~replaced
+        visible = ~hidden
+        own = moves & visible
+        return Example(
+            frame=frame,
+            shown=shown & visible,
+            target=target & visible,
+            moving=own | pasted,
+            rival=((own | standing | pasted) & ~(target & visible)),
+            body=np.where(own, view.body, 0).astype(np.uint8),
+        )
+
+    def _paste(self, group: Group, frame: Frame, view: View, shown: Mask, *, copies: bool) -> tuple[Frame, Mask, Mask]:
+        """Paste a thing of another scene, or the target's copy in other colours.
+
+        Returns
+        -------
+        frame
+        over : (F, F) bool
+            Where the thing is.
+        front : (F, F) bool
+            Where it hides what moves.
+        """
+        rng, side = self.rng, len(frame)
+        nothing = np.zeros((side, side), bool)
+        copy = copies and rng.random() < 0.15
+        origin = group if copy else self._group()
+        if not copy and origin.source == group.source and group.source != "primitives":
+            return frame, nothing, nothing
+        other = _view(origin, int(rng.integers(len(origin.rgb))))
+        cut = other.moves
+        if rng.random() < 0.2:
+            cut = _targets(other, other, "part", rng)[0]
+        thing = other.rgb
+        if copy:
+            thing = jitter(thing, 1.6, rng)
+        elif rng.random() < 0.2:  # something in the target's colours
+            thing = _in_colours_of(thing, cut, frame, shown)
+        elif rng.random() < 0.4:
+            thing = jitter(thing, 0.7, rng)
+        thing, cut = _placed(thing, cut, rng)
+        front = nothing
+        if rng.random() < 0.65:
+            cut = cut & ~view.moves
+        else:
+            front = cut & view.moves
+            if (shown & ~front).sum() < 0.6 * shown.sum():
+                cut, front = cut & ~view.moves, nothing
+        return np.where(cut[..., None], thing, frame), cut, front
+
+    def _rendered(self) -> tuple[Frame, Mask]:
+        group = self._group()
+        view = _view(group, int(self.rng.integers(len(group.rgb))))
+        return view.rgb, view.moves
+
+    def _group(self) -> Group:
+        return self.groups[int(self.rng.choice(len(self.groups), p=self.weights))]
 
 
-def jitter(image: Frame, strength: float, rng: np.random.Generator) -> Frame:
-    """Change brightness, contrast, colour balance and hue of an image, by about ``strength``."""
-    values = image.astype(np.float32)
-    mixing = np.eye(3, dtype=np.float32) + rng.normal(0.0, 0.25 * strength, (3, 3)).astype(np.float32)
-    gain = np.exp(rng.normal(0.0, 0.3 * strength, 3)).astype(np.float32)
-    offset = rng.normal(0.0, 25.0 * strength, 3).astype(np.float32)
-    changed = (values - 110.0) @ mixing * gain + 110.0 + offset
-    return np.clip(changed, 0.0, 255.0).astype(np.uint8)
+def _view(group: Group, index: int) -> View:
+    kind = group.kind[index]
+    return View(group.rgb[index], kind, np.where(kind == KIND_MOVING, group.body[index], 0).astype(np.uint8))
 
 
-def choose_target(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Choose the bodies of the target: mostly all that move, else neighbours in the kinematic tree.
+def _targets(first: View, second: View, lesson: Lesson, rng: np.random.Generator) -> list[Mask]:
+    """Return the masks of one target in two images."""
+    if lesson == "half":
+        return [_half(first.moves, rng)] * 2
+    if lesson == "part":
+        bodies = choose_bodies(first.body, second.body, rng)
+        return [np.isin(view.body, bodies) for view in (first, second)]
+    return [first.moves, second.moves]
+
+
+def choose_bodies(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Choose the bodies of a target that is a part: neighbours in the kinematic tree; all bodies if none is visible.
 
     Parameters
     ----------
@@ -105,9 +297,7 @@ def choose_target(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.r
     """
     present = np.union1d(first, second)
     present = present[present > 0]
-    if rng.random() < 0.7 or len(present) < 2:
-        return present.astype(np.uint8)
-    for _ in range(4):
+    for _ in range(4 if len(present) > 1 else 0):
         # MuJoCo numbers bodies depth first, so consecutive numbers form one or a few limbs.
         start = int(rng.integers(len(present)))
         chosen = present[start : start + int(rng.integers(1, len(present)))]
@@ -116,56 +306,69 @@ def choose_target(first: NDArray[np.uint8], second: NDArray[np.uint8], rng: np.r
     return present.astype(np.uint8)
 
 
-def compose(
-    rgb: Frame, kind: NDArray[np.uint8], backgrounds: Backgrounds, rng: np.random.Generator, *, clean: bool
-) -> tuple[Frame, Mask]:
-    """Return a frame, as rendered or with another background and colours, and the mask of replaced pixels."""
-    if clean:
-        return rgb, np.zeros(kind.shape, bool)
-    frame = rgb
-    if rng.random() < 0.35:  # recolour what moves
-        frame = np.where((kind == KIND_MOVING)[..., None], jitter(frame, 0.5, rng), frame)
+def _half(mask: Mask, rng: np.random.Generator) -> Mask:
+    """Return the upper, lower, left or right part of a mask, mostly about half of it."""
+    rows, columns = np.nonzero(mask)
+    axis = rows if rng.random() < 0.7 else columns
+    at = np.quantile(axis, rng.uniform(0.35, 0.65)) if rng.random() < 0.5 else (axis.min() + axis.max() + 1) / 2
+    chosen = axis < at if rng.random() < 0.5 else axis >= at
+    half = np.zeros_like(mask)
+    half[rows[chosen], columns[chosen]] = True
+    return half if half.any() else mask
+
+
+def _scenery(first: View, second: View, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+    """Choose what does not move: one or several kinds that cover a part of both images; None if there are none."""
+    choices = ((KIND_FLOOR,), (KIND_SKY,), (KIND_STATIC,), (KIND_FLOOR, KIND_SKY, KIND_STATIC))
+    for index in rng.permutation(len(choices)):
+        kinds = np.array(choices[index], np.uint8)
+        shares = [np.isin(view.kind, kinds).mean() for view in (first, second)]
+        if min(shares) > 0.03 and (len(kinds) > 1 or max(shares) < 0.97):
+            return kinds
+    return None
+
+
+def _replaced(kind: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
+    """Choose what a background replaces: nothing, the sky, sky and floor, or all that does not move."""
     choice = rng.random()
-    if choice < 0.2:
-        replaced = np.zeros(kind.shape, bool)
-        if rng.random() < 0.5:
-            frame = np.where((kind != KIND_MOVING)[..., None], jitter(frame, 1.0, rng), frame)
-    elif choice < 0.3:
-        replaced = kind == KIND_SKY
-    elif choice < 0.75:
-        replaced = (kind == KIND_SKY) | (kind == KIND_FLOOR)
-    else:
-        replaced = kind != KIND_MOVING
-    if replaced.any():
-        behind = backgrounds.draw(len(kind))
-        if rng.random() < 0.4:
-            behind = jitter(behind, 0.8, rng)
-        frame = np.where(replaced[..., None], behind, frame)
-    if rng.random() < 0.3:
-        frame = jitter(frame, 0.4, rng)
-    if rng.random() < 0.15:
-        noise = rng.normal(0.0, rng.uniform(1.0, 8.0), frame.shape)
-        frame = np.clip(frame + noise, 0, 255).astype(np.uint8)
-    return frame, replaced
+    if choice < 0.15:
+        return np.zeros(kind.shape, bool)
+    if choice < 0.27:
+        return np.asarray(kind == KIND_SKY)
+    kept = (KIND_STATIC, KIND_MOVING) if choice < 0.7 else (KIND_MOVING,)
+    return ~np.isin(kind, kept)
 
 
-def make_pair(group: Group, backgrounds: Backgrounds, rng: np.random.Generator) -> tuple[Example, Example]:
-    """Draw two views of a group with one target, and compose their frames; the reference is usually clean."""
-    views = [int(i) for i in rng.choice(len(group.rgb), 2, replace=False)]
-    moving = [group.kind[view] == KIND_MOVING for view in views]
-    bodies = [np.where(moves, group.body[view], 0).astype(np.uint8) for moves, view in zip(moving, views, strict=True)]
-    chosen = choose_target(bodies[0], bodies[1], rng)
-    flip = bool(rng.random() < 0.5)
-    clean = (rng.random() < 0.65, rng.random() < 0.12)
-    examples = []
-    for view, moves, body, as_rendered in zip(views, moving, bodies, clean, strict=True):
-        kind = group.kind[view]
-        frame, replaced = compose(group.rgb[view], kind, backgrounds, rng, clean=bool(as_rendered))
-        target = np.isin(body, chosen)
-        rival = (moves & ~target) | ((kind == KIND_STATIC) & ~replaced)
-        example = Example(frame, target, moves, rival, body)
-        examples.append(example.flipped() if flip else example)
-    return examples[0], examples[1]
+def _in_colours_of(thing: Frame, cut: Mask, frame: Frame, target: Mask) -> Frame:
+    """Return a thing with the mean and the spread of the target's colours."""
+    if not cut.any() or not target.any():
+        return thing
+    own, wanted = thing[cut].astype(np.float32), frame[target].astype(np.float32)
+    changed = (thing - own.mean(0)) * (wanted.std(0) + 5) / (own.std(0) + 5) + wanted.mean(0)
+    recoloured: Frame = np.clip(changed, 0, 255).astype(np.uint8)
+    return recoloured
+
+
+def _placed(thing: Frame, cut: Mask, rng: np.random.Generator) -> tuple[Frame, Mask]:
+    """Scale, flip and shift a thing at random, inside an image of its size."""
+    side = len(cut)
+    size = int(side * rng.uniform(0.55, 1.35))
+    image = np.asarray(Image.fromarray(thing).resize((size, size), Image.Resampling.BILINEAR))
+    mask = np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.NEAREST))
+    if rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    rows, columns = np.nonzero(mask)
+    placed, there = np.zeros_like(thing), np.zeros_like(cut)
+    if len(rows) == 0:
+        return placed, there
+    # The middle of the thing comes to rest somewhere in the image
+    down = int(rng.integers(side) - (rows.min() + rows.max()) // 2)
+    right = int(rng.integers(side) - (columns.min() + columns.max()) // 2)
+    inside = (rows + down >= 0) & (rows + down < side) & (columns + right >= 0) & (columns + right < side)
+    rows, columns = rows[inside], columns[inside]
+    placed[rows + down, columns + right] = image[rows, columns]
+    there[rows + down, columns + right] = True
+    return placed, there
 
 
 def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, NDArray[np.generic]]:
@@ -174,58 +377,56 @@ def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, ND
     Returns
     -------
     dict
-        ``image`` (2n, 3, S, S) uint8, resized to the encoder's side as the runtime does, ``target``, ``moving`` and
-        ``rival`` (2n, F, F) bool, ``body`` (2n, F, F) uint8.
+        ``image`` (2n, 3, S, S) uint8, resized to the encoder's side as the runtime does, ``shown``, ``target``,
+        ``moving`` and ``rival`` (2n, F, F) bool, ``body`` (2n, F, F) uint8.
     """
     examples = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     images = [
         np.asarray(Image.fromarray(e.frame).resize((side, side), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         for e in examples
     ]
-    return {
-        "image": np.stack(images),
-        "target": np.stack([e.target for e in examples]),
-        "moving": np.stack([e.moving for e in examples]),
-        "rival": np.stack([e.rival for e in examples]),
-        "body": np.stack([e.body for e in examples]),
-    }
+    stacked = {name: np.stack([getattr(e, name) for e in examples]) for name in _MASKS}
+    return {"image": np.stack(images), **stacked}
+
+
+_MASKS = ("shown", "target", "moving", "rival", "body")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What pairs are made of: groups of the pool, clips, photographs; and how often a source is drawn, 1 if missing."""
+
+    groups: Sequence[Group]
+    clips: Sequence[VideoClip] = ()
+    photos: Sequence[VideoClip] = ()
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+
+    def composers(self, lessons: Lessons, rng: np.random.Generator) -> dict[int, Composer]:
+        """Return a composer for each image size."""
+        by_side: dict[int, list[Group]] = {}
+        for group in self.groups:
+            by_side.setdefault(group.side, []).append(group)
+        return {
+            side: Composer(
+                members, [self.emphasis.get(group.source, 1.0) for group in members], self.clips, self.photos,
+                lessons, rng,
+            )
+            for side, members in sorted(by_side.items())
+        }  # fmt: skip
 
 
 def stream(
-    groups: Sequence[Group],
-    clips: Sequence[VideoClip],
-    *,
-    pairs: int,
-    side: int,
-    seed: Sequence[int],
-    emphasis: Mapping[str, float] | None = None,
+    material: Material, lessons: Lessons, *, pairs: int, side: int, seed: Sequence[int]
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Yield batches forever.
+    """Yield batches of ``pairs`` pairs forever.
 
-    Parameters
-    ----------
-    groups : sequence of Group
-    clips : sequence of VideoClip
-    pairs : int
-        Pairs in a batch. All have one image size, which is drawn in proportion to the number of groups that have it.
-    side : int
-        Side of the encoder's input in pixels.
-    seed : sequence of int
-    emphasis : mapping, optional
-        Source -> weight of its groups when drawing; 1 if missing.
+    All of a batch have one image size, which is drawn in proportion to the number of groups that have it. ``side`` is
+    that of the encoder's input in pixels.
     """
     rng = np.random.default_rng(list(seed))
-    backgrounds = Backgrounds(clips, rng)
-    by_side: dict[int, list[Group]] = {}
-    for group in groups:
-        by_side.setdefault(group.side, []).append(group)
-    sizes = sorted(by_side)
-    odds = np.array([len(by_side[size]) for size in sizes], float) / len(groups)
-    weights = {
-        size: np.array([(emphasis or {}).get(group.source, 1.0) for group in members])
-        for size, members in by_side.items()
-    }
+    composers = material.composers(lessons, rng)
+    sizes = list(composers)
+    odds = np.array([len(composers[size].groups) for size in sizes], float)
     while True:
-        size = sizes[rng.choice(len(sizes), p=odds)]
-        drawn = rng.choice(len(weights[size]), pairs, p=weights[size] / weights[size].sum())
-        yield collate([make_pair(by_side[size][index], backgrounds, rng) for index in drawn], side)
+        composer = composers[sizes[rng.choice(len(sizes), p=odds / odds.sum())]]
+        yield collate([composer.pair() for _ in range(pairs)], side)

@@ -94,11 +94,32 @@ def target_feature(features: Tensor, inside: Tensor) -> Tensor:
 
 @dataclass
 class Outcome:
-    """Loss of a batch with its terms, and the IoU of the mask that each decode uses, on SAM-G prompts."""
+    """What came of a batch.
+
+    Attributes
+    ----------
+    loss : scalar Tensor
+    terms : dict of str to float
+        The terms of the loss.
+    iou : (3, B) Tensor
+        IoU of the mask that each decode uses.
+    samg : (B,) bool Tensor
+        Whether an image shows its target and was prompted as in SAM-G.
+    present : (B,) bool Tensor
+        Whether an image shows its target.
+    score : (B,) Tensor
+        Predicted IoU of the last mask.
+    mask : (B, F, F) bool Tensor
+        The last mask.
+    """
 
     loss: Tensor
     terms: dict[str, float]
-    iou: Tensor  # (3, number of SAM-G samples)
+    iou: Tensor
+    samg: Tensor
+    present: Tensor
+    score: Tensor
+    mask: Tensor
 
 
 def to_frame(maps: Tensor, side: int, frame: int) -> Tensor:
@@ -106,6 +127,34 @@ def to_frame(maps: Tensor, side: int, frame: int) -> Tensor:
     if maps.shape[-1] != side:
         maps = F.interpolate(maps, size=(side, side), mode="bilinear")
     return F.interpolate(maps, size=(frame, frame), mode="bilinear") if frame != side else maps
+
+
+def similarities(embedding: Tensor, features: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    """Find each image's target in the other image of its pair.
+
+    Parameters
+    ----------
+    embedding, features : (B, C, G, G)
+        References first, then queries; each image of a pair is the reference of the other.
+    shown : (B, F, F) float
+        What the target is, where an image is the reference.
+
+    Returns
+    -------
+    target : (B, C)
+        The feature in the embedding of what each image's partner shows.
+    similarity : (B, G, G)
+        Cosine similarity with the image's cells, the mean of that in either map.
+    """
+    grid, count = embedding.shape[-1], len(embedding)
+    cover = F.interpolate(shown[:, None], size=(grid, grid), mode="area")[:, 0]
+    inside = F.interpolate(shown[:, None], size=(grid, grid), mode="bilinear")[:, 0] > 0
+    inside = torch.where(inside.any(1).any(1)[:, None, None], inside, cover > 0)
+    targets = [target_feature(maps, inside).roll(count // 2, 0) for maps in (embedding, features)]
+    similarity = torch.zeros(count, grid, grid)
+    for target, maps in zip(targets, (embedding, features), strict=True):
+        similarity = similarity + 0.5 * torch.einsum("bc,bchw->bhw", target, F.normalize(maps, dim=1))
+    return targets[0], similarity
 
 
 def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = False) -> Outcome:
@@ -127,14 +176,8 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
     moving = batch["moving"].float()
     seen = F.binary_cross_entropy_with_logits(to_frame(model.objectness(embedding).float(), side, frame)[:, 0], moving)
 
+    feature, similarity = similarities(embedding32, features32, batch["shown"].float())
     cover = F.interpolate(target[:, None], size=(grid, grid), mode="area")[:, 0]
-    inside = F.interpolate(target[:, None], size=(grid, grid), mode="bilinear")[:, 0] > 0
-    inside = torch.where(inside.any(1).any(1)[:, None, None], inside, cover > 0)
-    other = torch.arange(count).roll(count // 2)
-    similarity = torch.zeros(count, grid, grid)
-    for maps in (embedding32, features32):
-        wanted = target_feature(maps, inside)[other]
-        similarity = similarity + 0.5 * torch.einsum("bc,bchw->bhw", wanted, F.normalize(maps, dim=1))
     rival = F.interpolate(batch["rival"].float()[:, None], size=(grid, grid), mode="area")[:, 0]
     points = point_loss(similarity, cover, rival)
     middle = ((torch.arange(grid) + 0.5) * frame / grid).long()
@@ -145,8 +188,10 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
     with torch.no_grad():
         shown = F.interpolate(similarity[:, None], scale_factor=4.0, mode="bilinear")
         shown = to_frame(shown, side, frame)[:, 0]
-        mode = torch.zeros(count) if only_samg else torch.rand(count)
-        samg, clicks, boxed = mode < 0.6, (mode >= 0.6) & (mode < 0.9), mode >= 0.9
+        present = (target > 0.5).flatten(1).any(1)
+        # Nobody clicks on what is not there
+        mode = torch.where(present, torch.zeros(count) if only_samg else torch.rand(count), 0.0)
+        samg, clicks, boxed = mode < 0.66, (mode >= 0.66) & (mode < 0.9), mode >= 0.9
         partial = (target != moving).flatten(1).any(1)
         prompts = Prompts(count, model.shape.slots)
         positive = torch.where(samg[:, None], _point(shown.flatten(1).argmax(1), frame), _draw(target))
@@ -158,23 +203,26 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
         )
         if not only_samg:
             for _ in range(3):
-                prompts.add(_draw(target), POSITIVE, ~boxed & (torch.rand(count) < torch.where(partial, 0.4, 0.15)))
+                more = present & ~boxed & (torch.rand(count) < torch.where(samg, 0.08, 0.3))
+                prompts.add(_draw(target), POSITIVE, more)
             for _ in range(2):
                 on_rival = (torch.rand(count) < 0.7) & batch["rival"].any((1, 2))
                 rest = torch.where(on_rival[:, None, None], batch["rival"].float(), 1 - target)
                 prompts.add(
                     _draw(rest),
                     NEGATIVE,
-                    clicks & (torch.rand(count) < 0.4) | (partial & samg & (torch.rand(count) < 0.5)),
+                    clicks & (torch.rand(count) < 0.4) | (partial & samg & (torch.rand(count) < 0.1)),
                 )
             shift = torch.randn(count, 4) * 0.03 * frame
             prompts.set_box((boxes_of(target > 0.5) + shift).clamp(0, frame - 1), boxed)
+        known = samg | (torch.rand(count) < 0.4)
+    feature = feature * known[:, None]  # clicks and boxes mostly come without a target
 
     mask_input, has = torch.zeros(count, 1, 4 * grid, 4 * grid), torch.zeros(count)
-    total, used_iou = torch.zeros(()), []
+    total, used_iou, score = torch.zeros(()), [], torch.zeros(count)
     for step in range(3):
         coords, labels = prompts.slots(side / frame)
-        low_res, iou = model.decoder(embedding, coords, labels, mask_input, has)
+        low_res, iou = model.decoder(embedding, coords, labels, mask_input, has, feature)
         low_res, iou = low_res.float(), iou.float()
         logits = to_frame(low_res, side, frame)
         total = total + decode_loss(logits, iou, target, weighted=step == 0)
@@ -184,8 +232,9 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
             else:
                 best = 1 + iou[:, 1:].argmax(1)
                 used = low_res[torch.arange(count), best][:, None]
+                score = iou[torch.arange(count), best]
             at_frame = to_frame(used, side, frame)[:, 0]
-            used_iou.append(true_iou(at_frame[:, None], target)[samg, 0])
+            used_iou.append(true_iou(at_frame[:, None], target)[:, 0])
             mask = at_frame > 0
             box = boxes_of(mask)
             if step == 0:
@@ -201,4 +250,4 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
             mask_input, has = used, torch.ones(count)
     loss = total + 2 * seen + 0.5 * points + 0.2 * parts
     terms = {"decode": total.item() / 3, "seen": seen.item(), "points": points.item(), "parts": parts.item()}
-    return Outcome(loss, terms, torch.stack(used_iou))
+    return Outcome(loss, terms, torch.stack(used_iou), samg & present, present, score, mask)

@@ -28,7 +28,7 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def true_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the IoU of the thresholded masks with the target, (B, M)."""
+    """Return the IoU of the thresholded masks with the target, (B, M); 0 where there is no target."""
     mask, wanted = logits > 0, target[:, None] > 0.5
     both = (mask & wanted).sum((2, 3)).float()
     return both / (mask | wanted).sum((2, 3)).clamp(min=1)
@@ -53,7 +53,7 @@ def decode_loss(logits: Tensor, iou: Tensor, target: Tensor, *, weighted: bool) 
     else:
         used = three.gather(1, iou[:, 1:].argmax(1, keepdim=True))[:, 0]
     quality = F.mse_loss(iou, true_iou(logits.detach(), target))
-    return (used + 0.5 * three.min(1).values + 0.25 * every[:, 0]).mean() + quality
+    return (used + 0.5 * three.min(1).values + 0.25 * every[:, 0]).mean() + 2 * quality
 
 
 def point_loss(similarity: Tensor, inside: Tensor, rival: Tensor, temperature: float = 0.05) -> Tensor:
@@ -77,6 +77,7 @@ def point_loss(similarity: Tensor, inside: Tensor, rival: Tensor, temperature: f
     wanted = torch.where(on_rival.any(1, keepdim=True), on_rival, outside)
     nowhere = torch.where(wanted, 0.0, -1e4)
     positive = torch.logsumexp(flat, 1) - torch.logsumexp(flat + surely, 1)
+    positive = positive * (cover.amax(1) > 0)
     negative = torch.logsumexp(-flat, 1) - torch.logsumexp(-flat + nowhere, 1)
     # Not only the extremes matter: parts are found in these maps, and people look at them.
     margin = F.binary_cross_entropy_with_logits((similarity.flatten(1) - 0.5) * 10, cover)

@@ -1,9 +1,10 @@
-"""The networks of the ``tiny`` bundle: an EfficientViT-style encoder with two heads, and a SAM-style prompt decoder.
+"""The networks of the ``tiny`` bundle: a convolutional encoder, and a small convolutional prompt decoder.
 
-The encoder follows EfficientViT (Cai et al., ICCV 2023) and EfficientViT-SAM (arXiv 2402.05008): fused residual blocks,
-ReLU linear attention in the deepest stage, a neck that brings three stages to one grid. The decoder follows Segment
-Anything (arXiv 2304.02643): random Fourier positions, labelled points, a two-way transformer, hypernetworks for the
-masks. Differences are described at each class.
+Redrawn for a CPU, where a frame's time is that of few, large, dense operations. The encoder is a U-Net (Ronneberger et
+al., 2015) with space-to-depth at its entry. Whatever does not depend on the prompts is computed in it, once a frame.
+The decoder reads prompts as maps, as RITM does (Sofiiuk et al., arXiv 2102.06583), and the target's feature as
+Personalize-SAM's target-semantic prompt (arXiv 2305.03048); three decodes refine one mask, as in SAM-G. It has no
+attention: what a point says reaches every cell by correlation with the point's own feature.
 """
 
 from __future__ import annotations
@@ -16,22 +17,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMPTY_SLOT, PADDING, NEGATIVE, POSITIVE, BOX_START, BOX_END = -2, -1, 0, 1, 2, 3
-_MASKED = -1e4  # added to attention logits: its exponential is 0, yet half precision can hold it
+_PROMPT_MAPS = 8  # positive, negative, box, "has a box", "has a mask", correlation with target, positive and negative
+_DETAIL_SCALE = 0.02  # of the detail channels in the embedding: they hardly count in its cosine similarity
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the networks. ``side`` must be 16 times a whole number; the grid is a quarter of it."""
+    """Sizes of the networks. ``side`` must be 16 times a whole number; the grid is a quarter of it.
+
+    Attributes
+    ----------
+    side : int
+        Side of the encoder's input in pixels, and of the masks.
+    widths : tuple of 4 int
+        Channels at a half, a quarter, an eighth and a sixteenth of the side.
+    depths : tuple of 4 int
+        Residual convolutions at each.
+    channels : int
+        Channels of the semantic half of the embedding, and of the features.
+    detail : int
+        Channels of the other half of the embedding, which say what each of a cell's 4 × 4 pixels shows.
+    decoder : tuple of 2 int
+        The decoder's channels at a quarter and at an eighth of the side.
+    slots : int
+        Prompt slots.
+    """
 
     side: int = 96
-    stem: int = 24
-    widths: tuple[int, int, int] = (48, 96, 160)
-    depths: tuple[int, int, int] = (2, 2, 4)
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    depths: tuple[int, int, int, int] = (0, 1, 1, 3)
     channels: int = 64
-    neck: int = 2
-    tokens: int = 128
-    heads: int = 4
-    layers: int = 2
+    detail: int = 64
+    decoder: tuple[int, int] = (32, 64)
     slots: int = 16
 
     @property
@@ -47,255 +64,169 @@ class Shape:
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm, optional ReLU."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, activation: bool = True
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, activation: bool = True) -> None:
         layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
         ]
         super().__init__(*layers, *([nn.ReLU(inplace=True)] if activation else []))
 
 
-class FusedResidual(nn.Module):
-    """A 3×3 convolution that expands and a 1×1 that projects, with a shortcut where shapes allow it.
+class Residual(nn.Module):
+    """A 3×3 convolution with a shortcut: the shape of operation that processors run best."""
 
-    As in the fine stages of EfficientViT's large variants: processors run dense convolutions more efficiently than
-    depthwise ones.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, expand: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        middle = inputs * expand
-        self.body = nn.Sequential(ConvNorm(inputs, middle, 3, stride), ConvNorm(middle, outputs, activation=False))
-        self.shortcut = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H/stride, W/stride)."""
-        y: Tensor = self.body(x)
-        return x + y if self.shortcut else y
-
-
-class InvertedResidual(nn.Module):
-    """Expand, depthwise convolution, project, with a shortcut; for the coarse stage, where it is cheap."""
-
-    def __init__(self, channels: int, expand: int = 4) -> None:
-        super().__init__()
-        middle = channels * expand
-        self.body = nn.Sequential(
-            ConvNorm(channels, middle),
-            ConvNorm(middle, middle, 3, groups=middle),
-            ConvNorm(middle, channels, activation=False),
-        )
+        self.body = ConvNorm(channels, channels, 3, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
-        y: Tensor = self.body(x)
-        return x + y
-
-
-class LinearAttention(nn.Module):
-    """EfficientViT's multi-scale ReLU linear attention: global context at a cost linear in the number of cells."""
-
-    def __init__(self, channels: int, head: int = 16) -> None:
-        super().__init__()
-        self.head = head
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.wider = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False)
-        self.project = ConvNorm(2 * channels, channels, activation=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        batch, _, height, width = x.shape
-        qkv = self.qkv(x)
-        qkv = torch.cat([qkv, self.wider(qkv)], 1)
-        qkv = qkv.reshape(batch, -1, 3 * self.head, height * width).float()
-        q, k, v = qkv.chunk(3, 2)
-        q, k = F.relu(q), F.relu(k)
-        # Sums over cells would overflow in half precision: they stay in float32, divided by the number of cells.
-        k = k / (height * width)
-        context = v @ k.transpose(-1, -2)
-        total = k.sum(-1, keepdim=True)
-        out = (context @ q) / (total.transpose(-1, -2) @ q + 1e-6)
-        added: Tensor = self.project(out.reshape(batch, -1, height, width).to(x.dtype))
-        return x + added
+        return F.relu(x + self.body(x))
 
 
 class Encoder(nn.Module):
-    """Image → embedding for the decoder and features for correspondence, on one grid, from one trunk."""
+    """Image → embedding for the decoder, and features for correspondence, which are its semantic half."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        first, second, third = shape.widths
-        self.stem = nn.Sequential(ConvNorm(3, shape.stem, 3, 2), ConvNorm(shape.stem, first, 3, 2))
-        self.stage1 = nn.Sequential(*(FusedResidual(first, first) for _ in range(shape.depths[0])))
-        self.stage2 = nn.Sequential(
-            FusedResidual(first, second, 2), *(FusedResidual(second, second, expand=1) for _ in range(shape.depths[1]))
+        half, quarter, eighth, sixteenth = shape.widths
+
+        def stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+            return nn.Sequential(ConvNorm(inputs, outputs, 3, 2), *(Residual(outputs) for _ in range(depth)))
+
+        self.at_half = nn.Sequential(
+            nn.Conv2d(3, half, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+            *(Residual(half) for _ in range(shape.depths[0])),
         )
-        deep: list[nn.Module] = [FusedResidual(second, third, 2)]
-        for _ in range(shape.depths[2]):
-            deep += [LinearAttention(third), InvertedResidual(third)]
-        self.stage3 = nn.Sequential(*deep)
-        self.lateral = nn.ModuleList(ConvNorm(width, shape.channels, activation=False) for width in shape.widths)
-        self.neck = nn.Sequential(*(FusedResidual(shape.channels, shape.channels, expand=1) for _ in range(shape.neck)))
-        self.embedding = nn.Conv2d(shape.channels, shape.channels, 1)
-        self.features = nn.Conv2d(shape.channels, shape.channels, 1)
+        self.at_quarter = stage(half, quarter, shape.depths[1])
+        self.at_eighth = stage(quarter, eighth, shape.depths[2])
+        self.at_sixteenth = stage(eighth, sixteenth, shape.depths[3])
+        self.to_eighth = ConvNorm(sixteenth, eighth, activation=False)
+        self.join_eighth = Residual(eighth)
+        self.to_quarter = ConvNorm(eighth, quarter, activation=False)
+        self.join_quarter = Residual(quarter)
+        self.semantic = nn.Conv2d(quarter, shape.channels, 1)
+        self.detail = nn.Sequential(nn.Conv2d(half, shape.detail, 2, 2, bias=False), nn.BatchNorm2d(shape.detail))
+        self.from_quarter = nn.Conv2d(quarter, shape.detail, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (B, 3, S, S) → embedding (B, C, G, G), features (B, C, G, G), with G = S/4."""
-        fine = self.stage1(self.stem(image))
-        middle = self.stage2(fine)
-        coarse = self.stage3(middle)
-        x = self.lateral[1](middle) + F.interpolate(self.lateral[2](coarse), scale_factor=2.0, mode="bilinear")
-        x = self.lateral[0](fine) + F.interpolate(x, scale_factor=2.0, mode="bilinear")
-        x = self.neck(x)
-        return self.embedding(x), self.features(x)
+        """Encode (B, 3, S, S) → embedding (B, C + D, G, G), features (B, C, G, G), with G = S/4.
 
-
-class Attention(nn.Module):
-    """Multi-head attention, as in SAM; `reduce` divides its number of channels."""
-
-    def __init__(self, channels: int, heads: int, reduce: int = 1) -> None:
-        super().__init__()
-        inner = channels // reduce
-        self.heads, self.scale = heads, (inner // heads) ** -0.5
-        self.q, self.k, self.v = (nn.Linear(channels, inner) for _ in range(3))
-        self.out = nn.Linear(inner, channels)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attend; ``bias`` (B, 1, 1, keys) is added to the logits."""
-        q, k, v = (self._split(layer(x)) for layer, x in ((self.q, q), (self.k, k), (self.v, v)))
-        logits = (q * self.scale) @ k.transpose(-1, -2)
-        if bias is not None:
-            logits = logits + bias
-        merged: Tensor = self.out((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
-        return merged
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
-
-
-class TwoWayBlock(nn.Module):
-    """Tokens attend to tokens, then to the image; then the image attends to the tokens."""
-
-    def __init__(self, channels: int, heads: int, *, first: bool) -> None:
-        super().__init__()
-        self.first = first
-        self.own = Attention(channels, heads)
-        self.to_image = Attention(channels, heads, 2)
-        self.mlp = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
-        self.from_tokens = Attention(channels, heads, 2)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(4))
-
-    def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, bias: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update tokens (B, N, C) and image (B, cells, C), each with its positions; ``bias`` hides empty slots."""
-        if self.first:
-            tokens = self.own(tokens, tokens, tokens, bias)
-        else:
-            q = tokens + token_pe
-            tokens = tokens + self.own(q, q, tokens, bias)
-        tokens = self.norms[0](tokens)
-        tokens = self.norms[1](tokens + self.to_image(tokens + token_pe, image + image_pe, image))
-        tokens = self.norms[2](tokens + self.mlp(tokens))
-        image = self.norms[3](image + self.from_tokens(image + image_pe, tokens + token_pe, tokens, bias))
-        return tokens, image
+        The first C channels of the embedding are L2-normalised; its D detail channels are scaled down, so that its
+        cosine similarity is nearly that of the first.
+        """
+        half = self.at_half(image)
+        quarter = self.at_quarter(half)
+        eighth = self.at_eighth(quarter)
+        x = self.at_sixteenth(eighth)
+        x = self.join_eighth(eighth + F.interpolate(self.to_eighth(x), scale_factor=2.0, mode="bilinear"))
+        x = self.join_quarter(quarter + F.interpolate(self.to_quarter(x), scale_factor=2.0, mode="bilinear"))
+        semantic = self.semantic(x)
+        semantic = semantic / semantic.norm(dim=1, keepdim=True).clamp(min=1e-3)
+        detail = _DETAIL_SCALE * F.hardtanh(self.detail(half) + self.from_quarter(x), -4, 4)
+        return torch.cat([semantic, detail], 1), semantic
 
 
 class Decoder(nn.Module):
     """Embedding and prompts → four masks and their predicted IoU.
 
-    Differs from SAM's decoder in three ways, all for speed on a CPU: the transformer works on the grid at half its
-    resolution; a shortcut brings the full grid back; and instead of two transposed convolutions a hypernetwork gives
-    each of a cell's 4 × 4 sub-pixels its own weight vector.
+    Prompts become maps on the embedding's grid: where the positive and negative points are, the inside of the box, the
+    earlier mask, and the correlation of every cell with the target's feature and with the cells under the points. Three
+    features (target, positive, negative) also weigh the embedding's channels. A few convolutions on these maps say what
+    each cell is; with the detail channels, a last layer says which of its 4 × 4 pixels belong to the masks.
     """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        c, t = shape.channels, shape.tokens
+        c, (fine, coarse) = shape.channels, shape.decoder
         self.shape = shape
-        generator = torch.Generator().manual_seed(0)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.randn(2, t // 2, generator=generator))
-        self.labels = nn.Embedding(5, t)  # not a point, negative, positive, box start, box end
-        self.own_tokens = nn.Embedding(5, t)  # IoU, four masks
-        self.no_mask = nn.Parameter(torch.zeros(1, c, 1, 1))
-        self.mask_input = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(16, c, 1), nn.ReLU(inplace=True), nn.Conv2d(c, c, 1)
-        )
-        self.down = nn.Conv2d(c, t, 2, 2)
-        self.blocks = nn.ModuleList(TwoWayBlock(t, shape.heads, first=i == 0) for i in range(shape.layers))
-        self.final = Attention(t, shape.heads, 2)
-        self.final_norm = nn.LayerNorm(t)
-        self.up = nn.Sequential(nn.Conv2d(t, 4 * c, 1), nn.PixelShuffle(2))
-        self.mix = nn.Sequential(nn.Conv2d(c, c, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(c, c, 1))
-        self.hyper = nn.ModuleList(self._head(t, 16 * c) for _ in range(4))
-        self.quality = self._head(t, 4)
-        ys = (torch.arange(shape.grid // 2) + 0.5) / (shape.grid // 2)
-        where = torch.stack(torch.meshgrid(ys, ys, indexing="ij")[::-1], -1)
-        self.image_pe: Tensor
-        self.register_buffer("image_pe", self._positions(where).flatten(0, 1)[None])
+        self.prompts = nn.Conv2d(_PROMPT_MAPS + 16, fine, 3, padding=1)
+        self.weigh = nn.Linear(3 * c, c)
+        self.semantic = nn.Conv2d(c, fine, 1)
+        self.down = nn.Conv2d(fine, coarse, 3, 2, 1)
+        self.context = nn.Conv2d(coarse, coarse, 3, padding=1)
+        self.everywhere = nn.Linear(coarse, coarse)
+        self.up = nn.Conv2d(coarse, fine, 1)
+        self.join = nn.Conv2d(fine, fine, 3, padding=1)
+        self.pixels = nn.Conv2d(fine, shape.detail, 1)
+        self.masks = nn.Conv2d(shape.detail, 64, 1)  # 4 masks of 16 pixels
+        self.quality = nn.Sequential(nn.Linear(2 * coarse + 3 * c, 64), nn.ReLU(), nn.Linear(64, 4))
+        self.centres: Tensor
+        self.register_buffer("centres", torch.arange(shape.grid) + 0.5)
 
-    @staticmethod
-    def _head(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs)
-        )
+    def _points(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Return (B, 2, G, G): Gaussians around the positive and around the negative points, in cells."""
+        near = torch.exp(-0.5 * (coords[..., None] - self.centres).square())  # (B, N, 2, G)
+        x, y = near[:, :, 0], near[:, :, 1]
+        chosen = torch.stack([labels == POSITIVE, labels == NEGATIVE], 1).to(coords.dtype)  # (B, 2, N)
+        return (y[:, None] * chosen[..., None]).transpose(2, 3) @ x[:, None]
 
-    def _positions(self, where: Tensor) -> Tensor:
-        """Return random Fourier features of (…, 2) coordinates in 0..1."""
-        angle = 2 * torch.pi * ((2 * where - 1) @ self.frequencies)
-        return torch.cat([angle.sin(), angle.cos()], -1)
-
-    def _prompts(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed point slots; also return the bias that hides empty slots from every attention."""
-        known = torch.stack([labels == value for value in (PADDING, NEGATIVE, POSITIVE, BOX_START, BOX_END)], -1)
-        position = self._positions((coords + 0.5) / self.shape.side)
-        is_place = (labels >= 0).to(coords.dtype)[..., None]
-        sparse = position * is_place + known.to(coords.dtype) @ self.labels.weight
-        return sparse, (labels == EMPTY_SLOT).to(coords.dtype) * _MASKED
+    def _box(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, 1, G, G), 1 inside the box and 0 outside, and (B, 1, 1, 1), whether there is one."""
+        corners = torch.stack([labels == BOX_START, labels == BOX_END], 1).to(coords.dtype)
+        has = corners[:, 0].sum(1)[:, None, None, None]
+        where = corners @ coords  # (B, 2, 2): start and end, x and y
+        after = torch.sigmoid(4 * (self.centres - where[:, 0, :, None]))
+        inside = after * torch.sigmoid(4 * (where[:, 1, :, None] - self.centres))  # (B, 2, G)
+        return (inside[:, 1, :, None] * inside[:, 0, None, :])[:, None] * has, has
 
     def forward(
-        self, embedding: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
+        self,
+        embedding: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        target: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Decode one set of prompts per image.
 
         Parameters
         ----------
-        embedding : (B, C, G, G)
+        embedding : (B, C + D, G, G)
         point_coords : (B, N, 2)
             (x, y) in the prompt frame, whose longest side is the encoder's.
         point_labels : (B, N) float
             1 target, 0 background, 2 and 3 box corners, −1 "not a point", −2 empty slot.
         mask_input : (B, 1, 4G, 4G)
             Logits of an earlier decode; ignored where ``has_mask_input`` (B,) is 0.
+        target : (B, C + D)
+            The target's feature in the embedding; zeros where there is none.
 
         Returns
         -------
         low_res_masks : (B, 4, 4G, 4G)
         iou : (B, 4)
         """
-        dense = self.mask_input(mask_input)
-        has = has_mask_input.reshape(-1, 1, 1, 1).to(dense.dtype)
-        source = embedding + dense * has + self.no_mask * (1 - has)
-        sparse, empty = self._prompts(point_coords, point_labels)
-        # Padding and adding, instead of expanding and concatenating, needs no node that computes the batch
-        tokens = F.pad(sparse, (0, 0, 5, 0)) + F.pad(self.own_tokens.weight, (0, 0, 0, sparse.shape[1]))
-        bias = F.pad(empty, (5, 0))[:, None, None, :]
-        token_pe, image = tokens, self.down(source).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            tokens, image = block(tokens, image, token_pe, self.image_pe, bias)
-        tokens = self.final_norm(tokens + self.final(tokens + token_pe, image + self.image_pe, image))
-        half = self.shape.grid // 2
-        image = image.transpose(1, 2).unflatten(2, (half, half))
-        pixels = self.up(image) + source
-        pixels = pixels + self.mix(pixels)
-        weights = torch.stack([head(tokens[:, 1 + i]) for i, head in enumerate(self.hyper)], 1)
-        weights = weights.reshape(-1, 64, self.shape.channels)  # 4 masks of 16 sub-pixels
-        masks = (weights @ pixels.flatten(2)) * self.shape.channels**-0.5
-        masks = masks.reshape(-1, 64, self.shape.grid, self.shape.grid)
-        return F.pixel_shuffle(masks, 4), self.quality(tokens[:, 0])
+        c = self.shape.channels
+        semantic, detail = embedding[:, :c], embedding[:, c:]
+        cells = semantic.flatten(2)
+        coords = (point_coords + 0.5) / 4
+        points = self._points(coords, point_labels)
+        box, has_box = self._box(coords, point_labels)
+        under = points.flatten(2)
+        under = (under @ cells.transpose(1, 2)) / (under.sum(2, keepdim=True) + 0.05)  # (B, 2, C)
+        vectors = torch.cat([target[:, None, :c], under], 1)
+        alike = (vectors @ cells).unflatten(2, (self.shape.grid, self.shape.grid))
+        has = has_mask_input.reshape(-1, 1, 1, 1).to(embedding.dtype)
+        everywhere = 0 * box  # unlike zeros_like, this exports without shape arithmetic
+        seen = F.pixel_unshuffle(mask_input.clamp(-8, 8) / 4, 4) * has
+        x = self.prompts(torch.cat([points, box, everywhere + has_box, everywhere + has, alike, seen], 1))
+        known = vectors.flatten(1)
+        weighed = semantic * (1 + self.weigh(known))[..., None, None]
+        x = F.relu(x + self.semantic(weighed * c**0.5))
+        y = F.relu(self.down(x))
+        y = y + F.relu(self.context(y))
+        whole = self.shape.grid // 2
+        mean, largest = F.avg_pool2d(y, whole).flatten(1), F.max_pool2d(y, whole).flatten(1)
+        y = F.relu(y + self.everywhere(mean)[..., None, None])
+        x = x + F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear")
+        x = F.relu(x + self.join(F.relu(x)))
+        pixels = F.relu(self.pixels(x) + detail / _DETAIL_SCALE)
+        masks = F.pixel_shuffle(self.masks(pixels), 4)
+        return masks, self.quality(torch.cat([mean, largest, known], 1))
 
 
 class Tiny(nn.Module):
@@ -306,8 +237,8 @@ class Tiny(nn.Module):
         self.shape = shape
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
-        # Predicts what moves, per sub-pixel of each cell. This additional task teaches the trunk early in training
-        self.anything = nn.Conv2d(shape.channels, 16, 1)
+        # Predicts what moves, per pixel of each cell. This additional task teaches the trunk early in training
+        self.anything = nn.Conv2d(shape.channels + shape.detail, 16, 1)
 
     def objectness(self, embedding: Tensor) -> Tensor:
         """Return logits of "something that moves", (B, 1, 4G, 4G)."""

@@ -73,7 +73,7 @@ def build_pool(
     folder: Path,
     *,
     groups: int,
-    views: int = 6,
+    views: int = 20,
     sides: tuple[int, ...] = (84, 84, 84, 128),
     seed: int = 0,
     workers: int | None = None,

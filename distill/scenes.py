@@ -200,7 +200,7 @@ def sources() -> tuple[Source, ...]:
     found = [*_suite_sources(), Source("primitives", 0.25, _primitive_scene)]
     adroit = ("adroit_door", "adroit_hammer", "adroit_pen", "adroit_relocate")
     hands = ("reach", "manipulate_block", "manipulate_egg", "manipulate_pen")
-    found += _package_files("gymnasium_robotics", "envs/assets/adroit_hand", adroit, 0.08)
+    found += _package_files("gymnasium_robotics", "envs/assets/adroit_hand", adroit, 0.14)
     found += _package_files("gymnasium_robotics", "envs/assets/hand", hands, 0.02)
     found += _package_files("gymnasium_robotics", "envs/assets/fetch", ("reach", "pick_and_place"), 0.01)
     found += _package_files(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from samg_fast.envs.backgrounds import VideoClip
 from samg_fast.files import replacing
 
-from .compose import stream
-from .episode import run_episode
+from .compose import Lesson, Lessons, Material, collate, stream
+from .episode import Outcome, run_episode
 from .model import Shape, Tiny
 from .pool import Group
 
@@ -35,8 +36,13 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def _emphasis() -> dict[str, float]:
     """Return higher weights for the domains of the paper's tasks, the highest for the smallest and thinnest target."""
-    paper = ("walker", "cartpole", "finger", "cheetah", "hopper")
-    return {"suite/ball_in_cup": 4.0, "suite/quadruped": 2.0, **{f"suite/{domain}": 2.5 for domain in paper}}
+    paper = ("walker", "cartpole", "finger", "cheetah", "hopper", "quadruped")
+    hands = ("adroit_door", "adroit_hammer", "adroit_pen")
+    return {
+        "suite/ball_in_cup": 3.0,
+        **{f"suite/{domain}": 2.0 for domain in paper},
+        **{f"gymnasium_robotics/{name}": 2.0 for name in hands},
+    }
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,15 @@ class Settings:
     Attributes
     ----------
     steps : int
-        Total number of optimiser steps; the learning rate's cosine ends there.
+        Total number of optimiser steps.
     pairs : int
         Pairs of images per step.
     rate, decay : float
         AdamW's peak learning rate and weight decay.
     warmup : int
         Steps over which the learning rate rises.
+    cooldown : float
+        Share of the steps, at the end, over which it falls; between the two it is constant.
     average : float
         Decay of the moving average of the weights; the average becomes the bundle.
     seed : int
@@ -60,38 +68,35 @@ class Settings:
         One group in this many is kept for validation.
     emphasis : dict
         Source -> weight of its groups when drawing; 1 if missing.
+    lessons : Lessons
+        How often a pair is about what.
     shape : Shape
     """
 
-    steps: int = 6900
+    steps: int = 12000
     pairs: int = 16
     rate: float = 2e-3
     decay: float = 0.02
     warmup: int = 200
+    cooldown: float = 0.3
     average: float = 0.998
     seed: int = 0
     validation_every: int = 25
     emphasis: dict[str, float] = field(default_factory=_emphasis)
+    lessons: Lessons = field(default_factory=Lessons)
     shape: Shape = field(default_factory=Shape)
 
 
 class _Pairs(IterableDataset[dict[str, Tensor]]):
-    def __init__(self, groups: list[Group], clips: list[VideoClip], settings: Settings, start: int) -> None:
-        self.groups, self.clips, self.settings, self.start = groups, clips, settings, start
+    def __init__(self, material: Material, settings: Settings, start: int) -> None:
+        self.material, self.settings, self.start = material, settings, start
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         # The seed includes the start step, so that a resumed run draws new pairs instead of repeating the first ones.
         worker = torch.utils.data.get_worker_info()
-        seed = (self.settings.seed, self.start, worker.id if worker else 0)
-        settings = self.settings
-        batches = stream(
-            self.groups,
-            self.clips,
-            pairs=settings.pairs,
-            side=settings.shape.side,
-            seed=seed,
-            emphasis=settings.emphasis,
-        )
+        settings, seed = self.settings, (self.settings.seed, self.start, worker.id if worker else 0)
+        torch.set_num_threads(1)
+        batches = stream(self.material, settings.lessons, pairs=settings.pairs, side=settings.shape.side, seed=seed)
         for batch in batches:
             yield to_tensors(batch)
 
@@ -127,32 +132,82 @@ class MovingAverage:
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Return the learning rate of a step: linear warm-up, then a cosine down to a hundredth of the peak."""
+    """Return the learning rate of a step: it rises, stays, and falls to a hundredth in the shape of a cosine."""
     if step < settings.warmup:
         return settings.rate * (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return settings.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+    last = settings.cooldown * settings.steps
+    done = min(max(step - (settings.steps - last), 0.0) / max(last, 1.0), 1.0)
+    return settings.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def validation_batches(
+    material: Material, settings: Settings, *, batches: int = 4
+) -> dict[Lesson, list[dict[str, Tensor]]]:
+    """Draw fixed batches of each lesson, the same ones whenever called."""
+    fixed: dict[Lesson, list[dict[str, Tensor]]] = {}
+    lessons: tuple[Lesson, ...] = ("whole", "part", "half", "scenery", "absent")
+    for lesson in lessons:
+        rng = np.random.default_rng([settings.seed, 999])
+        composers = material.composers(settings.lessons, rng)
+        composer = max(composers.values(), key=lambda each: len(each.groups))
+        fixed[lesson] = []
+        for _ in range(batches):
+            pairs = [composer.pair(lesson) for _ in range(settings.pairs)]
+            fixed[lesson].append(normalise(to_tensors(collate(pairs, settings.shape.side))))
+    return fixed
 
 
 @torch.no_grad()
-def validate(model: Tiny, batches: list[dict[str, Tensor]]) -> list[float]:
-    """Return the mean IoU after each of the three decodes, on SAM-G's own prompts."""
+def validate(model: Tiny, fixed: dict[Lesson, list[dict[str, Tensor]]]) -> dict[str, float]:
+    """Measure a model on SAM-G's own prompts.
+
+    Returns
+    -------
+    dict
+        For every lesson the mean IoU of the last mask; ``whole1`` and ``whole2`` that of the masks before;
+        ``rival``, of whole targets beside a pasted thing, the share of masks that cover more of the target than of
+        distractors; ``auc``, the area under the curve of the score of whole targets against that of absent ones.
+    """
     was_training = model.training
     model.eval()
-    outcomes = []
+    found: dict[Lesson, list[Outcome]] = {}
+    nearer = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16):
-                outcomes.append(run_episode(model, batch, only_samg=True).iou)
+        for lesson, batches in fixed.items():
+            for batch in batches:
+                with torch.autocast("cpu", torch.bfloat16):
+                    outcome = run_episode(model, batch, only_samg=True)
+                found.setdefault(lesson, []).append(outcome)
+                if lesson == "whole":
+                    on, off = (
+                        (outcome.mask & batch[name]).sum((1, 2)) / batch[name].sum((1, 2)).clamp(min=1)
+                        for name in ("target", "rival")
+                    )
+                    nearer += [(on > off)[batch["rival"].sum((1, 2)) > 60]]
     model.train(was_training)
-    return [round(float(value), 4) for value in torch.cat(outcomes, 1).mean(1)]
+    ious = {
+        lesson: torch.cat([each.iou[:, each.samg] for each in outcomes], 1).mean(1)
+        for lesson, outcomes in found.items()
+        if lesson != "absent"
+    }
+    present, absent = (torch.cat([each.score for each in found[lesson]]) for lesson in ("whole", "absent"))
+    auc = (present[:, None] > absent).float().mean() + 0.5 * (present[:, None] == absent).float().mean()
+    result = {str(lesson): float(iou[2]) for lesson, iou in ious.items()}
+    result |= {"whole1": float(ious["whole"][0]), "whole2": float(ious["whole"][1])}
+    result |= {"rival": float(torch.cat(nearer).float().mean()), "auc": float(auc)}
+    return {name: round(value, 4) for name, value in result.items()}
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Return the settings that `dataclasses.asdict` turned into ``values``."""
+    return Settings(**{**values, "shape": Shape(**values["shape"]), "lessons": Lessons(**values["lessons"])})
 
 
 def load_checkpoint(path: Path) -> tuple[Tiny, Settings, int]:
     """Return the model of a checkpoint with averaged weights, its settings and its step."""
     saved = torch.load(path, weights_only=True)
-    settings = Settings(**{**saved["settings"], "shape": Shape(**saved["settings"]["shape"])})
+    settings = settings_from(saved["settings"])
     model = Tiny(settings.shape)
     model.load_state_dict(saved["average"])
     return model.eval(), settings, int(saved["step"])
@@ -161,6 +216,7 @@ def load_checkpoint(path: Path) -> tuple[Tiny, Settings, int]:
 def train(
     groups: list[Group],
     clips: list[VideoClip],
+    photos: list[VideoClip],
     validation_clips: list[VideoClip],
     out: Path,
     settings: Settings,
@@ -176,6 +232,8 @@ def train(
         The pool; some groups are used for validation only.
     clips, validation_clips : list of VideoClip
         Background clips, besides the procedural ones.
+    photos : list of VideoClip
+        Photographs, as clips of one image.
     out : path
         Folder for ``checkpoint.pt`` and ``log.jsonl``.
     settings : Settings
@@ -211,9 +269,9 @@ def train(
 
     held = groups[:: settings.validation_every]
     training = [group for index, group in enumerate(groups) if index % settings.validation_every]
-    draw = stream(held, validation_clips, pairs=settings.pairs, side=settings.shape.side, seed=(settings.seed, 999))
-    fixed = [normalise(to_tensors(next(draw))) for _ in range(8)]
-    loader = DataLoader(_Pairs(training, clips, settings, start), batch_size=None, num_workers=1, prefetch_factor=4)
+    fixed = validation_batches(Material(held, validation_clips), settings)
+    material = Material(training, clips, photos, settings.emphasis)
+    loader = DataLoader(_Pairs(material, settings, start), batch_size=None, num_workers=1, prefetch_factor=6)
 
     smooth: dict[str, float] = {}
     began = time.monotonic()
@@ -227,7 +285,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         optimiser.step()
         average.update(model)
-        terms = {**outcome.terms, **{f"iou{i + 1}": float(v) for i, v in enumerate(outcome.iou.mean(1))}}
+        terms = {**outcome.terms, "iou": float(outcome.iou[2, outcome.samg].mean())}
         smooth = {k: 0.97 * smooth.get(k, v) + 0.03 * v for k, v in terms.items()}
         if progress:
             progress(step + 1, smooth)
@@ -242,7 +300,12 @@ def train(
             candidate.load_state_dict(average.state)
             validation = validate(candidate, fixed)
             seconds = (time.monotonic() - began) / (step + 1 - start)
-            line = {"step": step + 1, "validation_iou": validation, "seconds_per_step": round(seconds, 3), **smooth}
+            line = {
+                "step": step + 1,
+                **{f"validation/{name}": value for name, value in validation.items()},
+                "seconds_per_step": round(seconds, 3),
+                **smooth,
+            }
             with log.open("a") as file:
                 file.write(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
     return checkpoint

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of
+from samg_fast.bundle import ROLES, Bundle, DecoderSpec, Manifest, NetworkSpec, Role, sha256_of
 from samg_fast.checks import is_whole
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.parity import record, sample_frames
@@ -126,7 +126,7 @@ def export_bundle(
         slots=slots,
         encoder=sam_spec(models.sam_side),
         features=dino_spec(dino_side, models.dino.shape.width),
-        decoder=FileSpec(file=file_name("decoder"), sha256=_NO_HASH),
+        decoder=DecoderSpec(file=file_name("decoder"), sha256=_NO_HASH),
         batch=batch,
     )
     say("PyTorch: running the official networks on sample frames")
@@ -142,7 +142,7 @@ def export_bundle(
         manifest,
         encoder=replace(manifest.encoder, **files["encoder"].to_dict()),
         features=replace(manifest.features, **files["features"].to_dict()),
-        decoder=files["decoder"],
+        decoder=replace(manifest.decoder, **files["decoder"].to_dict()),
     )
     findings.check_frames(folder, manifest, "fp32")
     return variants.finish(manifest, graphs, others, say)

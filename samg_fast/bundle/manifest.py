@@ -18,6 +18,7 @@ __all__ = [
     "MANIFEST",
     "PRECISIONS",
     "ROLES",
+    "DecoderSpec",
     "FileSpec",
     "Manifest",
     "NetworkSpec",
@@ -116,6 +117,30 @@ class NetworkSpec(FileSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderSpec(FileSpec):
+    """The prompt decoder.
+
+    Parameters
+    ----------
+    file, sha256 : str
+        The ONNX file.
+    target : bool
+        Whether it has an input ``target`` (B, C): the target's feature in the embedding, as `Target.sam` has it
+        (Personalize-SAM's target-semantic prompt, arXiv 2305.03048).
+    """
+
+    target: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect(isinstance(self.target, bool), "target", self.target, "true or false")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain values for `manifest.json`, without those that are not set."""
+        return {key: value for key, value in super().to_dict().items() if value is not False}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of `manifest.json`.
 
@@ -133,7 +158,7 @@ class Manifest:
         N, the number of points and box corners that the decoder takes; empty slots have the label -2.
     encoder, features : NetworkSpec
         The SAM side and the DINO side.
-    decoder : FileSpec
+    decoder : DecoderSpec
         The prompt decoder.
     precision_files : mapping, optional
         Maps a precision to the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. Networks
@@ -156,7 +181,7 @@ class Manifest:
     slots: int
     encoder: NetworkSpec
     features: NetworkSpec
-    decoder: FileSpec
+    decoder: DecoderSpec
     precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)
     batch: int | None = None
@@ -238,7 +263,7 @@ class Manifest:
             raise BundleError(f"a manifest must be a JSON object, not {type(values).__name__}")
         version = values.get("format", FORMAT)
         _expect(version == FORMAT, "format", version, f"{FORMAT}, the only one this version reads")
-        nested: dict[str, type[FileSpec]] = {"encoder": NetworkSpec, "features": NetworkSpec, "decoder": FileSpec}
+        nested: dict[str, type[FileSpec]] = {"encoder": NetworkSpec, "features": NetworkSpec, "decoder": DecoderSpec}
         plain = dict(values)
         for role, spec in nested.items():
             if role in plain:

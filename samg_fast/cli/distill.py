@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from samg_fast.cli.common import extra, progress, say
+from samg_fast.envs.backgrounds import VideoClip, find_clips
 
 __all__ = ["distill"]
 
@@ -18,13 +19,18 @@ def distill(
     clips: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of videos to use as backgrounds; subfolders count.")
     ] = None,
-    without: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Clips to use for validation instead of training, as FOLDER/NAME.")
+    validate: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Clips that choose nothing but are watched during training.")
     ] = "",
-    groups: Annotated[int, typer.Option(min=25, help="Groups of six images to render.")] = 1600,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6900,
+    without: Annotated[
+        str,
+        typer.Option(metavar="NAME,…", help="Clips that are not opened at all, so that they can measure the result."),
+    ] = "",
+    groups: Annotated[int, typer.Option(min=25, help="Groups of twenty images to render.")] = 1600,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 12000,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of images per step.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    photos: Annotated[bool, typer.Option(help="Also use photographs out of Debian's and Python's packages.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for training; all cores by default.")] = None,
 ) -> None:
     """Render a pool of images, train the networks on it, and write the bundle.
@@ -36,9 +42,9 @@ def distill(
         import torch
 
         from samg_fast.distill.bundle import write_bundle
+        from samg_fast.distill.photos import fetch_photos
         from samg_fast.distill.pool import build_pool, read_pool
         from samg_fast.distill.train import Settings, load_checkpoint, train
-    from samg_fast.envs.backgrounds import find_clips
     from samg_fast.files import output_folder
 
     folder = output_folder(out / "bundle")
@@ -49,23 +55,39 @@ def distill(
         build_pool(out / "pool", groups=groups, seed=seed, progress=advance)
     say(f"pool: {groups} groups in {out / 'pool'}")
 
-    kept_out = {name for name in without.split(",") if name}
-    found = find_clips(clips, size=(144, 144), stride=12, limit=45) if clips else []
-    training = [clip for clip in found if clip.name not in kept_out]
-    validating = [clip for clip in found if clip.name in kept_out]
-    say(f"backgrounds: {len(training)} clips for training, {len(validating)} for validation, and procedural ones")
+    unread, watched = ([name for name in names.split(",") if name] for names in (without, validate))
+    training, validating = _clips(clips, [*unread, *watched]), _clips(clips, unread, watched)
+    pictures = fetch_photos(out / "photos") if photos else []
+    say(
+        f"backgrounds: {len(training)} clips and {len(pictures)} photographs for training, {len(validating)} clips for "
+        "validation, and procedural ones"
+    )
 
     settings = Settings(steps=steps, pairs=pairs, seed=seed)
     with progress("training", steps) as advance:
         checkpoint = train(
-            list(read_pool(out / "pool")), training, validating, out, settings, progress=lambda *_: advance()
+            list(read_pool(out / "pool")),
+            training,
+            pictures,
+            validating,
+            out,
+            settings,
+            progress=lambda *_: advance(),
         )
     model, settings, step = load_checkpoint(checkpoint)
-    source = f"samg-fast distill, {step} steps, {groups} groups, {len(training)} clips, seed {seed}"
+    used = f"{groups} groups, {len(training)} clips, {len(pictures)} photographs"
+    source = f"samg-fast distill, {step} steps, {used}, seed {seed}"
     report = write_bundle(model, folder, name="tiny", description=DESCRIPTION, source=source)
     for parity in report:
         say(f"parity with PyTorch, {parity.output}: largest {parity.largest:.1e}, mean {parity.mean:.1e} of its range")
     say(f"bundle: {folder}, after {(time.monotonic() - began) / 60:.0f} min")
+
+
+def _clips(folder: Path | None, without: list[str], only: list[str] | None = None) -> list[VideoClip]:
+    """Read a folder's clips: some of their images, reduced."""
+    if folder is None or only == []:
+        return []
+    return find_clips(folder, without=without, only=only, size=(200, 200), stride=30, limit=14)
 
 
 DESCRIPTION = "small networks trained on rendered robots and primitives; ships with the package"

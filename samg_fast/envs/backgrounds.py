@@ -5,6 +5,7 @@ A clip is anything with ``frame(t)``. Clips loop forever, so an episode can have
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -230,18 +231,38 @@ def open_clips(clips: str | PathLike[str] | Sequence[Clip], size: tuple[int, int
 
 
 def find_clips(
-    folder: str | Path, *, size: tuple[int, int] | None = None, stride: int = 1, limit: int | None = None
+    folder: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    size: tuple[int, int] | None = None,
+    stride: int = 1,
+    limit: int | None = None,
 ) -> list[VideoClip]:
     """Read the video files of a folder and of all its subfolders, naming each clip ``subfolder/file``.
 
-    Parameters and errors are those of `load_clips`.
+    Parameters
+    ----------
+    only, without : sequence of str
+        Names of the clips to read, by default of all, and of those that are not opened; ``*``, ``?`` and ``[…]`` mean
+        what they mean in a shell.
+
+    Other parameters and errors are those of `load_clips`.
     """
     folder = Path(folder)
-    files = _video_files(folder, recursive=True)
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _video_files(folder, recursive=True)}
+    for pattern in (*(only or ()), *without):
+        if not fnmatch.filter(files, pattern):
+            raise InputError(f"clips: no clip in {folder} is called {pattern}; there are {', '.join(files)}")
     return [
-        VideoClip(path.relative_to(folder).with_suffix("").as_posix(), _read_images(path, size, stride, limit))
-        for path in files
+        VideoClip(name, _read_images(path, size, stride, limit))
+        for name, path in files.items()
+        if (only is None or _matches(name, only)) and not _matches(name, without)
     ]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _video_files(folder: Path, *, recursive: bool = False) -> list[Path]:

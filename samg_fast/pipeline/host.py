@@ -41,7 +41,7 @@ def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target],
     clock.lap("similarity")
     points = _first_points(networks, similarity)
     clock.lap("points")
-    weights = np.array([target.mask_weights for target in targets])
+    weights, features = (np.array([getattr(each, name) for each in targets]) for name in ("mask_weights", "sam"))
     decodes: list[_Seen] = []
     box: NDArray[np.int32] | None = None  # this and the mask input: what the decode before found
     mask_input: Floats | None = None
@@ -50,7 +50,7 @@ def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target],
             _search_box(networks, similarity, box, points)
             clock.lap("points")
         asked = box if rule.refines else None
-        low_res, iou = networks.decode(maps, points, slots, asked, mask_input if rule.refines else None)
+        low_res, iou = networks.decode(maps, points, slots, asked, mask_input, features=features)
         clock.lap("decodes")
         choice: dict[str, Floats] = {"weights": weights} if rule.weighted else {"iou": iou}
         found = networks.resize_logits(low_res, maps.size, **choice)
@@ -80,7 +80,7 @@ def first_logits(networks: Networks, maps: Maps, target: Target) -> Floats:
     Adaptation learns from them. Of a batch, the first frame counts.
     """
     points = _first_points(networks, networks.similarity(maps, [target]))
-    low_res, _ = networks.decode(maps, points, point_slots((target.parts,))[0])
+    low_res, _ = networks.decode(maps, points, point_slots((target.parts,))[0], features=target.sam[None])
     return networks.to_frame(low_res[0], maps.size)
 
 

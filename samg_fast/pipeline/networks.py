@@ -189,6 +189,8 @@ class Networks:
         slots: PointSlots,
         box: NDArray[np.int32] | None = None,
         mask_input: Floats | None = None,
+        *,
+        features: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Run the decoder on one prompt for each frame.
 
@@ -205,6 +207,8 @@ class Networks:
             (x_min, y_min, x_max, y_max), in pixels.
         mask_input : (B, 4G, 4G) float32 array, optional
             Logits of an earlier decode.
+        features : (B, C1) float32 array, optional
+            The targets' features in the embedding, for a decoder that takes them.
 
         Returns
         -------
@@ -231,16 +235,14 @@ class Networks:
         )
         logits[:count, 0] = 0 if mask_input is None else mask_input
         has_logits[:] = mask_input is not None
+        inputs = {"point_coords": coords, "point_labels": labels, "mask_input": logits}
+        if manifest.decoder.target:
+            inputs["target"] = self._kept("target", (full, manifest.encoder.channels))
+            inputs["target"][:count] = 0 if features is None else features
         if count < full:  # the last frame again, as in the maps
-            for array in (coords, labels, logits):
+            for array in inputs.values():
                 array[count:] = array[count - 1]
-        outputs = self._networks().decoder(
-            embedding=maps.sam,
-            point_coords=coords,
-            point_labels=labels,
-            mask_input=logits,
-            has_mask_input=has_logits,
-        )
+        outputs = self._networks().decoder(embedding=maps.sam, has_mask_input=has_logits, **inputs)
         low_res, iou = (self._finite("decoder", outputs[name]) for name in ("low_res_masks", "iou"))
         return low_res[:count, 1:], iou[:count, 1:]
 

@@ -115,7 +115,9 @@ class SlowWalk:
         dino = self.sessions["features"].run([m.features.output], {"image": network_input(frame, m.features)})[0][0]
         return sam, np.stack([bilinear(plane, m.encoder.grid, m.encoder.grid) for plane in dino])
 
-    def feed(self, sam: Array, points: Any, labels: Any, box: Any, before: Array | None, size: Any) -> dict[str, Array]:
+    def feed(
+        self, sam: Array, target: Target, points: Any, labels: Any, box: Any, before: Array | None, size: Any
+    ) -> dict[str, Array]:
         """Return what the decoder gets, by the rules of SAM's predictor."""
         m = self.manifest
         rows, columns = letterbox(size[0], size[1], m.prompt_side)
@@ -135,6 +137,7 @@ class SlowWalk:
             "point_labels": np.array([marks + [-2] * empty], np.float32),
             "mask_input": np.zeros((1, 1, side, side), np.float32) if before is None else before[None, None],
             "has_mask_input": np.array([before is not None], np.float32),
+            **({"target": target.sam[None]} if m.decoder.target else {}),
         }
 
     def walk(self, frame: Array, target: Target) -> Walked:
@@ -163,7 +166,7 @@ class SlowWalk:
                 assert box is not None
                 points = [*points, extreme(whole, *box, -1) if turn == 1 else negative]
                 labels = [*labels, 0]
-            seen.fed.append(self.feed(sam, points, labels, box, before, size))
+            seen.fed.append(self.feed(sam, target, points, labels, box, before, size))
             low_res, iou = (
                 each[0, 1:] for each in self.sessions["decoder"].run(["low_res_masks", "iou"], seen.fed[-1])
             )

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from samg_fast.bundle import FileSpec, Manifest, NetworkSpec, sha256_of, write_manifest
+from samg_fast.bundle import DecoderSpec, Manifest, NetworkSpec, sha256_of, write_manifest
 
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -84,11 +84,20 @@ def write_image_network(path: Path, side: int, outputs: dict[str, tuple[int, int
     graph.save(path, {"image": ["B", 3, side, side]}, shapes)
 
 
-def write_decoder(path: Path, channels: int, grid: int, prompt_side: int, slots: int, seed: int) -> None:
-    """Write a decoder whose logits add a picture of the embedding, a bump per prompt slot and the mask input."""
+def write_decoder(
+    path: Path, channels: int, grid: int, prompt_side: int, slots: int, seed: int, *, target: bool = False
+) -> None:
+    """Write a decoder whose logits add a picture of the embedding, a bump per prompt slot and the mask input.
+
+    With `target`, the target's feature weighs the embedding's channels first.
+    """
     graph, side = _Graph(seed), 4 * grid
     size: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [4, 4]}
-    picture = graph.node("ConvTranspose", "embedding", graph.noise(channels, 4, 4, 4, scale=0.5), **size)
+    seen = "embedding"
+    if target:
+        weights = graph.node("Unsqueeze", "target", graph.constant([2, 3], np.int64))
+        seen = graph.node("Mul", seen, graph.node("Add", weights, graph.constant(1.0)))
+    picture = graph.node("ConvTranspose", seen, graph.noise(channels, 4, 4, 4, scale=0.5), **size)
 
     # The weight of a slot by its label; labels are compared with a margin, as they are floats.
     amounts = {1: 3.0, 0: -2.0, 2: 0.7, 3: 1.1, -1: 0.4}  # -2 stays 0: an empty slot has no say
@@ -125,6 +134,8 @@ def write_decoder(path: Path, channels: int, grid: int, prompt_side: int, slots:
         "mask_input": ["B", 1, side, side],
         "has_mask_input": ["B"],
     }
+    if target:
+        inputs["target"] = ["B", channels]
     graph.save(path, inputs, {"low_res_masks": ["B", 4, side, side], "iou": ["B", 4]})
 
 
@@ -141,8 +152,8 @@ def write_bundle(
 ) -> Path:
     """Write a whole bundle and return its folder.
 
-    With `shared`, encoder and features are one graph. Without, the features have a network, side, grid and way of
-    resizing of their own, as DINOv2 beside SAM.
+    With `shared`, encoder and features are one graph, and the decoder takes the target's feature. Without, the
+    features have a network, side, grid and way of resizing of their own, as DINOv2 beside SAM.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sam = NetworkSpec(
@@ -165,7 +176,7 @@ def write_bundle(
         dino = replace(sam, output="features", channels=channels + 3, **own)  # type: ignore[arg-type]
         write_image_network(folder / sam.file, side, {"embedding": (channels, grid)}, seed)
         write_image_network(folder / dino.file, dino.side, {"features": (dino.channels, dino.grid)}, seed + 1)
-    write_decoder(folder / "decoder.onnx", channels, grid, prompt_side, slots, seed + 2)
+    write_decoder(folder / "decoder.onnx", channels, grid, prompt_side, slots, seed + 2, target=shared)
     manifest = Manifest(
         name="synthetic-shared" if shared else "synthetic",
         description="made for tests",
@@ -177,7 +188,7 @@ def write_bundle(
         slots=slots,
         encoder=replace(sam, sha256=sha256_of(folder / sam.file)),
         features=replace(dino, sha256=sha256_of(folder / dino.file)),
-        decoder=FileSpec(file="decoder.onnx", sha256=sha256_of(folder / "decoder.onnx")),
+        decoder=DecoderSpec(file="decoder.onnx", sha256=sha256_of(folder / "decoder.onnx"), target=shared),
     )
     write_manifest(folder, manifest)
     return folder

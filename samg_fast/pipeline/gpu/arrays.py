@@ -10,7 +10,7 @@ import numpy as np
 from samg_fast.bundle import Manifest
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
-from samg_fast.pipeline.gpu.memory import FIXED, Arena, Layout, Spec
+from samg_fast.pipeline.gpu.memory import ALIGNMENT, FIXED, Arena, Layout, Spec
 from samg_fast.pipeline.schedule import SCHEDULE, point_rows
 
 if TYPE_CHECKING:
@@ -70,13 +70,14 @@ def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int,
         "sam_features": Spec((batch, maps, manifest.encoder.channels), _FLOAT),
         "dino_features": Spec((batch, maps, manifest.features.channels), _FLOAT),
         "weights": Spec((batch, 3), _FLOAT),
+        "target": Spec((batch, manifest.encoder.channels), _FLOAT),  # for a decoder that takes it
     }
     for turn, rule in enumerate(SCHEDULE):
         specs[f"order {turn}"] = specs[f"labels {turn}"] = Spec((batch, rule.points(maps)), _INT)
     found, offset = {}, 0
     for name, spec in specs.items():
         found[name] = (offset, spec)
-        offset += -(-spec.bytes // 64) * 64
+        offset += -(-spec.bytes // ALIGNMENT) * ALIGNMENT
     return found
 
 

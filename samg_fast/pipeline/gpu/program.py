@@ -203,6 +203,8 @@ class FrameProgram:
                 "low_res_masks": self.arrays["low_res"],
                 "iou": self.arrays["iou"],
             }
+            if self._manifest.decoder.target:
+                arrays["target"] = self.arrays["target"]
             self._networks.decoder.enqueue(arrays, self.shape.batch, stream, self.arrays.get("decoder scratch"))
 
         def resize(_: Stream) -> None:
@@ -223,7 +225,7 @@ class FrameProgram:
 
         return [
             _Step("prompt_assembly", ("points", "targets", *boxes), ("coords", "labels"), prompt),
-            _Step("decoder", ("sam", "coords", "labels", *mask_input), ("low_res", "iou", *scratch), decode),
+            _Step("decoder", ("sam", "targets", "coords", "labels", *mask_input), ("low_res", "iou", *scratch), decode),
             _Step("resize_logits", ("low_res", "iou", "targets"), (*kept, "mask", "box", "area", "chosen"), resize),
         ]
 

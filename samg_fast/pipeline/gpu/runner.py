@@ -271,5 +271,6 @@ def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Targe
         arrays["sam_features"][index, : 1 + target.parts] = target.all_sam
         arrays["dino_features"][index, : 1 + target.parts] = target.all_dino
         arrays["weights"][index] = target.mask_weights
+        arrays["target"][index] = target.sam
     for turn, slots in enumerate(point_slots(tuple([target.parts for target in targets]))):
         arrays[f"order {turn}"][:], arrays[f"labels {turn}"][:] = slots
