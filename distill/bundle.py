@@ -135,7 +135,9 @@ def check_parity(model: Tiny, folder: Path) -> list[Parity]:
     return report
 
 
-def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, source: str) -> list[Parity]:
+def write_bundle(
+    model: Tiny, folder: Path, *, name: str, description: str, source: str, present: float | None = None
+) -> list[Parity]:
     """Write a bundle folder, and check it against PyTorch.
 
     Parameters
@@ -146,6 +148,8 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
         Created if it does not exist; its files are replaced.
     name, description, source : str
         For the manifest.
+    present : float, optional
+        Likewise: the score from which a target counts as present.
 
     Returns
     -------
@@ -182,6 +186,7 @@ def write_bundle(model: Tiny, folder: Path, *, name: str, description: str, sour
         prompt_side=shape.side, slots=shape.slots, encoder=head("embedding", shape.channels + shape.detail),
         features=head("features", shape.channels),
         decoder=DecoderSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER), target=True),
+        present=present,
     )  # fmt: skip
     write_manifest(folder, with_agreement(Bundle(folder, manifest), frames=32))
     return report

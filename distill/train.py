@@ -140,6 +140,11 @@ def learning_rate(step: int, settings: Settings) -> float:
     return settings.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def held_out(groups: list[Group], clips: list[VideoClip], settings: Settings) -> Material:
+    """Return the part of a pool that is used for validation only, with its clips."""
+    return Material(groups[:: settings.validation_every], clips)
+
+
 def validation_batches(
     material: Material, settings: Settings, *, batches: int = 4
 ) -> dict[Lesson, list[dict[str, Tensor]]]:
@@ -197,6 +202,21 @@ def validate(model: Tiny, fixed: dict[Lesson, list[dict[str, Tensor]]]) -> dict[
     result |= {"whole1": float(ious["whole"][0]), "whole2": float(ious["whole"][1])}
     result |= {"rival": float(torch.cat(nearer).float().mean()), "auc": float(auc)}
     return {name: round(value, 4) for name, value in result.items()}
+
+
+PRESENT_KEPT = 0.95
+"""Share of the validation images that show their target which are to count as showing it."""
+
+
+@torch.no_grad()
+def presence_threshold(model: Tiny, fixed: dict[Lesson, list[dict[str, Tensor]]]) -> float:
+    """Return the score that `PRESENT_KEPT` of the whole targets in validation images reach."""
+    scores = []
+    for batch in fixed["whole"]:
+        with torch.autocast("cpu", torch.bfloat16):
+            outcome = run_episode(model, batch, only_samg=True)
+        scores.append(outcome.score[outcome.present])
+    return min(max(float(torch.cat(scores).quantile(1 - PRESENT_KEPT)), 0.0), 1.0)
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
@@ -267,9 +287,8 @@ def train(
         logger.info("resumed at step %d", start)
     torch.manual_seed(settings.seed + start)
 
-    held = groups[:: settings.validation_every]
     training = [group for index, group in enumerate(groups) if index % settings.validation_every]
-    fixed = validation_batches(Material(held, validation_clips), settings)
+    fixed = validation_batches(held_out(groups, validation_clips, settings), settings)
     material = Material(training, clips, photos, settings.emphasis)
     loader = DataLoader(_Pairs(material, settings, start), batch_size=None, num_workers=1, prefetch_factor=6)
 

@@ -65,7 +65,7 @@ class Segmentation:
     frame : (H, W, 3) uint8 array
         A copy of the frame.
     mask : (H, W) bool array
-        Where the target is. SAM-G always proposes a mask, even if the target is absent: see `score`.
+        Where the target is. SAM-G always proposes a mask, even if the target is absent: see `present`.
     score : float
         Predicted IoU of the mask.
     box : tuple or None
@@ -76,6 +76,8 @@ class Segmentation:
         a GPU a frame is one launch, so there is only the ``"total"``.
     trace : Trace or None
         Intermediate results of every step, if requested.
+    threshold : float or None
+        Score from which the bundle takes a target for present, `Manifest.present`; None where it states none.
     """
 
     frame: Frame
@@ -84,6 +86,12 @@ class Segmentation:
     box: Box | None
     timings: dict[str, float]
     trace: Trace | None = None
+    threshold: float | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether the target is there: the mask is not empty, and the score reaches the bundle's threshold, if any."""
+        return self.box is not None and (self.threshold is None or self.score >= self.threshold)
 
     @property
     def masked(self) -> Frame:

@@ -2,9 +2,11 @@
 
 Each task is identified once at every size, from one clean image in the original setting and its mask, or from
 several with ``--references``; then frames of several episodes, of random but smooth actions, are segmented in every
-setting. All bundles, precisions, sizes and settings are shown the same motion. Example::
+setting. All bundles, precisions, sizes and settings are shown the same motion. ``--pairs``, ``--swap`` and ``--parts``
+measure whether a segmenter cuts out what it was shown. Examples::
 
     python -m benchmarks.accuracy --bundle tiny --heatmap accuracy.png --picture frames.png
+    python -m benchmarks.accuracy --settings original,video_hard --pairs --swap --parts
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 import typer
 
 from benchmarks.accuracy.frames import DEFAULT_SIZES, Plan, check_seeds, load_backgrounds, plan_views, render
+from benchmarks.accuracy.prompting import Prompting, measure_pairs, measure_parts, measure_swap
 from benchmarks.accuracy.report import (
     Scores,
     common_grid,
@@ -117,6 +120,15 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the episodes.", min=0)] = 1_000,
     reference_seed: Annotated[int, typer.Option(help="Seed of the reference images.", min=0)] = 7,
     references: Annotated[int, typer.Option(help="Reference images of each task.", min=1)] = 1,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Also paste another task's target into each frame, and ask for either.")
+    ] = False,
+    swap: Annotated[
+        bool, typer.Option("--swap", help="Also segment each task's frames under the targets of other tasks.")
+    ] = False,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Also take the upper half of each target for the target.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     heatmap_file: Annotated[Path | None, typer.Option("--heatmap", help="Write the mean IoU as an image here.")] = None,
     picture_file: Annotated[Path | None, typer.Option("--picture", help="Write typical and worst frames here.")] = None,
@@ -139,17 +151,27 @@ def main(
         wanted = configurations(bundle, backend, precision, [threads])
         segmenters, refused = open_segmenters({each: each.open for each in wanted}, stack)
         rendered, results = _measure(views, modes, plan, segmenters)
+        asked = [name for name, wish in (("pairs", pairs), ("swap", swap), ("parts", parts)) if wish]
+        prompting = {key: _prompting(segmenter, rendered, modes, asked) for key, segmenter in segmenters.items()}
 
         about = provenance(["gymnasium-robotics"])
         titles = labels(segmenters)
         _report(about, plan, {titles[key]: result for key, result in results.items()}, rendered)
+        for key, measured in prompting.items():
+            if asked:
+                typer.echo(f"\n**{titles[key]}: what it was shown**\n\n{measured.markdown()}")
         for configuration, reason in refused.items():
             typer.echo(f"\nNot measured: {configuration}: {reason}")
         if json_file is not None:
             keys = ("episodes", "frames", "stride", "seed", "reference_seed", "references")
             layout = {key: getattr(plan, key) for key in keys}
             runs = [
-                {**_identity(key, segmenters[key]), **summary(result), "common_grid": common_grid(result, rendered)}
+                {
+                    **_identity(key, segmenters[key]),
+                    **summary(result),
+                    "common_grid": common_grid(result, rendered),
+                    **({"prompting": prompting[key].to_dict()} if asked else {}),
+                }
                 for key, result in results.items()
             ]
             save_json(json_file, {**about, "plan": layout, "backgrounds": _backgrounds(plan), "results": runs})
@@ -183,6 +205,22 @@ def _measure(
                 results[configuration][view] = evaluate(segmenter, rendered[view])
             advance()
     return rendered, results
+
+
+def _prompting(
+    segmenter: Segmenter, rendered: dict[View, TaskFrames], settings: list[str], asked: list[str]
+) -> Prompting:
+    """Measure whether a segmenter cuts out what it was shown, on each task at the size that most tasks have."""
+    sizes = [view.size for view in rendered]
+    size = max(sorted(set(sizes)), key=sizes.count)
+    tasks = {view.task: frames for view, frames in rendered.items() if view.size == size}
+    if {"pairs", "swap"} & set(asked) and len({task.partition("_")[0] for task in tasks}) < 2:
+        raise InputError("--pairs and --swap need tasks of two domains or more at one size")
+    return Prompting(
+        {setting: measure_pairs(segmenter, tasks, setting) for setting in settings if "pairs" in asked},
+        {setting: measure_swap(segmenter, tasks, setting) for setting in settings if "swap" in asked},
+        measure_parts(segmenter, tasks) if "parts" in asked else None,
+    )
 
 
 def _identity(configuration: Configuration, segmenter: Segmenter) -> dict[str, str]:

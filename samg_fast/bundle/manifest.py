@@ -165,6 +165,8 @@ class Manifest:
         that are not named run in float32.
     agreement : mapping of str to float, optional
         Maps a precision to the mean IoU of its masks with fp32's on rendered frames, measured when the bundle was made.
+    present : float, optional
+        Score from which a target counts as present, chosen when the bundle was made; None if it was not.
     batch : int, optional
         The fixed batch size of every graph; None if any size is accepted.
     format : int
@@ -184,6 +186,7 @@ class Manifest:
     decoder: DecoderSpec
     precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)
+    present: float | None = None
     batch: int | None = None
     format: int = FORMAT
 
@@ -207,6 +210,9 @@ class Manifest:
             _expect(precision in PRECISIONS, "agreement", precision, f"some of {', '.join(PRECISIONS)}")
             good = isinstance(iou, (int, float)) and not isinstance(iou, bool) and 0 <= iou <= 1
             _expect(good, f"agreement.{precision}", iou, "a number from 0 to 1")
+        if self.present is not None:
+            good = isinstance(self.present, (int, float)) and not isinstance(self.present, bool)
+            _expect(good and 0 <= self.present <= 1, "present", self.present, "a number from 0 to 1")
         self._check_shared_graph()
 
     @property
@@ -245,8 +251,8 @@ class Manifest:
             precision: {role: spec.to_dict() for role, spec in files.items()}
             for precision, files in self.precision_files.items()
         }
-        for optional in ("precision_files", "agreement", "batch"):
-            if not values[optional]:
+        for optional in ("precision_files", "agreement", "present", "batch"):
+            if values[optional] is None or values[optional] == {}:
                 del values[optional]
         return {"format": values.pop("format"), **values}
 

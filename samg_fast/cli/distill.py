@@ -44,7 +44,14 @@ def distill(
         from samg_fast.distill.bundle import write_bundle
         from samg_fast.distill.photos import fetch_photos
         from samg_fast.distill.pool import build_pool, read_pool
-        from samg_fast.distill.train import Settings, load_checkpoint, train
+        from samg_fast.distill.train import (
+            Settings,
+            held_out,
+            load_checkpoint,
+            presence_threshold,
+            train,
+            validation_batches,
+        )
     from samg_fast.files import output_folder
 
     folder = output_folder(out / "bundle")
@@ -65,8 +72,9 @@ def distill(
 
     settings = Settings(steps=steps, pairs=pairs, seed=seed)
     with progress("training", steps) as advance:
+        pool = list(read_pool(out / "pool"))
         checkpoint = train(
-            list(read_pool(out / "pool")),
+            pool,
             training,
             pictures,
             validating,
@@ -75,9 +83,11 @@ def distill(
             progress=lambda *_: advance(),
         )
     model, settings, step = load_checkpoint(checkpoint)
+    fixed = validation_batches(held_out(pool, validating, settings), settings, batches=16)
+    present = round(presence_threshold(model, fixed), 3)
     used = f"{groups} groups, {len(training)} clips, {len(pictures)} photographs"
     source = f"samg-fast distill, {step} steps, {used}, seed {seed}"
-    report = write_bundle(model, folder, name="tiny", description=DESCRIPTION, source=source)
+    report = write_bundle(model, folder, name="tiny", description=DESCRIPTION, source=source, present=present)
     for parity in report:
         say(f"parity with PyTorch, {parity.output}: largest {parity.largest:.1e}, mean {parity.mean:.1e} of its range")
     say(f"bundle: {folder}, after {(time.monotonic() - began) / 60:.0f} min")

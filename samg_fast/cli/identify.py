@@ -119,14 +119,14 @@ def identify(
                 target = segmenter.identify(pictures, truths, [points, *nothing], [part_masks, *nothing])
             else:
                 target = segmenter.identify(pictures[0], truths[0], points, part_masks)
-        found = [segmenter.segment(picture, target).mask for picture in pictures]
-    ious = [iou(*pair) for pair in zip(found, truths, strict=True)]
+        found = [segmenter.segment(picture, target) for picture in pictures]
+    ious = [iou(each.mask, truth) for each, truth in zip(found, truths, strict=True)]
     target.save(out)
     count = len(points) + len(parts)
     own = "its own picture" if len(ious) == 1 else f"its own {len(ious)} pictures"
     agreement = " ".join(f"{each:.2f}" for each in ious)
     say(f"{out}: {count} part{'' if count == 1 else 's'}, IoU on {own} {agreement}", json_to=json)
-    _warn(images, ious)
+    _warn(images, ious, [each.present for each in found])
     figures = {
         "target": str(out),
         "bundle": target.bundle,
@@ -137,9 +137,13 @@ def identify(
     write_json(json, figures)
 
 
-def _warn(images: Sequence[Path], ious: Sequence[float]) -> None:
+def _warn(images: Sequence[Path], ious: Sequence[float], present: Sequence[bool]) -> None:
     """Say on stderr of which pictures the target does not find itself."""
-    poor = [f"{path} (IoU {each:.2f})" for path, each in zip(images, ious, strict=True) if each < POOR]
+    poor = [
+        f"{path} (IoU {each:.2f}{'' if there else ', taken for absent'})"
+        for path, each, there in zip(images, ious, present, strict=True)
+        if each < POOR or not there
+    ]
     if poor:
         line = (
             f"samg-fast: warning: the target does not segment its own picture {', '.join(poor)}, so it will hardly be "

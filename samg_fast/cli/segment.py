@@ -181,6 +181,11 @@ def _run(
             entry: dict[str, Any] = {"name": name, "mask": f"masks/{name}.png"}
             if time is not None:
                 entry["time"] = round(time, 6)
-            entry |= {"score": round(float(out.score), 4), "box": box, "area": int(out.mask.sum())}
+            entry |= {
+                "score": round(float(out.score), 4),
+                "present": out.present,
+                "box": box,
+                "area": int(out.mask.sum()),
+            }
             results.frames.append({**entry, "ms": round(ms, 3)})
             advance()

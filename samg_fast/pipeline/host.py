@@ -69,6 +69,7 @@ def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target],
             box=boxes[index] if found.area[index] else None,
             timings=timings.copy(),
             trace=_trace(index, targets[index], similarity, decodes) if trace else None,
+            threshold=networks.bundle.manifest.present,
         )
         for index, frame in enumerate(frames)
     ]

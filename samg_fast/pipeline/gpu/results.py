@@ -62,7 +62,7 @@ class GpuSegmentation:
     Attributes
     ----------
     mask : (H, W) bool array of the GPU
-        Where the target is. SAM-G always proposes a mask, even where the target is absent: see `score`.
+        Where the target is. SAM-G always proposes a mask, even where the target is absent: see `present`.
     masked : (H, W, 3) uint8 array of the GPU
         Masked observation: the frame where the mask is set, black elsewhere.
 
@@ -92,6 +92,12 @@ class GpuSegmentation:
         """(x_min, y_min, x_max, y_max), corners inclusive; None if the mask is empty. Asking waits for the GPU."""
         return self._batch.boxes[self._index]
 
+    @property
+    def present(self) -> bool:
+        """Whether the target is there, as `samg_fast.Segmentation.present` says. Asking waits for the GPU."""
+        threshold = self._batch.threshold
+        return self.box is not None and (threshold is None or self.score >= threshold)
+
 
 class GpuSegmentations:
     """The targets found in a batch of frames that are in a GPU's memory; a sequence of `GpuSegmentation`.
@@ -106,6 +112,8 @@ class GpuSegmentations:
         Where each begins, in bytes.
     size : tuple of int
         B, H and W.
+    threshold : float or None
+        The bundle's `Manifest.present`.
 
     Attributes
     ----------
@@ -114,8 +122,16 @@ class GpuSegmentations:
         As in `GpuSegmentation`, of all frames.
     """
 
-    def __init__(self, cuda: Cuda, memory: Buffer, offsets: Mapping[str, int], size: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        memory: Buffer,
+        offsets: Mapping[str, int],
+        size: tuple[int, int, int],
+        threshold: float | None = None,
+    ) -> None:
         self._cuda, self._memory, self._offsets, self._size = cuda, memory, offsets, size
+        self.threshold = threshold
 
     @cached_property
     def mask(self) -> Array:

@@ -128,6 +128,7 @@ class GpuFrames:
                 score=scores[index],
                 box=boxes[index],
                 timings={"total": total},
+                threshold=self._manifest.present,
             )
             for index in range(count)
         ]
@@ -180,7 +181,7 @@ class GpuFrames:
             else:
                 cuda.order(cuda.stream, caller)
             cuda.free_after(caller, result)
-            return GpuSegmentations(cuda, result, ready.result_offsets, (count, height, width))
+            return GpuSegmentations(cuda, result, ready.result_offsets, (count, height, width), self._manifest.present)
 
     def _check(self, name: str, value: Any, axes: int, *, ordered: bool) -> Array:
         """Return an array of the GPU as it came, if frames are what it is; `ordered` as in `Cuda.view`."""
