@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,11 @@ class Lessons:
         Each image shows another scene: nothing is to be found.
     """
 
-    whole: float = 0.60
-    part: float = 0.16
+    whole: float = 0.56
+    part: float = 0.15
     half: float = 0.08
     scenery: float = 0.05
-    absent: float = 0.11
+    absent: float = 0.16
 
     def draw(self, rng: np.random.Generator) -> Lesson:
         """Draw one."""
@@ -73,6 +73,8 @@ class Example:
         Distractors: everything else that moves, and all other objects in the image.
     body : (F, F) uint8
         The moving body of the pair's scene at each pixel, 0 for none.
+    scene : int
+        Number of the robot, or of the random scene, that is shown.
     """
 
     frame: Frame
@@ -81,10 +83,16 @@ class Example:
     moving: Mask
     rival: Mask
     body: NDArray[np.uint8]
+    scene: int
 
     def flipped(self) -> Example:
         """Return the mirror image."""
-        return Example(*(np.ascontiguousarray(getattr(self, field.name)[:, ::-1]) for field in fields(self)))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        turned: dict[str, Any] = {
+            name: np.ascontiguousarray(value[:, ::-1]) if isinstance(value, np.ndarray) else value
+            for name, value in values.items()
+        }
+        return Example(**turned)
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,15 @@ class Composer:
         lessons: Lessons,
         rng: np.random.Generator,
         *,
-        rivals: float = 0.45,
+        rivals: float = 0.55,
         clean: tuple[float, float] = (0.62, 0.12),
     ) -> None:
         self.groups, self.lessons, self.rng, self.rivals, self.clean = groups, lessons, rng, rivals, clean
+        sources = sorted({group.source for group in groups} - {"primitives"})
+        self._scenes = {
+            id(group): sources.index(group.source) if group.source in sources else len(sources) + index
+            for index, group in enumerate(groups)
+        }
         self.weights = np.asarray(weights, float) / np.sum(weights)
         self.backgrounds = Backgrounds(clips, photos, self._rendered, rng)
 
@@ -217,6 +230,7 @@ class Composer:
             moving=own | pasted,
             rival=((own | standing | pasted) & ~(target & visible)),
             body=np.where(own, view.body, 0).astype(np.uint8),
+            scene=self._scenes[id(group)],
         )
 
     def _paste(self, group: Group, frame: Frame, view: View, shown: Mask, *, copies: bool) -> tuple[Frame, Mask, Mask]:
@@ -378,7 +392,7 @@ def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, ND
     -------
     dict
         ``image`` (2n, 3, S, S) uint8, resized to the encoder's side as the runtime does, ``shown``, ``target``,
-        ``moving`` and ``rival`` (2n, F, F) bool, ``body`` (2n, F, F) uint8.
+        ``moving`` and ``rival`` (2n, F, F) bool, ``body`` (2n, F, F) uint8, ``scene`` (2n,) int.
     """
     examples = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     images = [
@@ -386,7 +400,7 @@ def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, ND
         for e in examples
     ]
     stacked = {name: np.stack([getattr(e, name) for e in examples]) for name in _MASKS}
-    return {"image": np.stack(images), **stacked}
+    return {"image": np.stack(images), **stacked, "scene": np.array([e.scene for e in examples])}
 
 
 _MASKS = ("shown", "target", "moving", "rival", "body")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import decode_loss, part_loss, point_loss, true_iou
+from .losses import contrast_loss, decode_loss, part_loss, point_loss, true_iou
 from .model import BOX_END, BOX_START, EMPTY_SLOT, NEGATIVE, PADDING, POSITIVE, Tiny
 
 
@@ -129,7 +129,7 @@ def to_frame(maps: Tensor, side: int, frame: int) -> Tensor:
     return F.interpolate(maps, size=(frame, frame), mode="bilinear") if frame != side else maps
 
 
-def similarities(embedding: Tensor, features: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+def similarities(embedding: Tensor, features: Tensor, shown: Tensor) -> tuple[list[Tensor], Tensor]:
     """Find each image's target in the other image of its pair.
 
     Parameters
@@ -141,8 +141,8 @@ def similarities(embedding: Tensor, features: Tensor, shown: Tensor) -> tuple[Te
 
     Returns
     -------
-    target : (B, C)
-        The feature in the embedding of what each image's partner shows.
+    targets : pair of (B, C)
+        The features in the embedding and in the features of what each image's partner shows.
     similarity : (B, G, G)
         Cosine similarity with the image's cells, the mean of that in either map.
     """
@@ -154,7 +154,7 @@ def similarities(embedding: Tensor, features: Tensor, shown: Tensor) -> tuple[Te
     similarity = torch.zeros(count, grid, grid)
     for target, maps in zip(targets, (embedding, features), strict=True):
         similarity = similarity + 0.5 * torch.einsum("bc,bchw->bhw", target, F.normalize(maps, dim=1))
-    return targets[0], similarity
+    return targets, similarity
 
 
 def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = False) -> Outcome:
@@ -176,7 +176,7 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
     moving = batch["moving"].float()
     seen = F.binary_cross_entropy_with_logits(to_frame(model.objectness(embedding).float(), side, frame)[:, 0], moving)
 
-    feature, similarity = similarities(embedding32, features32, batch["shown"].float())
+    (feature, other_feature), similarity = similarities(embedding32, features32, batch["shown"].float())
     cover = F.interpolate(target[:, None], size=(grid, grid), mode="area")[:, 0]
     rival = F.interpolate(batch["rival"].float()[:, None], size=(grid, grid), mode="area")[:, 0]
     points = point_loss(similarity, cover, rival)
@@ -184,11 +184,13 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
     body = batch["body"][:, middle][:, :, middle].reshape(2, count // 2, grid, grid)
     first, second = F.normalize(features32, dim=1).chunk(2)
     parts = part_loss(first, second, body)
+    present = (target > 0.5).flatten(1).any(1)
+    scene = batch["scene"].roll(count // 2, 0)
+    contrast = contrast_loss(other_feature, F.normalize(features32, dim=1), scene, present)
 
     with torch.no_grad():
         shown = F.interpolate(similarity[:, None], scale_factor=4.0, mode="bilinear")
         shown = to_frame(shown, side, frame)[:, 0]
-        present = (target > 0.5).flatten(1).any(1)
         # Nobody clicks on what is not there
         mode = torch.where(present, torch.zeros(count) if only_samg else torch.rand(count), 0.0)
         samg, clicks, boxed = mode < 0.66, (mode >= 0.66) & (mode < 0.9), mode >= 0.9
@@ -248,6 +250,7 @@ def run_episode(model: Tiny, batch: dict[str, Tensor], *, only_samg: bool = Fals
             prompts.add(torch.where(samg[:, None], negative, click), torch.where(samg, float(NEGATIVE), label.float()))
             prompts.set_box(box, samg)
             mask_input, has = used, torch.ones(count)
-    loss = total + 2 * seen + 0.5 * points + 0.2 * parts
+    loss = total + 2 * seen + 0.5 * points + 0.2 * parts + 0.3 * contrast
     terms = {"decode": total.item() / 3, "seen": seen.item(), "points": points.item(), "parts": parts.item()}
+    terms["contrast"] = contrast.item()
     return Outcome(loss, terms, torch.stack(used_iou), samg & present, present, score, mask)

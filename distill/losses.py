@@ -84,6 +84,29 @@ def point_loss(similarity: Tensor, inside: Tensor, rival: Tensor, temperature: f
     return (positive + negative).mean() + margin
 
 
+def contrast_loss(
+    targets: Tensor, features: Tensor, scene: Tensor, present: Tensor, temperature: float = 0.05
+) -> Tensor:
+    """Return a loss that makes an image's own target the one that is most similar to some cell of it.
+
+    Parameters
+    ----------
+    targets : (B, C)
+        The feature of each image's target, L2-normalised.
+    features : (B, C, G, G)
+        L2-normalised.
+    scene : (B,)
+        What is shown where an image's target comes from; targets of the image's own scene are no rivals.
+    present : (B,) bool
+        Whether an image shows its target.
+    """
+    peak = torch.einsum("ic,jcn->jin", targets, features.flatten(2)).amax(2) / temperature  # (image, target)
+    own = torch.eye(len(targets), dtype=torch.bool)
+    same = (scene[:, None] == scene[None]) & ~own
+    loss = torch.logsumexp(peak.masked_fill(same, -1e4), 1) - peak.diagonal()
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
 def part_loss(first: Tensor, second: Tensor, body: Tensor, temperature: float = 0.07, samples: int = 48) -> Tensor:
     """Return a loss that matches cells of one image to cells of the other that show the same body.
 

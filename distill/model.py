@@ -152,7 +152,7 @@ class Decoder(nn.Module):
         self.join = nn.Conv2d(fine, fine, 3, padding=1)
         self.pixels = nn.Conv2d(fine, shape.detail, 1)
         self.masks = nn.Conv2d(shape.detail, 64, 1)  # 4 masks of 16 pixels
-        self.quality = nn.Sequential(nn.Linear(2 * coarse + 3 * c, 64), nn.ReLU(), nn.Linear(64, 4))
+        self.quality = nn.Sequential(nn.Linear(2 * coarse + 3 * c + 3, 64), nn.ReLU(), nn.Linear(64, 4))
         self.centres: Tensor
         self.register_buffer("centres", torch.arange(shape.grid) + 0.5)
 
@@ -226,7 +226,8 @@ class Decoder(nn.Module):
         x = F.relu(x + self.join(F.relu(x)))
         pixels = F.relu(self.pixels(x) + detail / _DETAIL_SCALE)
         masks = F.pixel_shuffle(self.masks(pixels), 4)
-        return masks, self.quality(torch.cat([mean, largest, known], 1))
+        most = F.max_pool2d(alike, self.shape.grid).flatten(1)
+        return masks, self.quality(torch.cat([mean, largest, known, most], 1))
 
 
 class Tiny(nn.Module):

@@ -39,9 +39,9 @@ def _emphasis() -> dict[str, float]:
     paper = ("walker", "cartpole", "finger", "cheetah", "hopper", "quadruped")
     hands = ("adroit_door", "adroit_hammer", "adroit_pen")
     return {
-        "suite/ball_in_cup": 3.0,
+        "suite/ball_in_cup": 3.5,
         **{f"suite/{domain}": 2.0 for domain in paper},
-        **{f"gymnasium_robotics/{name}": 2.0 for name in hands},
+        **{f"gymnasium_robotics/{name}": 3.0 for name in hands},
     }
 
 
