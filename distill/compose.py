@@ -198,7 +198,7 @@ class Composer:
         """Compose one image: background, colours, and things of other scenes."""
         rng = self.rng
         frame, moves = view.rgb, view.moves
-        pasted, hidden = np.zeros(moves.shape, bool), np.zeros(moves.shape, bool)
+        pasted, over = np.zeros(moves.shape, bool), np.zeros(moves.shape, bool)
         replaced = np.zeros(moves.shape, bool)
         if not clean:
             if recolour and rng.random() < 0.6:
@@ -212,8 +212,8 @@ class Composer:
                 frame = np.where(moves[..., None], frame, jitter(frame, 1.0, rng))
         if rng.random() < (0.15 if clean else self.rivals):
             for _ in range(int(rng.choice([1, 1, 2]))):
-                frame, over, front = self._paste(group, frame, view, shown, copies=not recolour)
-                pasted, hidden = pasted | over, hidden | front
+                frame, there = self._paste(group, frame, view, shown, copies=not recolour)
+                over |= there
         if not clean:
             if rng.random() < 0.3:
                 frame = jitter(frame, 0.4, rng)
@@ -221,7 +221,7 @@ class Composer:
                 noise = rng.normal(0.0, rng.uniform(1.0, 8.0), frame.shape)
                 frame = np.clip(frame + noise, 0, 255).astype(np.uint8)
         standing = (view.kind == KIND_STATIC) & ~replaced
-        visible = ~hidden
+        visible, pasted = ~over, pasted | over
         own = moves & visible
         return Example(
             frame=frame,
@@ -233,23 +233,21 @@ class Composer:
             scene=self._scenes[id(group)],
         )
 
-    def _paste(self, group: Group, frame: Frame, view: View, shown: Mask, *, copies: bool) -> tuple[Frame, Mask, Mask]:
-        """Paste a thing of another scene, or the target's copy in other colours.
+    def _paste(self, group: Group, frame: Frame, view: View, shown: Mask, *, copies: bool) -> tuple[Frame, Mask]:
+        """Paste a thing of another scene, or the target's copy in other colours, into a frame.
 
         Returns
         -------
         frame
-        over : (F, F) bool
-            Where the thing is.
-        front : (F, F) bool
-            Where it hides what moves.
+        there : (F, F) bool
+            Where the thing is, behind what moves or in front of it.
         """
         rng, side = self.rng, len(frame)
         nothing = np.zeros((side, side), bool)
         copy = copies and rng.random() < 0.15
         origin = group if copy else self._group()
         if not copy and origin.source == group.source and group.source != "primitives":
-            return frame, nothing, nothing
+            return frame, nothing
         other = _view(origin, int(rng.integers(len(origin.rgb))))
         cut = other.moves
         if rng.random() < 0.2:
@@ -262,14 +260,12 @@ class Composer:
         elif rng.random() < 0.4:
             thing = jitter(thing, 0.7, rng)
         thing, cut = _placed(thing, cut, rng)
-        front = nothing
-        if rng.random() < 0.65:
+        least = 0.6 * shown.sum()  # of the target that must stay in sight
+        if rng.random() < 0.65 or (shown & ~cut).sum() < least:
             cut = cut & ~view.moves
-        else:
-            front = cut & view.moves
-            if (shown & ~front).sum() < 0.6 * shown.sum():
-                cut, front = cut & ~view.moves, nothing
-        return np.where(cut[..., None], thing, frame), cut, front
+        if (shown & ~cut).sum() < least:
+            return frame, nothing
+        return np.where(cut[..., None], thing, frame), cut
 
     def _rendered(self) -> tuple[Frame, Mask]:
         group = self._group()
