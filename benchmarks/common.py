@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import samg_fast
+from benchmarks.earlier import EARLIER_TINY, earlier_tiny
 from samg_fast.checks import whole_numbers
 from samg_fast.devices import machine
 from samg_fast.errors import InputError, SamgError
@@ -78,7 +79,7 @@ class Configuration:
     Attributes
     ----------
     bundle : str
-        Name or folder.
+        Name or folder; `benchmarks.earlier.EARLIER_TINY` is the ``tiny`` of version 0.1.0.
     backend, precision : str
         As in `samg_fast.load`; ``"auto"`` is allowed.
     threads : int or None
@@ -92,7 +93,8 @@ class Configuration:
 
     def open(self) -> Segmenter:
         """Load the bundle as configured."""
-        return samg_fast.load(self.bundle, backend=self.backend, precision=self.precision, threads=self.threads)
+        bundle = earlier_tiny() if self.bundle == EARLIER_TINY else self.bundle
+        return samg_fast.load(bundle, backend=self.backend, precision=self.precision, threads=self.threads)
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", threads {self.threads}"
