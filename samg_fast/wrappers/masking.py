@@ -44,9 +44,10 @@ class Masking:
         Number of environments.
     mode : Mode
     threshold : float or None
-        A target whose `Segmentation.score` is below this counts as lost; None if it never does.
+        A target whose `Segmentation.score` is below this counts as lost. None stands for the bundle's own threshold,
+        `Manifest.present`; without that, no target is ever lost.
     lost : Lost
-        Any value but "empty" needs a threshold.
+        Any value but "empty" needs a threshold, here or in the bundle.
 
     Attributes
     ----------
@@ -84,8 +85,13 @@ class Masking:
             _check_threshold(threshold)
         _check_option("mode", mode, get_args(Mode))
         _check_option("lost", lost, get_args(Lost))
+        if threshold is None:
+            threshold = segmenter.bundle.manifest.present
         if threshold is None and lost != "empty":
-            raise InputError(f"lost is {lost!r}, but without a threshold no target is ever lost: give both")
+            raise InputError(
+                f"lost is {lost!r}, but without a threshold no target is ever lost, and bundle {segmenter.bundle.name} "
+                "states none: give both"
+            )
         self.segmentations: list[Segmentation] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost

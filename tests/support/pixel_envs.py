@@ -59,7 +59,9 @@ def target_of(channel: int, fingerprint: str = FINGERPRINT, parts: int = 0) -> T
 class ColourFinder:
     """Stands in for a segmenter: finds the target's colour, as sure as the next of `scores` says."""
 
-    bundle = SimpleNamespace(name="colours", fingerprint=FINGERPRINT, manifest=SimpleNamespace(max_parts=2))
+    bundle = SimpleNamespace(
+        name="colours", fingerprint=FINGERPRINT, manifest=SimpleNamespace(max_parts=2, present=None)
+    )
     check_target = Segmenter.check_target
 
     def __init__(self, scores: Iterable[float] = repeat(0.9)) -> None:

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("dm_env", reason="dm_env is not installed")
 pytest.importorskip("gymnasium", reason="gymnasium is not installed")
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -103,8 +104,14 @@ def test_a_lost_target_passes_the_whole_frame_through() -> None:
     assert np.array_equal(one(squares(0)[None])[0], squares(0))
 
 
-def test_no_target_is_lost_by_default() -> None:
+def test_no_target_is_lost_by_default_unless_the_bundle_says_so() -> None:
     assert masking(ColourFinder([-0.2]))(squares(0)[None]).astype(bool).sum() == 16
+    scores = [0.39, 0.4]
+    finder = ColourFinder([*scores, *scores, -0.5])
+    finder.bundle = SimpleNamespace(**{**vars(finder.bundle), "manifest": SimpleNamespace(max_parts=2, present=0.4)})
+    assert [masking(finder)(squares(0)[None]).any() for _ in scores] == [False, True]
+    assert [masking(finder, lost="frame", mode="mask")(squares(0)[None]).all() for _ in scores] == [True, False]
+    assert masking(finder, threshold=-1.0)(squares(0)[None]).any()
 
 
 def test_no_mask_is_held_beyond_its_episode() -> None:
@@ -132,7 +139,11 @@ def test_an_additional_frame_does_not_change_the_segmentations() -> None:
     [
         ({"mode": "masks"}, InputError, r"mode must be composite, mask or rgbm, not 'masks'"),
         ({"lost": "keep"}, InputError, r"lost must be empty, hold or frame, not 'keep'"),
-        ({"lost": "hold"}, InputError, r"lost is 'hold', but without a threshold no target is ever lost: give both"),
+        (
+            {"lost": "hold"},
+            InputError,
+            r"lost is 'hold', but without a threshold .* lost, and bundle colours states none: give both",
+        ),
         ({"threshold": "0.5"}, InputTypeError, r"threshold must be a number or None, not '0.5'"),
         ({"threshold": True}, InputTypeError, r"threshold must be a number or None, not True"),
         ({"threshold": float("nan")}, InputError, r"threshold must be a finite number, not nan"),
