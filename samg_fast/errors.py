@@ -21,6 +21,7 @@ __all__ = [
     "PerceptionError",
     "RenderingError",
     "SamgError",
+    "StaleError",
     "StoppedError",
     "first_line",
 ]
@@ -92,6 +93,10 @@ class RenderingError(SamgError, RuntimeError):
 
 class PerceptionError(SamgError, RuntimeError):
     """Segmenting a frame failed on the perception thread; ``__cause__`` is the exception raised there."""
+
+
+class StaleError(SamgError, RuntimeError):
+    """The newest mask is older than a control loop allows."""
 
 
 class StoppedError(SamgError, RuntimeError):

@@ -64,8 +64,10 @@ class TestForks:
     def test_a_pool_of_workers_opens_the_networks_anew(self, bundle_folder: Path, backend: str) -> None:
         """Also where a segmenter was closed before: what it left in its library must not be taken up again."""
         program = """
-with samg_fast.load(folder, backend=backend, device="cpu") as closed:
-    closed.segment_batch(frames, target)
+for threads in (1, 2, None):
+    with samg_fast.load(folder, backend=backend, device="cpu", threads=threads) as closed:
+        for count in (1, 5, 6):
+            closed.segment_batch(frames[:count], target)
 with multiprocessing.get_context("fork").Pool(2) as pool:
     assert pool.map(found, [frames] * 4, 1) == [expected] * 4
 assert found() == expected

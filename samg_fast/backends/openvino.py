@@ -212,6 +212,10 @@ class OpenVinoNetwork:
                 model = self._model.clone()
                 model.reshape({name: list(shape) for name, shape in shapes})
                 hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+                if _Threads.missing:
+                    # It would take over what networks that the parent freed have left, and wait for threads of the
+                    # parent's for ever. Without streams it takes none of that: a call runs on its own thread.
+                    hint = {"NUM_STREAMS": 0}
                 self._compiled[shapes, streams] = _CORE.compile_model(model, "CPU", {**self._config, **hint})
             return self._compiled[shapes, streams]
 

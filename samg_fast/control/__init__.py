@@ -4,6 +4,7 @@ from samg_fast.control.controller import Controller, Tick
 from samg_fast.control.perception import FrameCounts, Observation
 from samg_fast.control.rate import Clock
 from samg_fast.control.report import Report
-from samg_fast.errors import PerceptionError, StoppedError
+from samg_fast.errors import PerceptionError, StaleError, StoppedError
 
-__all__ = ["Clock", "Controller", "FrameCounts", "Observation", "PerceptionError", "Report", "StoppedError", "Tick"]
+__all__ = ["Clock", "Controller", "FrameCounts", "Observation", "PerceptionError", "Report", "StaleError"]
+__all__ += ["StoppedError", "Tick"]

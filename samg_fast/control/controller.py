@@ -13,7 +13,7 @@ from samg_fast.checks import Frame, check_number, describe
 from samg_fast.control.perception import FrameCounts, Observation, Perception
 from samg_fast.control.rate import Clock, FixedRate
 from samg_fast.control.report import Recorder, Report
-from samg_fast.errors import InputTypeError, PerceptionError, StoppedError
+from samg_fast.errors import InputTypeError, PerceptionError, StaleError, StoppedError
 
 if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter
@@ -61,6 +61,9 @@ class Controller:
     wait : float
         Seconds that a tick waits at most for the mask of its own frame, from 0 to a period: a younger mask, and less
         time for the action.
+    max_age : float, optional
+        Seconds: where the newest mask is older, as when a camera has died, or where none has come for so long since the
+        loop began, `newest` and `ticks` raise `StaleError`. By default they never do.
     clock : Clock, optional
         Where time comes from.
 
@@ -75,6 +78,9 @@ class Controller:
     -----
     What is raised while segmenting ends perception, and every call from then on raises `PerceptionError` with the
     original as its cause.
+
+    A program that ends without `stop` stops perception first. A process that is forked from this one has no perception:
+    every call there raises `StoppedError`.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Controller:
         *,
         hz: float = 40.0,
         wait: float = 0.0,
+        max_age: float | None = None,
         clock: Clock | None = None,
     ) -> None:
         if source is not None and not isinstance(source, Iterable):
@@ -97,6 +104,10 @@ class Controller:
         period = 1 / self._hz
         wanted = f"from 0 to the period of {period:g} s"
         self._wait = check_number("wait", wait, wanted, lambda wait: 0 <= wait <= period)
+        if max_age is not None:
+            max_age = check_number("max_age", max_age, "above 0, or None", lambda max_age: max_age > 0)
+        self._max_age = max_age
+        self._asked: float | None = None  # when a mask was asked for first, since the loop began
         self._source = source
         self._clock = clock or Clock()
         self._perception = Perception(segmenter, target, self._clock.now)
@@ -179,10 +190,13 @@ class Controller:
             `wait` is below 0 or not finite.
         PerceptionError
             Segmenting a frame failed.
+        StaleError
+            The mask is older than `max_age`.
         StoppedError
             The controller was not started yet, or was stopped.
         """
         observation = self._perception.newest(check_number("wait", wait, "at least 0", lambda wait: wait >= 0))
+        observation = self._young_enough(observation)
         if observation is not None:
             self._record.use(observation.age)
         return observation
@@ -209,6 +223,8 @@ class Controller:
             `seconds` is not above 0, or the source gave something that is not a uint8 RGB image.
         PerceptionError
             Segmenting a frame failed.
+        StaleError
+            The newest mask is older than `max_age`.
         StoppedError
             The controller does not run when the loop begins.
 
@@ -220,6 +236,7 @@ class Controller:
         periods = inf
         if seconds is not None:
             periods = max(1, round(check_number("seconds", seconds, "above 0", lambda seconds: seconds > 0) * self._hz))
+        self._asked = None
         frames = None if self._source is None else iter(self._source)
         rate = self._rate(periods)
         self._record = record = Recorder(rate, self._clock)
@@ -246,6 +263,27 @@ class Controller:
     def report(self) -> Report:
         """Return the figures of the latest `ticks`, so far, and of all frames since the start."""
         return self._record.report(self._hz, self.frames)
+
+    def _young_enough(self, observation: Observation | None) -> Observation | None:
+        """Return the newest mask, or None where it is of before the loop; raise `StaleError` where it is too old."""
+        if self._max_age is None:
+            return observation
+        now = self._clock.now()
+        if self._asked is None:
+            self._asked = now
+        if observation is not None and observation.age <= self._max_age:
+            return observation
+        if observation is not None and now - observation.age >= self._asked:
+            what = f"the newest mask is {observation.age:.3g} s old"
+        elif now - self._asked > self._max_age:
+            what = f"there is no mask after {now - self._asked:.3g} s"
+        else:
+            return None
+        frames = self.frames
+        raise StaleError(
+            f"{what}, more than max_age, {self._max_age:g} s: {frames.seen} frames came, {frames.segmented} were "
+            f"segmented, and {frames.pending or 'none'} {'is' if frames.pending == 1 else 'are'} pending"
+        )
 
     def _rate(self, periods: float = inf) -> FixedRate:
         return FixedRate(self._hz, self._clock, self._perception.ended, periods)

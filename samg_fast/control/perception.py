@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from samg_fast.target import Target
 
 __all__ = ["FrameCounts", "Observation", "Perception"]
+
+_log = logging.getLogger("samg_fast")
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Perception:
     def __init__(self, segmenter: Segmenter, target: Target, now: Callable[[], float]) -> None:
         self._segmenter, self._target, self._now = segmenter, target, now
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
         self.ended = threading.Event()
         # Guards everything below, and is notified of every change that somebody may wait for
         self._changed = threading.Condition()
@@ -104,29 +111,33 @@ class Perception:
     @property
     def counts(self) -> FrameCounts:
         """What became of the frames so far."""
-        with self._changed:
+        with self._here():
             pending = (self._waiting is not None) + self._segmenting
             return FrameCounts(self._seen, self._segmented, self._dropped, pending)
 
     def start(self) -> None:
         """Start the thread; see `Controller.start`."""
-        with self._changed:
+        with self._here():
             if self._stopped:
                 raise StoppedError("the controller was stopped, and runs once: make another one")
             if self._thread is None:
-                # A daemon, so that a program that forgets to stop it can end all the same
+                # A daemon, so that a program that forgets to stop it can end all the same: `_stop_all` does it then
                 thread = threading.Thread(target=self._run, name="samg-fast perception", daemon=True)
                 thread.start()
                 self._thread = thread
+                _running.add(self)
 
     def stop(self) -> None:
         """Stop and join the thread; see `Controller.stop`."""
+        if self._process != os.getpid():  # there is no thread here
+            return
         with self._changed:
             self._stopped = True
             self._drop_waiting()
             self._end()
         if self._thread is not None:
             self._thread.join()
+        _running.discard(self)
         with self._changed:
             if not self._failure_is_known:
                 self._raise_failure()
@@ -139,9 +150,9 @@ class Perception:
         PerceptionError
             Segmenting a frame failed.
         StoppedError
-            Perception was not started yet, or was stopped.
+            Perception was not started yet, or was stopped, or runs in the process that this one was forked from.
         """
-        with self._changed:
+        with self._here():
             self._raise_failure()
             if self._stopped:
                 raise StoppedError("the controller was stopped")
@@ -151,7 +162,7 @@ class Perception:
     def offer(self, frame: Frame, taken: float) -> int:
         """Hand a frame in, in place of one that still waits; see `Controller.offer`."""
         pixels = np.array(check_frame("frame", frame))
-        with self._changed:
+        with self._here():
             self.check_running()
             number = self._seen
             self._seen += 1
@@ -162,7 +173,7 @@ class Perception:
 
     def newest(self, wait: float) -> Observation | None:
         """Return the newest mask; see `Controller.newest`."""
-        with self._changed:
+        with self._here():
             last = self._seen - 1
             self._changed.wait_for(lambda: self._reached(last) or self.ended.is_set(), wait)
             self.check_running()
@@ -170,6 +181,14 @@ class Perception:
                 return None
             frame, segmentation = self._newest
         return Observation(frame.number, self._now() - frame.taken, segmentation)
+
+    def _here(self) -> threading.Condition:
+        """Return the lock, in the process that made it: a thread that a child does not have may hold it there."""
+        if self._process != os.getpid():
+            raise StoppedError(
+                "the controller runs in the process that this one was forked from: make another one here"
+            )
+        return self._changed
 
     def _reached(self, number: int) -> bool:
         """Return whether there is a mask of this frame or a newer one; before the first frame there need not be."""
@@ -223,3 +242,18 @@ class Perception:
             self._drop_waiting()
             self._failure = frame, error
             self._end()
+
+
+_running: weakref.WeakSet[Perception] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    """Stop what a program that ends has not stopped: a thread inside a library would abort the interpreter's end."""
+    for perception in tuple(_running):
+        try:
+            perception.stop()
+        except PerceptionError as error:
+            _log.error("%s", error)
+
+
+atexit.register(_stop_all)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,13 +35,15 @@ class LiveTask(Scene):
     Parameters
     ----------
     task, setting, size, seed, clips, colors, action_repeat, camera
-        As in `Scene`; the seed also determines the random actions.
+        As in `Scene`; the seed, which is at most 2**32 - 1, also determines the random actions.
 
     Raises
     ------
     InputError, MissingExtraError, RenderingError
         As in `Scene`.
     """
+
+    _max_seed = 2**32 - 1  # `reference` counts on from it
 
     @property
     def ended(self) -> bool:
@@ -112,12 +114,13 @@ class LiveTask(Scene):
             seed = (self.seed + _REFERENCE_OFFSET) % 2**32
         return reference(replace(self.task, camera=self.camera), self.size, seed)
 
-    def begin(self) -> None:
-        """Start an episode without rendering."""
+    def begin(self) -> dict[str, Any]:
+        """Start an episode without rendering; see `Scene.begin`."""
         self._ended = True  # stays so if anything below raises
-        super().begin()
+        info = super().begin()
         self._policy.reset()
         self._ended = False
+        return info
 
     def __enter__(self) -> LiveTask:
         return self
@@ -142,7 +145,7 @@ class LiveTask(Scene):
             self._ended = self.advance(self._policy() if given is None else given).over
 
 
-def reference(task: str | Task, size: int | tuple[int, int] = 84, seed: int = 0) -> Observation:
+def reference(task: str | Task, size: int | tuple[int, int] = 84, seed: int | None = 0) -> Observation:
     """Render the first frame of an episode in the original setting, as a reference image.
 
     Parameters
@@ -151,8 +154,8 @@ def reference(task: str | Task, size: int | tuple[int, int] = 84, seed: int = 0)
         A task or its name.
     size : int or (int, int)
         Height and width in pixels, or one number for both.
-    seed : int
-        Seed of the initial state.
+    seed : int or None
+        Seed of the initial state, 0 to 2**32 - 1; None shows another one with every call.
 
     Returns
     -------

@@ -30,7 +30,7 @@ def make(
     size: int | tuple[int, int] = 84,
     frame_stack: int | None = 3,
     action_repeat: int = 2,
-    seed: int = 0,
+    seed: int | None = None,
     camera: int | str | None = None,
     clips: str | PathLike[str] | Sequence[Clip] | None = None,
     colors: str | PathLike[str] | Palette | None = None,
@@ -57,8 +57,9 @@ def make(
         uint8.
     action_repeat : int
         Control steps per action; their rewards are summed. Repeating stops when the episode ends.
-    seed : int
-        Seed of everything random, 0 to 2**32 - 1. The same seed and actions give the same images to the pixel.
+    seed : int, optional
+        Seed of everything random, 0 or more. The same seed and actions give the same images to the pixel. By default
+        every environment has another one, so that several of them differ.
     camera : int or str, optional
         Index or name of a camera of the model; by default the task's own.
     clips : path or sequence of Clip, optional

@@ -62,7 +62,8 @@ class PixelTask(gymnasium.Env[Any, Any]):
         Parameters
         ----------
         seed : int, optional
-            Returns the environment to the state of a new one with this seed.
+            Returns the environment to the state of a new one with this seed, 0 or more; without one, its random numbers
+            go on.
         options : dict, optional
             Ignored: there are no options.
 
@@ -70,13 +71,13 @@ class PixelTask(gymnasium.Env[Any, Any]):
         -------
         observation : (H, W, 3) uint8
         info : dict
+            ``success`` of the Adroit hands, False; ``mask`` with `ground_truth`.
         """
         super().reset(seed=seed, options=options)
         if seed is not None:
             self.scene.reseed(seed)
         self._running = False  # stays so if anything below raises
-        self.scene.begin()
-        result = self._observe({})
+        result = self._observe(self.scene.begin())
         self._running = True
         return result
 
@@ -95,7 +96,7 @@ class PixelTask(gymnasium.Env[Any, Any]):
             Sum over the repeats.
         terminated, truncated : bool
         info : dict
-            ``success`` of the Adroit hands; ``mask`` with `ground_truth`.
+            ``success`` of the Adroit hands, a `numpy.bool_`; ``mask`` with `ground_truth`.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -25,7 +25,8 @@ _MATERIALS: Final = {"self": (False, "self_rgb"), "MatViz": (True, "self_rgb"), 
 class SceneColors:
     """Repaints a compiled MuJoCo model, and can restore its original colours.
 
-    A renderer that already exists shows the change after a call of its `upload`.
+    A renderer that already exists shows the change after a call of its `upload`. A copy has no model until it is given
+    one: a copy of the model.
 
     Parameters
     ----------
@@ -35,12 +36,16 @@ class SceneColors:
         repainted, and the colours of the materials ``MatViz`` (the hand) and ``tablecube`` (the table, as there is no
         sky) are shifted by as much as the robot's and the sky's colours differ from dm_control's. Whatever a model does
         not have is skipped.
+
+    Attributes
+    ----------
+    model : mujoco.MjModel
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         import mujoco
 
-        self._model = model
+        self.model = model
         self._textures: dict[str, tuple[slice, NDArray[np.uint8]]] = {}
         for name in ("grid", "skybox", "groundplane"):
             index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)
@@ -53,24 +58,27 @@ class SceneColors:
             if index >= 0:
                 self._materials[name] = (index, model.mat_rgba[index].copy())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "model": None}
+
     def apply(self, colors: Colors) -> None:
         """Paint the model in these colours."""
-        painted = _render_textures(self._model, colors, tuple(self._textures))
+        painted = _render_textures(self.model, colors, tuple(self._textures))
         for name, (where, _) in self._textures.items():
-            self._model.tex_data[where] = painted[name]
+            self.model.tex_data[where] = painted[name]
         for name, (index, rgba) in self._materials.items():
             shifted, color = _MATERIALS[name]
             painted_rgb = np.asarray(getattr(colors, color))
             if shifted:
                 painted_rgb = np.clip(rgba[:3] + painted_rgb - getattr(PLAIN, color), 0.0, 1.0)
-            self._model.mat_rgba[index, :3] = painted_rgb
+            self.model.mat_rgba[index, :3] = painted_rgb
 
     def restore(self) -> None:
         """Restore the model's original colours, bit for bit."""
         for where, data in self._textures.values():
-            self._model.tex_data[where] = data
+            self.model.tex_data[where] = data
         for index, rgba in self._materials.values():
-            self._model.mat_rgba[index] = rgba
+            self.model.mat_rgba[index] = rgba
 
 
 def _texture_slice(model: mujoco.MjModel, index: int) -> slice:

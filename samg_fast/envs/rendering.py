@@ -24,7 +24,7 @@ from samg_fast.envs.opengl import (
     preserved_context,
     start_error,
 )
-from samg_fast.errors import RenderingError
+from samg_fast.errors import InputTypeError, RenderingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -220,6 +220,11 @@ class SceneRenderer:
         with preserved_context():
             self._gl.free()
         self._gl = None
+
+    def __reduce__(self) -> Any:
+        raise InputTypeError(
+            "a SceneRenderer cannot be copied or pickled, as its OpenGL context belongs to one process"
+        )
 
     def __enter__(self) -> SceneRenderer:
         return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -57,8 +58,8 @@ class Scene:
         One of ``samg_fast.envs.SETTINGS``.
     size : int or (int, int)
         Height and width of the frames in pixels, or one number for both.
-    seed : int
-        Seed of initial states, clips and colours, 0 to 2**32 - 1.
+    seed : int or None
+        Seed of initial states, clips and colours, 0 or more; None draws a new one.
     clips : path or sequence of Clip, optional
         Backgrounds for the video settings, as `samg_fast.envs.backgrounds.open_clips` takes them; by default every
         episode has a new procedural one.
@@ -84,18 +85,28 @@ class Scene:
     RenderingError
         Off-screen rendering cannot start; the message says what was tried and which Debian packages to install.
 
+    Attributes
+    ----------
+    seed : int
+        The seed, also where it was drawn.
+
     Notes
     -----
+    A scene can be copied by `copy.deepcopy` and pickled, in the middle of an episode too: the copy goes on as the scene
+    would, has an OpenGL context of its own, and shares nothing with it but the clips and colours it was given.
+
     With EGL (``MUJOCO_GL=egl``) threads may take turns with a scene. Otherwise its context is bound to the thread of
     the first `look`, which must also close it. Scenes share nothing: several threads may each have their own.
     """
+
+    _max_seed: ClassVar[int | None] = None
 
     def __init__(
         self,
         task: str | Task,
         setting: str = "original",
         size: int | tuple[int, int] = 84,
-        seed: int = 0,
+        seed: int | None = 0,
         clips: str | PathLike[str] | Sequence[Clip] | None = None,
         colors: str | PathLike[str] | Palette | None = None,
         action_repeat: int = 2,
@@ -105,7 +116,7 @@ class Scene:
         self.task = task if isinstance(task, Task) else known
         self.setting = check_setting(setting)
         self.size = _height_and_width(size)
-        _check_seed(seed)
+        seed = self._checked_seed(seed)
         check_whole("action_repeat", action_repeat, 1)
         self.action_repeat = int(action_repeat)
         self._clips = None if clips is None else open_clips(clips, self.size, setting)
@@ -114,6 +125,7 @@ class Scene:
         self._renderer: SceneRenderer | None = None
         self._painter: SceneColors | None = None
         self._clip: Clip | None = None
+        self._drawn: int | None = None  # which clip it is
         self._frame: NDArray[np.uint8] | None = None
         self._clean: NDArray[np.uint8] | None = None
         self._rendered: Rendered | None = None
@@ -144,10 +156,10 @@ class Scene:
         """The latest render: colour, body and kind of every pixel."""
         if self._rendered is None:
             # Rendered on demand: settings without video do not need the ground truth.
-            clean, renderer = self.clean, self._renderer
-            if renderer is None:
-                raise SamgError(f"{self.task.name} is closed")
-            self._rendered = Rendered(clean, *renderer.truth())
+            clean, simulation = self.clean, self.simulation
+            if self._renderer is None:  # of a copy, which has not drawn this state itself
+                self._current_renderer().draw(simulation.data, self.camera)
+            self._rendered = Rendered(clean, *self._current_renderer().truth())
         return self._rendered
 
     @property
@@ -179,26 +191,28 @@ class Scene:
 
     def reseed(self, seed: int) -> None:
         """Return to the state of a new scene with this seed."""
-        _check_seed(seed)
+        seed = self._checked_seed(seed)
         if self._simulation is None:
             raise SamgError(f"{self.task.name} is closed")
         if self._started or seed != self.seed:
             self.close()
             self._open(seed)
 
-    def begin(self) -> None:
-        """Start an episode without rendering."""
-        self.simulation.reset()
+    def begin(self) -> dict[str, Any]:
+        """Start an episode without rendering; return what there is to say of its first state, as `Outcome.info`."""
+        info = self.simulation.reset()
         self._started, self._time = True, 0
         self._clean = self._rendered = None
         if is_video(self.setting):
-            self._clip = self._draw_clip()
+            self._drawn = self._draw_clip()
+            self._clip = self._open_clip(self._drawn)
         if is_color(self.setting):
             if self._painter is None:
                 self._painter = SceneColors(self.simulation.model)
             self._painter.apply(self._draw_colors())
         # quadruped_escape has a new terrain in every episode.
         self._stale = is_color(self.setting) or self.simulation.model.nhfield > 0
+        return info
 
     def advance(self, action: ArrayLike) -> Outcome:
         """Act ``action_repeat`` times, or until the episode is over, without rendering.
@@ -247,13 +261,36 @@ class Scene:
             self._simulation.close()
             self._simulation = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_renderer": None, "_clip": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._painter is not None and self._simulation is not None:
+            self._painter.model = self._simulation.model
+        if self._drawn is not None:
+            self._clip = self._open_clip(self._drawn)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scene:
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        for shared in (self._clips, self._palette):  # they may be large, and do not change
+            memo[id(shared)] = shared
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
     def _open(self, seed: int) -> None:
-        self.seed = int(seed)
+        self.seed = seed
         self._simulation = open_simulation(self.task, self.seed)
         self._clip_random = np.random.default_rng([_CLIP_STREAM, self.seed])
         self._color_random = np.random.default_rng([_COLOR_STREAM, self.seed])
-        self._painter = self._clip = self._frame = self._clean = self._rendered = None
+        self._painter = self._clip = self._drawn = self._frame = self._clean = self._rendered = None
         self._time, self._started, self._stale = 0, False, False
+
+    def _checked_seed(self, seed: int | None) -> int:
+        """Return a seed, drawn from the system's entropy if there is none."""
+        if seed is None:
+            return int(np.random.SeedSequence().generate_state(1)[0])
+        return check_whole("seed", seed, 0, self._max_seed)
 
     def _require(self, frame: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         if frame is None:
@@ -269,11 +306,14 @@ class Scene:
         self._stale = False
         return self._renderer
 
-    def _draw_clip(self) -> Clip:
+    def _draw_clip(self) -> int:
+        """Draw the seed of a procedural clip, or the index of a given one."""
         if self._clips is None:
-            seed = FIRST_PROCEDURAL_SEED + int(self._clip_random.integers(2**31))
-            return procedural_clip(seed, self.size)
-        return self._clips[int(self._clip_random.integers(len(self._clips)))]
+            return FIRST_PROCEDURAL_SEED + int(self._clip_random.integers(2**31))
+        return int(self._clip_random.integers(len(self._clips)))
+
+    def _open_clip(self, drawn: int) -> Clip:
+        return procedural_clip(drawn, self.size) if self._clips is None else self._clips[drawn]
 
     def _draw_colors(self) -> Colors:
         if self._palette is None:
@@ -290,10 +330,6 @@ def _camera(model: Any, camera: int | str) -> int:
     if camera not in names:
         raise InputError(f"there is no camera {camera!r}: {nearest(camera, names)}")
     return names.index(camera)
-
-
-def _check_seed(seed: int) -> None:
-    check_whole("seed", seed, 0, 2**32 - 1)
 
 
 def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:

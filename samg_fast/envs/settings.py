@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
+from samg_fast.checks import describe
 from samg_fast.envs.color_files import SUFFIXES, read_entries
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.tasks import nearest
@@ -267,7 +268,7 @@ def open_colors(colors: str | PathLike[str] | Palette, setting: str) -> Palette:
     if not are_colors:
         raise InputTypeError(
             "colors must be a file, a folder with color_easy.pt and color_hard.pt, or a sequence of Colors, "
-            f"not {colors!r:.80}"
+            f"not {describe(colors)}"
         )
     if not colors:
         raise InputError("colors is empty: give at least one colour set, or None for random colours")

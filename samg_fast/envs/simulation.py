@@ -5,6 +5,7 @@ Nothing here renders or depends on a setting. `Simulation` is the interface that
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -38,7 +39,7 @@ class Outcome:
     truncated : bool
         The time limit was reached; the task itself did not end, so the value of the last state still counts.
     info : dict
-        Further results: ``success`` for the Adroit hands, nothing for the suite.
+        Further results: ``success``, a `numpy.bool_`, for the Adroit hands, nothing for the suite.
     """
 
     reward: float
@@ -53,7 +54,7 @@ class Outcome:
 
 
 class Simulation(Protocol):
-    """One task, simulated by MuJoCo."""
+    """One task, simulated by MuJoCo. It can be copied by `copy.deepcopy` and pickled, during an episode too."""
 
     @property
     def environment(self) -> Any:
@@ -80,8 +81,8 @@ class Simulation(Protocol):
         """Seconds between two actions."""
         ...
 
-    def reset(self) -> None:
-        """Start an episode."""
+    def reset(self) -> dict[str, Any]:
+        """Start an episode; return what there is to say of its first state, with the keys of `Outcome.info`."""
         ...
 
     def step(self, action: NDArray[np.float64]) -> Outcome:
@@ -100,7 +101,7 @@ def open_simulation(task: Task, seed: int) -> Simulation:
     ----------
     task : Task
     seed : int
-        Seed of the model and the initial states.
+        Seed of the model and the initial states, 0 or more.
 
     Returns
     -------
@@ -122,7 +123,9 @@ class _Suite:
     def __init__(self, task: Task, seed: int) -> None:
         with _import_errors("a live task", "dmc"):
             from dm_control import suite
-        self.environment: Any = suite.load(task.domain, task.task, task_kwargs={"random": seed})
+        self.environment: Any = suite.load(
+            task.domain, task.task, task_kwargs={"random": seed if seed < 2**32 else _words(seed)}
+        )
         self.action_spec: Any = self.environment.action_spec()
         self.timestep = float(self.environment.control_timestep())
 
@@ -134,8 +137,9 @@ class _Suite:
     def data(self) -> Any:
         return self.environment.physics.data.ptr
 
-    def reset(self) -> None:
+    def reset(self) -> dict[str, Any]:
         self.environment.reset()
+        return {}
 
     def step(self, action: NDArray[np.float64]) -> Outcome:
         step = self.environment.step(action)
@@ -163,6 +167,26 @@ class _Hand:
         self.timestep = float(environment.unwrapped.dt)
         self._seed: int | None = seed
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What the hands' own class gives to a copy are the arguments for a new hand: take every layer as it is
+        layers, layer = [], self.environment
+        while True:
+            layers.append((type(layer), _layer_values(layer)))
+            if layer is layer.unwrapped:
+                return {**vars(self), "environment": layers}
+            layer = layer.env
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        environment: Any = None
+        for kind, values in reversed(state["environment"]):
+            layer = kind.__new__(kind)
+            vars(layer).update(values)
+            if environment is not None:
+                layer.env = environment
+            environment = layer
+        self.environment = environment
+
     @property
     def model(self) -> Any:
         return self.environment.unwrapped.model
@@ -171,16 +195,31 @@ class _Hand:
     def data(self) -> Any:
         return self.environment.unwrapped.data
 
-    def reset(self) -> None:
+    def reset(self) -> dict[str, Any]:
         self.environment.reset(seed=self._seed)
         self._seed = None  # later episodes continue the same random stream
+        return {"success": np.False_}
 
     def step(self, action: NDArray[np.float64]) -> Outcome:
         _, reward, terminated, truncated, info = self.environment.step(action)
-        return Outcome(float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])})
+        return Outcome(float(reward), bool(terminated), bool(truncated), {"success": np.bool_(info["success"])})
 
     def close(self) -> None:
         self.environment.close()
+
+
+def _layer_values(layer: Any) -> dict[str, Any]:
+    """Return the attributes of a wrapper or an environment, without what it wraps and without OpenGL contexts."""
+    values = {name: value for name, value in vars(layer).items() if name != "env"}
+    if "mujoco_renderer" in values:
+        renderer = values["mujoco_renderer"] = copy.copy(values["mujoco_renderer"])
+        renderer.viewer, renderer._viewers = None, {}
+    return values
+
+
+def _words(seed: int) -> list[int]:
+    """Divide a seed into words of 32 bits, the lowest first, as `numpy.random.RandomState` takes large ones."""
+    return [seed >> shift & 0xFFFF_FFFF for shift in range(0, seed.bit_length(), 32)]
 
 
 @contextmanager

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import abc
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from samg_fast.checks import check_whole
+from samg_fast.checks import check_whole, describe
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.loading import load
 from samg_fast.media import read_image
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget, check_segmenter
-from samg_fast.wrappers.pixels import find_pixels
+from samg_fast.wrappers.pixels import PixelsKey, find_pixels, get_part, put_part
 from samg_fast.wrappers.stacking import Stack
 
 try:
@@ -84,13 +85,14 @@ class MaskedPixels(SingleTarget, _Wrapper):
     reference : tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
         (image, mask, points, parts). The target is identified at the first reset.
-    pixels_key : str or None
-        Name of the pixel observation; None if it is the whole observation.
+    pixels_key : str, int, sequence of these, or None
+        Name of the pixel observation, or index in a tuple; of nested ones a path, such as ``("cameras", "front")``;
+        None if it is the whole observation.
     mode : {"composite", "mask", "rgbm"}
         What replaces it: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the unmasked image with
         the mask as a fourth channel, (H, W, 4). All are uint8.
     threshold : float, optional
-        A target whose score is below this counts as lost; by default it never does.
+        A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target: an empty one; the last mask of the episode, or an empty one if there was none
         yet; or the whole frame, which leaves the image unmasked.
@@ -118,7 +120,7 @@ class MaskedPixels(SingleTarget, _Wrapper):
         target: Target | None = None,
         *,
         reference: Reference | None = None,
-        pixels_key: str | None = "pixels",
+        pixels_key: PixelsKey = "pixels",
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
@@ -154,8 +156,9 @@ class FrameStack(_Wrapper):
     env : dm_env.Environment
     num_frames : int
         Number of images to stack.
-    pixels_key : str
-        Name of the images among the observations, (H, W, C) or (1, H, W, C) uint8; the others are unchanged.
+    pixels_key : str, int or sequence of these
+        Name, index or path of the images among the observations, as in `MaskedPixels`; (H, W, C) or (1, H, W, C) uint8.
+        The others are unchanged.
 
     Raises
     ------
@@ -163,23 +166,25 @@ class FrameStack(_Wrapper):
         There are no such images, or they are stacked already; the message says what there is.
     """
 
-    def __init__(self, env: Any, num_frames: int, pixels_key: str = "pixels") -> None:
+    def __init__(self, env: Any, num_frames: int, pixels_key: PixelsKey = "pixels") -> None:
         super().__init__(env)
         observations = _observation_spec(env)
-        if not isinstance(observations, Mapping) or pixels_key not in observations:
+        if pixels_key is None or (isinstance(pixels_key, str) and pixels_key not in _names(observations)):
             there = ", ".join(observations) if isinstance(observations, Mapping) else observations
             raise InputError(f"pixels_key: there is no observation {pixels_key!r}, there are {there}")
-        self._key, self._stack = pixels_key, Stack(num_frames, pixels_key, observations[pixels_key])
-        stacked = specs.BoundedArray(self._stack.shape, np.uint8, 0, 255, pixels_key)
-        self._spec = {**observations, pixels_key: stacked}
+        images = get_part(observations, pixels_key)
+        name = str(pixels_key if isinstance(pixels_key, (str, int)) else pixels_key[-1])
+        self._key, self._stack = pixels_key, Stack(num_frames, name, images)
+        self._spec = put_part(observations, pixels_key, specs.BoundedArray(self._stack.shape, np.uint8, 0, 255, name))
 
     def observation_spec(self) -> Any:
         """Return the wrapped environment's specs with the images' spec replaced by that of the stack."""
         return self._spec
 
     def _transform(self, time_step: Any) -> Any:
-        stacked = self._stack(time_step.observation[self._key], first=time_step.first())
-        return time_step._replace(observation={**time_step.observation, self._key: stacked})
+        observation = time_step.observation
+        stacked = self._stack(get_part(observation, self._key), first=time_step.first())
+        return time_step._replace(observation=put_part(observation, self._key, stacked))
 
 
 class FrameStackWithSAMG(_Wrapper):
@@ -195,8 +200,8 @@ class FrameStackWithSAMG(_Wrapper):
         As in `MaskedPixels`.
     num_frames : int
         Number of frames to stack.
-    pixels_key : str
-        Name of the pixel observation.
+    pixels_key : str, int or sequence of these
+        Name, index or path of the pixel observation, as in `MaskedPixels`.
     handmade_4_SAM : config
         An object with these attributes, or a mapping with these keys: ``original_image`` and ``masked_image``, files of
         an image and of the same image, black outside the target; ``extra_points_list``, points (x, y) on the target in
@@ -224,7 +229,7 @@ class FrameStackWithSAMG(_Wrapper):
         self,
         env: Any,
         num_frames: int,
-        pixels_key: str = "pixels",
+        pixels_key: PixelsKey = "pixels",
         handmade_4_SAM: Any = None,  # noqa: N803  # the official name
         *,
         segmenter: Segmenter | str | os.PathLike[str] = "tiny",
@@ -247,7 +252,7 @@ class FrameStackWithSAMG(_Wrapper):
 
     def observation_spec(self) -> Any:
         """Return the spec of the stack."""
-        return self._env.observation_spec()[self._key].replace(name="observation")
+        return get_part(self._env.observation_spec(), self._key).replace(name="observation")
 
     def close(self) -> None:
         """Close the environment, and the segmenter if it was opened here."""
@@ -257,11 +262,21 @@ class FrameStackWithSAMG(_Wrapper):
             self._close_opened()
 
     def _transform(self, time_step: Any) -> Any:
-        return time_step._replace(observation=time_step.observation[self._key])
+        return time_step._replace(observation=get_part(time_step.observation, self._key))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrameStackWithSAMG:
+        self._opened = None  # the copy has the same segmenter: it ends with the last that has it
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def _close_opened(self) -> None:
         if self._opened is not None:
             self._opened.close()
+
+
+def _names(observations: Any) -> Mapping[str, Any]:
+    return observations if isinstance(observations, Mapping) else {}
 
 
 def _observation_spec(env: Any) -> Any:
@@ -284,8 +299,12 @@ def _official_target(segmenter: Segmenter, config: Any) -> Target:
             f"{', '.join(missing)}"
         )
     image, masked = (read_image(fields[name]) for name in _IMAGES)
-    extra_points, extra_parts = (fields[name] or () for name in _LISTS)  # YAML's empty list may be null
-    points: Sequence[tuple[float, ...]] = [tuple(point) for point in extra_points]
+    extra_points, extra_parts = (() if fields[name] is None else fields[name] for name in _LISTS)  # YAML's may be null
+    for name, given in zip(_LISTS, (extra_points, extra_parts), strict=True):
+        if isinstance(given, (str, os.PathLike)) or not isinstance(given, Iterable):
+            raise InputTypeError(f"{name} must be a list, not {describe(given)}")
+    # Lists of a configuration's own kind become plain ones; what is no point, the segmenter says
+    points = [list(each) if isinstance(each, Sequence) else each for each in extra_points]
     parts = [read_image(path) for path in extra_parts]
     target = segmenter.identify_masked_picture(image, masked, points, parts)
     return segmenter.adapt(target, image, masked[..., 0] > 0)

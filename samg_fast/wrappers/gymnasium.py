@@ -11,11 +11,12 @@ from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget
-from samg_fast.wrappers.pixels import find_pixels
+from samg_fast.wrappers.pixels import PixelsKey, find_pixels
 from samg_fast.wrappers.stacking import Stack
 
 try:
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec
     from gymnasium.utils import RecordConstructorArgs
 except ModuleNotFoundError as error:
     raise MissingExtraError("samg_fast.wrappers.gymnasium", "gymnasium") from error
@@ -69,20 +70,20 @@ class MaskedObservation(SingleTarget, _Wrapper):
     Parameters
     ----------
     env : gymnasium.Env
-        Its observation space is a Box of (H, W, 3) uint8 RGB, or a Dict with such a Box.
+        Its observation space is a Box of (H, W, 3) uint8 RGB, or a Dict or Tuple with such a Box, nested as it may be.
     segmenter : Segmenter
     target : Target, optional
         What to cut out, made with the segmenter's bundle.
     reference : tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
         (image, mask, points, parts). The target is identified at the first reset.
-    pixels_key : str, optional
-        Name of the images in a Dict.
+    pixels_key : str, int or sequence of these, optional
+        Name of the images in a Dict, or index in a Tuple; of nested ones a path, such as ``("cameras", "front")``.
     mode : {"composite", "mask", "rgbm"}
         What replaces them: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the unmasked image
         with the mask as a fourth channel, (H, W, 4). All are uint8.
     threshold : float, optional
-        A target whose score is below this counts as lost; by default it never does.
+        A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target: an empty one; the last mask of the episode, or an empty one if there was none
         yet; or the whole frame, which leaves the image unmasked.
@@ -110,7 +111,7 @@ class MaskedObservation(SingleTarget, _Wrapper):
         target: Target | None = None,
         *,
         reference: Reference | None = None,
-        pixels_key: str | None = None,
+        pixels_key: PixelsKey = None,
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
@@ -135,6 +136,17 @@ class MaskedObservation(SingleTarget, _Wrapper):
         )
         box = gymnasium.spaces.Box(0, 255, (*pixels.shape[:2], CHANNELS[mode]), np.uint8)
         self.observation_space = pixels.write(env.observation_space, box)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # gymnasium's own is a property too
+        """What `gymnasium.make` builds the environment from again; None where it was not made by its name.
+
+        Its ``to_json`` raises `InputTypeError`, as networks and targets are no JSON; it can be pickled.
+        """
+        spec = super().spec
+        if spec is not None:
+            spec.__class__ = _MaskedSpec
+        return spec
 
     def _transform(self, observation: Any, *, first: bool) -> Any:
         if first:
@@ -168,8 +180,18 @@ class FrameStack(_Wrapper):
         return self._stack(observation, first=first)
 
 
+class _MaskedSpec(EnvSpec):
+    """The spec of a masked environment, whatever it is wrapped in."""
+
+    def to_json(self) -> str:
+        raise InputTypeError(
+            "the spec of a masked environment cannot be JSON, as its segmenter and its target cannot: pickle it, or "
+            "write the spec of the environment inside, and wrap that environment again"
+        )
+
+
 class _SharedArguments(dict[str, Any]):
-    """A wrapper's constructor arguments for gymnasium's spec; deep copies share them: segmenters have no copy."""
+    """A wrapper's constructor arguments for gymnasium's spec; deep copies share them, as networks may be large."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SharedArguments:
         return self

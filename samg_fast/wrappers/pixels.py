@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from samg_fast.checks import Frame, describe
 from samg_fast.errors import InputError, InputTypeError
 
-__all__ = ["Pixels", "find_pixels"]
+__all__ = ["Pixels", "PixelsKey", "find_pixels", "get_part", "put_part"]
+
+PixelsKey: TypeAlias = str | int | Sequence[str | int] | None
+"""Where images are in an observation: a name in a mapping, an index in a tuple, or a sequence of these, the path to
+what is nested; None where the observation is the images themselves."""
 
 
 class Pixels(NamedTuple):
@@ -20,13 +24,13 @@ class Pixels(NamedTuple):
 
     Parameters
     ----------
-    key : str or None
-        Key of the images in a mapping; None if the observation is the images themselves.
+    key : PixelsKey
+        Name, index or path of the images; None if the observation is the images themselves.
     shape : tuple of int
         (..., H, W, 3).
     """
 
-    key: str | None
+    key: PixelsKey
     shape: tuple[int, ...]
 
     @property
@@ -34,8 +38,14 @@ class Pixels(NamedTuple):
         """Number of images in an observation."""
         return math.prod(self.shape[:-3])
 
-    def read(self, observation: Any) -> Frame:
+    def read(self, observation: Any, whole: str = "observation") -> Frame:
         """Return an observation's images.
+
+        Parameters
+        ----------
+        observation : array, mapping or tuple
+        whole : str
+            What errors call it.
 
         Returns
         -------
@@ -46,34 +56,28 @@ class Pixels(NamedTuple):
         InputTypeError, InputError
             There are none, or their dtype or shape is not what the environment's spec or space says.
         """
-        if self.key is not None and self.key not in observation:
-            names = ", ".join(map(repr, observation))
-            raise InputError(f"observation must have {self.key!r}, as its space or spec says, not only {names}")
-        images = observation if self.key is None else observation[self.key]
+        images = get_part(observation, self.key, whole)
         dtype = getattr(images, "dtype", None)
         if dtype != np.uint8 or images.shape != self.shape:
             error = InputError if dtype == np.uint8 else InputTypeError
-            raise error(f"{_name(self.key)} must be uint8 RGB of shape {self.shape}, not {describe(images)}")
+            raise error(f"{_name(self.key, whole)} must be uint8 RGB of shape {self.shape}, not {describe(images)}")
         frames: Frame = images.reshape(-1, *self.shape[-3:])
         return frames
 
     def write(self, observation: Any, images: Any) -> Any:
         """Return a copy of an observation with its images replaced; likewise for a space or spec of observations."""
-        if self.key is None:
-            return images
-        # An OrderedDict, because a gymnasium Dict sorts the names of any other mapping
-        return type(observation)(OrderedDict({**observation, self.key: images}))
+        return put_part(observation, self.key, images)
 
 
-def find_pixels(spec: Any, key: str | None) -> tuple[Pixels, Any]:
+def find_pixels(spec: Any, key: PixelsKey) -> tuple[Pixels, Any]:
     """Find the images in an environment's observation spec or space.
 
     Parameters
     ----------
     spec : dm_env's specs or a gymnasium space
-        Of an array, or a mapping from names to those of arrays.
-    key : str or None
-        Key of the images in a mapping; None if it is not a mapping.
+        Of an array, or a mapping or tuple of such specs or spaces.
+    key : PixelsKey
+        Where the images are; None if the observation is the images themselves.
 
     Returns
     -------
@@ -86,13 +90,25 @@ def find_pixels(spec: Any, key: str | None) -> tuple[Pixels, Any]:
     InputError, InputTypeError
         There is no such key, or it does not hold uint8 RGB images.
     """
-    if isinstance(spec, Mapping):
-        names = list(spec)  # a list: `in` on a gymnasium space tests for samples, not for names
-        if key not in names:
-            raise InputError(f"pixels_key must be one of the observation's {', '.join(map(repr, names))}, not {key!r}")
-        spec = spec[key]
-    elif key is not None:
-        raise InputError(f"pixels_key must be None where the observation is one array, not {key!r}")
+    path = _path(key)
+    for depth, step in enumerate(path):
+        there, where = _entries(spec), _name(path[:depth])
+        if there is None and not depth:
+            raise InputError(f"pixels_key must be None where the observation is one array, not {key!r}")
+        if there is None:
+            raise InputError(f"pixels_key must end with {path[depth - 1]!r}, as {where} is one array, not be {key!r}")
+        if step not in there:
+            raise InputError(f"pixels_key must be one of the {where}'s {_listed(there)}, not {step!r}")
+        spec = spec[step]
+    below = _entries(spec)
+    if below is not None and not path:
+        raise InputError(f"pixels_key must be one of the observation's {_listed(below)}, not {key!r}")
+    if below is not None:
+        longer = (*path, below[0] if below else "name")
+        raise InputError(
+            f"pixels_key must be a path to images, such as {longer!r}, as {_name(path)} holds {_listed(below)}, "
+            f"not {key!r}"
+        )
     shape, dtype = getattr(spec, "shape", None), getattr(spec, "dtype", None)
     if not shape or dtype is None:
         raise InputTypeError(f"{_name(key)} must be uint8 RGB of shape (H, W, 3), not {type(spec).__name__}")
@@ -106,5 +122,56 @@ def find_pixels(spec: Any, key: str | None) -> tuple[Pixels, Any]:
     return Pixels(key, tuple(int(side) for side in shape)), spec
 
 
-def _name(key: str | None) -> str:
-    return "observation" if key is None else f"observation[{key!r}]"
+def get_part(whole: Any, key: PixelsKey, name: str = "observation") -> Any:
+    """Return what an observation holds at a key.
+
+    Raises
+    ------
+    InputError
+        There is nothing.
+    """
+    part, path = whole, _path(key)
+    for depth, step in enumerate(path):
+        there = _entries(part)
+        if there is None or step not in there:
+            only = "an array" if there is None else f"only {_listed(there)}"
+            raise InputError(f"{_name(path[:depth], name)} must have {step!r}, as its space or spec says, not {only}")
+        part = part[step]
+    return part
+
+
+def put_part(whole: Any, key: PixelsKey, part: Any) -> Any:
+    """Return a copy of an observation, spec or space with what it holds at a key replaced."""
+    path = _path(key)
+    if not path:
+        return part
+    step, rest = path[0], path[1:]
+    part = put_part(whole[step], rest, part)
+    if isinstance(whole, Mapping):
+        # An OrderedDict, because a gymnasium Dict sorts the names of any other mapping
+        return type(whole)(OrderedDict({**whole, step: part}))  # type: ignore[call-arg]  # as every mapping there is
+    entries = [part if index == step else each for index, each in enumerate(whole)]
+    return type(whole)(*entries) if hasattr(whole, "_fields") else type(whole)(entries)
+
+
+def _path(key: PixelsKey) -> tuple[str | int, ...]:
+    if key is None:
+        return ()
+    return (key,) if isinstance(key, (str, int)) else tuple(key)
+
+
+def _entries(value: Any) -> list[str | int] | None:
+    """Return the names or indices of what a mapping or tuple holds, also of specs or spaces; None for anything else."""
+    if isinstance(value, Mapping):
+        return list(value)  # a list: `in` on a gymnasium space tests for samples, not for names
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(range(len(value)))
+    return None
+
+
+def _listed(entries: Sequence[str | int]) -> str:
+    return ", ".join(map(repr, entries)) or "nothing"
+
+
+def _name(key: PixelsKey, whole: str = "observation") -> str:
+    return whole + "".join(f"[{step!r}]" for step in _path(key))

@@ -13,7 +13,7 @@ from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
-from samg_fast.wrappers.pixels import Pixels, find_pixels
+from samg_fast.wrappers.pixels import Pixels, PixelsKey, find_pixels
 
 try:
     from gymnasium.spaces import Box
@@ -28,26 +28,29 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
     """Masks a vector environment's images, so that they show one target, or each environment its own.
 
     All of gymnasium's autoreset modes are supported, and no mask is held beyond its episode. If an environment resets
-    in the same step that ends its episode, the image in ``info["final_obs"]`` is masked too. All other infos, rewards,
-    terminations, truncations, other observations and `render` are unchanged. `segmenter` is not closed with the
-    environments, because others may use it.
+    in the same step that ends its episode, the image in ``infos["final_obs"]`` is masked too. That may be an array of
+    objects, one observation or None for each environment; or one batch of observations, which gets black images where
+    ``infos["_final_obs"]`` is not set or, without that, where no episode ended. All other infos, rewards, terminations,
+    truncations, other observations and `render` are unchanged. `segmenter` is not closed with the environments, because
+    others may use it.
 
     Parameters
     ----------
     env : gymnasium.vector.VectorEnv
-        The observation space of each environment is a Box of (H, W, 3) uint8 RGB, or a Dict with such a Box.
+        The observation space of each environment is a Box of (H, W, 3) uint8 RGB, or a Dict or Tuple with such a Box,
+        nested as it may be.
     segmenter : Segmenter
     target : Target or sequence of Target, optional
         What to cut out, made with the segmenter's bundle: one for all environments, or one per environment.
     reference : tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
         (image, mask, points, parts). The target, one for all environments, is identified at the first reset.
-    pixels_key : str, optional
-        Name of the images in a Dict.
+    pixels_key : str, int or sequence of these, optional
+        Name, index or path of the images, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
     mode : {"composite", "mask", "rgbm"}
         What replaces them, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
     threshold : float, optional
-        A target whose score is below this counts as lost; by default it never does.
+        A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
 
@@ -74,7 +77,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         target: Target | Sequence[Target] | None = None,
         *,
         reference: Reference | None = None,
-        pixels_key: str | None = None,
+        pixels_key: PixelsKey = None,
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
@@ -89,7 +92,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         super().__init__(env)
         self._single, self._masking = single, masking
         self._pixels = Pixels(pixels_key, (env.num_envs, *single.shape))
-        shape = (*single.shape[:2], CHANNELS[mode])
+        self._masked_shape = shape = (*single.shape[:2], CHANNELS[mode])
         self.single_observation_space = single.write(env.single_observation_space, Box(0, 255, shape, np.uint8))
         self.observation_space = self._pixels.write(
             env.observation_space, Box(0, 255, (env.num_envs, *shape), np.uint8)
@@ -155,8 +158,8 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         self._start_episodes(self._ended)
         self._ended = np.logical_or(terminations, truncations)
         if "final_obs" in infos:
-            infos = {**infos, "final_obs": self._mask_final_observations(infos["final_obs"])}
-            restarted = infos["_final_obs"]
+            final, restarted = self._mask_final(infos["final_obs"], infos.get("_final_obs"))
+            infos = {**infos, "final_obs": final}
             self._start_episodes(restarted)
             self._ended &= ~restarted
         return self._masked(observations), rewards, terminations, truncations, infos
@@ -167,11 +170,30 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
     def _masked(self, observations: Any) -> Any:
         return self._pixels.write(observations, self._masking(self._pixels.read(observations)))
 
-    def _mask_final_observations(self, observations: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Mask the last observations of episodes one by one: each other batch size would need its own compilation."""
-        masked = observations.copy()
-        for index, observation in enumerate(observations):
-            if observation is not None:
-                image = self._masking.mask_one(self._single.read(observation)[0], index)
-                masked[index] = self._single.write(observation, image)
-        return masked
+    def _mask_final(self, final: Any, which: Any) -> tuple[Any, NDArray[np.bool_]]:
+        """Mask the last observations of episodes, and say in which environments these are.
+
+        One by one, as each other batch size would need its own compilation.
+        """
+        count, name = self.env.num_envs, 'infos["final_obs"]'
+        given = None if which is None else np.asarray(which, np.bool_)
+        if given is not None and given.shape != (count,):
+            raise InputError(f'infos["_final_obs"] must be {count} truth values, not of shape {given.shape}')
+        if isinstance(final, list):
+            final, listed = np.empty(len(final), np.object_), final
+            final[:] = listed
+        if not isinstance(final, np.ndarray) or final.dtype != np.object_:
+            ended = self._ended if given is None else given
+            frames = self._pixels.read(final, name)
+            images = np.zeros((count, *self._masked_shape), np.uint8)
+            for index in np.flatnonzero(ended).tolist():
+                images[index] = self._masking.mask_one(frames[index], index)
+            return self._pixels.write(final, images), ended
+        if final.shape != (count,):
+            raise InputError(f"{name} must hold {count} observations, not be of shape {final.shape}")
+        there = np.array([observation is not None for observation in final])
+        masked = final.copy()
+        for index in np.flatnonzero(there).tolist():
+            image = self._masking.mask_one(self._single.read(final[index], f"{name}[{index}]")[0], index)
+            masked[index] = self._single.write(final[index], image)
+        return masked, there if given is None else given

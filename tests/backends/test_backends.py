@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -222,6 +223,35 @@ try:
 except KeyboardInterrupt:
     print("heard")
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no processes to cores")
+def test_threads_stay_on_the_cores_of_the_process(backend: str, bundle_folder: Path) -> None:
+    program = """
+import os, sys
+import numpy as np
+import samg_fast
+
+core = max(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {core})
+with samg_fast.load(sys.argv[1], backend=sys.argv[2], device="cpu") as segmenter:
+    frames = np.random.default_rng(0).integers(0, 256, (4, 90, 90, 3), np.uint8)
+    target = segmenter.identify(frames[0], np.ones((90, 90), bool))
+    before = len(os.listdir("/proc/self/task"))
+    segmenter.segment_batch(frames, target)
+    threads = [int(each) for each in os.listdir("/proc/self/task")]
+    assert all(os.sched_getaffinity(each) == {core} for each in threads), threads
+"""
+    command = [sys.executable, "-c", program, str(bundle_folder), backend]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_onnxruntime_has_a_thread_for_each_core_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pytest.importorskip("samg_fast.backends.onnxruntime.session")
+    monkeypatch.setattr(session, "physical_cores", lambda: 3)
+    assert session.session_options().intra_op_num_threads == 3
+    assert session.session_options(2).intra_op_num_threads == 2
 
 
 def test_ctrl_c_works_after_segmenters_are_deleted() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,15 @@ from numpy.typing import NDArray
 
 from samg_fast import Segmentation, Segmenter
 from samg_fast.control import Clock, Controller, FrameCounts
-from samg_fast.errors import BackendError, InputError, InputTypeError, PerceptionError, SamgError, StoppedError
+from samg_fast.errors import (
+    BackendError,
+    InputError,
+    InputTypeError,
+    PerceptionError,
+    SamgError,
+    StaleError,
+    StoppedError,
+)
 from support.synthetic_bundle import picture
 
 LONG = 20.0  # seconds that nothing here ever takes
@@ -542,6 +554,152 @@ class TestTicks:
     def test_refuses_a_time_that_is_none(self, seconds: float) -> None:
         with controller(Eye()) as control, pytest.raises(InputError, match="seconds must be a number above 0, not"):
             next(control.ticks(seconds))
+
+
+class TestMaxAge:
+    def test_a_camera_that_dies_ends_the_loop(self) -> None:
+        clock = FakeClock()
+        eye = Eye()
+        source = iter([frame(1), frame(2), *[None] * 50])
+        with controller(eye, source, hz=10, wait=0.1, max_age=0.25, clock=clock) as control:
+            seen = []
+
+            def run() -> None:
+                for tick in control.ticks():
+                    until(lambda: control.frames.pending == 0)
+                    seen.append(tick.observation)
+
+            with pytest.raises(StaleError, match=r"newest mask is 0\.3 s old, more than max_age, 0\.25 s: 2 frames"):
+                run()
+        assert all(each.age <= 0.25 for each in seen if each is not None)
+        assert len(seen) == 4
+
+    def test_so_does_one_that_never_gave_a_frame(self) -> None:
+        clock = FakeClock()
+        with controller(Eye(), iter([None] * 50), hz=10, max_age=0.25, clock=clock) as control:
+            ticks = control.ticks()
+            blind = []
+            with pytest.raises(StaleError, match=r"there is no mask after 0\.3 s, more than max_age.*: 0 frames came"):
+                blind += ticks
+        assert all(tick.observation is None for tick in blind)
+
+    def test_so_does_a_slow_segmenter(self) -> None:
+        clock, eye = FakeClock(), SlowEye()
+        with controller(eye, (frame(number) for number in range(50)), hz=10, max_age=0.25, clock=clock) as control:
+            with pytest.raises(StaleError, match=r"none|pending"):
+                list(control.ticks())
+            eye.finish(50)
+
+    def test_a_loop_of_one_s_own_is_told_too(self) -> None:
+        clock = FakeClock()
+        with controller(Eye(), max_age=1.0, clock=clock) as control:
+            assert control.newest() is None  # the loop begins
+            control.offer(frame(1))
+            until(lambda: control.frames.pending == 0)
+            clock.time += 0.9
+            assert control.newest() is not None
+            clock.time += 0.2
+            with pytest.raises(StaleError):
+                control.newest()
+
+    def test_what_was_before_the_loop_is_no_failure(self) -> None:
+        """A pause between two loops, a slow first image: the mask is not handed out, and a new one has its time."""
+        clock = FakeClock()
+        with controller(Eye(), iter([frame(1), None, frame(2)]), hz=10, wait=0.1, max_age=0.25, clock=clock) as control:
+            next(control.ticks())
+            until(lambda: control.frames.pending == 0)
+            clock.time += 100
+            ticks = control.ticks()
+            assert next(ticks).observation is None
+            first = next(ticks)
+            until(lambda: control.frames.pending == 0)
+            assert first.observation is not None or next(ticks, None) is None
+
+    @pytest.mark.parametrize("max_age", [0, -1.0, inf, nan, "1"])
+    def test_bad_ones_get_a_sentence(self, max_age: Any) -> None:
+        with pytest.raises(SamgError, match="max_age must be a number above 0, or None, not"):
+            controller(Eye(), max_age=max_age)
+
+
+START = """
+import os, sys, time
+import numpy as np
+from samg_fast.control import Controller
+
+class Eye:
+    def check_target(self, target):
+        pass
+
+    def segment(self, frame, target):
+        time.sleep(0.3)
+        if frame[0, 0, 0]:
+            raise ValueError("blind")
+        return "seen"
+
+control = Controller(Eye(), None)
+control.start()
+"""
+
+
+def ended(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", START + program]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+class TestEndOfTheProgram:
+    def test_perception_is_joined_and_the_exit_code_stays(self) -> None:
+        done = ended("control.offer(np.zeros((4, 4, 3), np.uint8)); time.sleep(0.05); sys.exit(3)")
+        assert (done.returncode, done.stderr) == (3, "")
+
+    def test_an_exception_stays_the_last_word(self) -> None:
+        done = ended("control.offer(np.zeros((4, 4, 3), np.uint8)); time.sleep(0.05); raise SystemError('mine')")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "SystemError: mine"
+
+    def test_a_failure_nobody_was_told_of_is_logged(self) -> None:
+        done = ended("control.offer(np.ones((4, 4, 3), np.uint8)); time.sleep(0.05); sys.exit(4)")
+        assert (done.returncode, done.stderr.strip()) == (4, "segmenting frame 0 failed: ValueError: blind")
+
+    @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+    def test_with_a_real_segmenter(self, backend: str, bundle_folder: Path) -> None:
+        pytest.importorskip(backend)
+        program = f"""
+import samg_fast
+segmenter = samg_fast.load({str(bundle_folder)!r}, backend={backend!r}, threads=1)
+image = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+control.stop()
+control = Controller(segmenter, segmenter.identify(image, np.ones((90, 90), bool)))
+control.start()
+for _ in range(20):
+    control.offer(image)
+    time.sleep(0.002)
+sys.exit(3)
+"""
+        for _ in range(3):
+            done = ended(program)
+            assert (done.returncode, done.stderr) == (3, "")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_fork_has_no_perception_and_says_so(self) -> None:
+        program = """
+child = os.fork()
+if child == 0:
+    image = np.zeros((4, 4, 3), np.uint8)
+    calls = (control.newest, control.start, lambda: control.offer(image), lambda: control.frames)
+    for call in (*calls, lambda: list(control.ticks(1))):
+        try:
+            call()
+        except RuntimeError as error:
+            assert "forked from" in str(error), error
+        else:
+            os._exit(1)
+    control.stop()
+    sys.exit(6)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+control.stop()
+"""
+        done = ended(program)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 class TestArguments:

@@ -19,6 +19,20 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPat
     assert machine.processor().endswith(", 1 core")
 
 
+def test_threads_of_one_core_count_once_where_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(machine.Path, "read_text", lambda path: "2" if "cpu2/" in str(path) else "0-1")
+    assert machine.physical_cores() == 2
+
+    def unknown(path: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(machine.Path, "read_text", unknown)
+    assert machine.physical_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.physical_cores() == machine.cores()
+
+
 def test_features_as_linux_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "fpu avx2 amx_bf16", "model name": "A processor"})
     assert machine.cpu_features() == ("avx2", "amx_bf16")

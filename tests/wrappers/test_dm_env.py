@@ -24,7 +24,7 @@ from samg_fast.envs import stack
 from samg_fast.errors import BundleError, FileError, InputError, InputTypeError
 from samg_fast.media import write_image
 from samg_fast.samples import load_pack
-from samg_fast.wrappers.dm_env import FrameStackWithSAMG, MaskedPixels
+from samg_fast.wrappers.dm_env import FrameStack, FrameStackWithSAMG, MaskedPixels
 from support.pixel_envs import (
     FINGERPRINT,
     RED,
@@ -336,6 +336,41 @@ def test_a_bundle_opened_by_name_is_closed_with_the_environment(tmp_path: Path) 
         env.reset()
 
 
+def test_a_copy_keeps_the_segmenter_that_was_opened_by_name(tmp_path: Path) -> None:
+    env = FrameStackWithSAMG(Walking(), 1, "pixels", official_config(tmp_path))
+    env.reset()
+    other = copy.deepcopy(env)
+    env.close()
+    assert other.step(np.zeros(1)).observation.shape == (3, 84, 84)
+
+
+@pytest.mark.parametrize(
+    ("nest", "key"),
+    [
+        (lambda inner: {"cameras": inner, "time": 0}, ("cameras", "pixels")),
+        (lambda inner: (0, inner), [1, "pixels"]),
+        (lambda inner: {"robots": ({"arm": 1}, {"eye": inner["pixels"]})}, ("robots", 1, "eye")),
+    ],
+)
+def test_nested_images_are_reached_by_a_path(nest: Any, key: Any) -> None:
+    class Nested(SquaresDm):
+        def _observation(self) -> Any:
+            return nest(super()._observation())
+
+        def observation_spec(self) -> Any:
+            return nest(super().observation_spec())
+
+    inside = Nested()
+    env = FrameStack(MaskedPixels(inside, ColourFinder(), target_of(RED), pixels_key=key), 2, key)
+    observation: Any = env.reset().observation
+    spec = env.observation_spec()
+    for step in key:
+        observation, spec = observation[step], spec[step]
+    assert observation.shape == spec.shape == (6, SIZE, SIZE)
+    masked = inside.shown[0] * is_colour(inside.shown[0], RED)[..., None]
+    assert np.array_equal(observation[:3], masked.transpose(2, 0, 1))
+
+
 def test_a_given_segmenter_stays_open(tiny: samg_fast.Segmenter, tmp_path: Path) -> None:
     FrameStackWithSAMG(Walking(), 1, "pixels", official_config(tmp_path), segmenter=tiny).close()
     tiny.identify(squares(0), is_colour(squares(0), RED))
@@ -351,6 +386,10 @@ def test_a_given_segmenter_stays_open(tiny: samg_fast.Segmenter, tmp_path: Path)
         ({"handmade_4_SAM": {"masked_image": None}}, InputError, "and SimpleNamespace has no masked_image$"),
         ({"handmade_4_SAM": {"masked_image": "no.png"}}, FileError, "no.png"),
         ({"handmade_4_SAM": {"extra_points_list": [[200, 3]]}}, InputError, r"points has \(200, 3\)"),
+        ({"handmade_4_SAM": {"extra_points_list": [40, 40]}}, InputError, r"points must be .* not \(2,\)"),
+        ({"handmade_4_SAM": {"extra_points_list": 40}}, InputTypeError, "extra_points_list must be a list, not 40"),
+        ({"handmade_4_SAM": {"extra_points_list": "40"}}, InputTypeError, "extra_points_list must be a list, not '40'"),
+        ({"handmade_4_SAM": {"extra_masked_images_list": "a.png"}}, InputTypeError, "list must be a list, not 'a.png'"),
     ],
 )
 def test_a_bad_official_config_gets_a_sentence(

@@ -188,6 +188,11 @@ def test_neither_target_nor_reference() -> None:
             r"pixels_key must be one of the observation's 'camera', ",
         ),
         ({"camera": BOX}, None, InputError, r"one of the observation's 'camera', not None"),
+        ({"a": {"b": BOX}}, "a", InputError, r"a path .* such as \('a', 'b'\), as observation\['a'\] holds 'b'"),
+        ({"a": {"b": BOX}}, ("a", "c"), InputError, r"one of the observation\['a'\]'s 'b', not 'c'"),
+        ({"a": BOX}, ("a", "c"), InputError, r"must end with 'a', as observation\['a'\] is one array"),
+        ((BOX, BOX), None, InputError, r"one of the observation's 0, 1, not None"),
+        ((BOX, BOX), 2, InputError, r"one of the observation's 0, 1, not 2"),
         (BOX, "pixels", InputError, r"pixels_key must be None where the observation is one array, not 'pixels'"),
         (
             {"state": specs.Array((SIZE, SIZE, 3), np.float32)},

@@ -7,17 +7,19 @@ import pytest
 pytest.importorskip("gymnasium", reason="gymnasium is not installed")
 pytest.importorskip("dm_env", reason="dm_env is not installed")  # pixel_envs speaks both
 
+import copy
 import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import samg_fast
-from samg_fast.errors import BundleError, InputError, InputTypeError
+from samg_fast.errors import BundleError, InputError, InputTypeError, SamgError
 from samg_fast.wrappers.gymnasium import MaskedObservation as MaskedSingle
 from samg_fast.wrappers.vector import MaskedObservation
 from support.pixel_envs import BLUE, GREEN, RED, SIZE, ColourFinder, SquaresGym, is_colour, squares, target_of
@@ -122,6 +124,101 @@ def test_same_step_autoreset_masks_the_final_observation_too(vectorised: Any) ->
     assert final["time"] == [2]
     assert np.array_equal(final["rgb"][..., 0] > 0, is_colour(squares(0), RED))  # held from the episode it ends
     assert outputs[2][-1]["final_info"]["t"][0] == 2
+
+
+class OneBatch(SyncVectorEnv):
+    """Resets in the same step, and gives the last observations as one batch, as environments in JAX or C++ do."""
+
+    def __init__(self, *arguments: Any, key: str | None, says_which: bool) -> None:
+        super().__init__(*arguments, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.key, self.says_which = key, says_which
+
+    def step(self, actions: Any) -> Any:
+        observation, rewards, terminated, truncated, infos = super().step(actions)
+        if "final_obs" in infos:
+            batch = copy.deepcopy(observation)  # of running environments something or other
+            for index in np.flatnonzero(infos["_final_obs"]):
+                if self.key is None:
+                    batch[index] = infos["final_obs"][index]
+                else:
+                    for name, value in infos["final_obs"][index].items():
+                        batch[name][index] = value
+            infos["final_obs"] = batch
+            if not self.says_which:
+                del infos["_final_obs"]
+        return observation, rewards, terminated, truncated, infos
+
+
+@pytest.mark.parametrize("says_which", [True, False])
+@pytest.mark.parametrize("key", [None, "rgb"])
+@pytest.mark.parametrize("mode", CHANNELS)
+def test_final_observations_may_be_one_batch(mode: Any, key: str | None, says_which: bool) -> None:
+    inside = OneBatch(squares_of((2, 3), key=key), key=key, says_which=says_which)
+    env = MaskedObservation(inside, ColourFinder(), [target_of(GREEN), target_of(BLUE)], mode=mode, pixels_key=key)
+    env.reset(seed=1)
+    env.step(actions(env))
+    *_, infos = env.step(actions(env))
+    final = infos["final_obs"]
+    assert final in env.observation_space
+    if key is not None:
+        assert final["time"][0] == 2
+        final = final[key]
+    shows = {"composite": GREEN, "mask": 0, "rgbm": 3}[mode]
+    assert np.array_equal(final[0][..., shows] > (0 if mode != "composite" else 199), is_colour(squares(2), GREEN))
+    assert not final[1].any()
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_final_observations_without_their_mask_are_those_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, as_list: bool
+) -> None:
+    inside = SyncVectorEnv(squares_of((2, 3)), autoreset_mode=AutoresetMode.SAME_STEP)
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED), mode="mask")
+    plain = inside.step
+
+    def step(actions: Any) -> Any:
+        *others, infos = plain(actions)
+        if "final_obs" in infos:
+            infos = {"final_obs": list(infos["final_obs"]) if as_list else infos["final_obs"]}
+        return (*others, infos)
+
+    monkeypatch.setattr(inside, "step", step)
+    env.reset(seed=1)
+    env.step(actions(env))
+    first, second = env.step(actions(env))[-1]["final_obs"]
+    assert first.shape == (SIZE, SIZE, 1)
+    assert second is None
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 5, 5, 3), np.uint8), np.zeros((2, SIZE, SIZE, 3)), None, "none"])
+def test_final_observations_of_another_kind_get_a_sentence(monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
+    inside = SyncVectorEnv(squares_of((2, 3)), autoreset_mode=AutoresetMode.SAME_STEP)
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED))
+    plain = inside.step
+    monkeypatch.setattr(inside, "step", lambda actions: (*plain(actions)[:-1], {"final_obs": wrong}))
+    env.reset(seed=1)
+    with pytest.raises(SamgError, match=r'infos\["final_obs"\] must be uint8 RGB of shape \(2, 24, 24, 3\), not '):
+        env.step(actions(env))
+
+
+def test_nested_images_are_reached_by_a_path() -> None:
+    class Nested(SquaresGym):
+        def __init__(self) -> None:
+            super().__init__()
+            inner = gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3), self.observation_space])
+            self.observation_space = gymnasium.spaces.Dict({"b": inner, "a": gymnasium.spaces.Discrete(2)})
+
+        def _observation(self) -> Any:
+            return {"a": 0, "b": (1, super()._observation())}
+
+    inside = SyncVectorEnv([Nested] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    env = MaskedObservation(inside, ColourFinder(), target_of(RED), pixels_key=("b", 1), mode="mask")
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    assert observation["b"][1].shape == (2, SIZE, SIZE, 1)
+    for _ in range(4):
+        *_, infos = env.step(np.zeros((2, 1), np.float32))
+    assert infos["final_obs"][0] in env.single_observation_space
 
 
 def test_a_final_observation_has_its_own_environment_s_target() -> None:
