@@ -11,6 +11,7 @@ Needs the extras ``cpu`` and ``triton``.
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from typing import Any
 
@@ -22,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 import samg_fast
 from samg_fast.bundle import Bundle
 from samg_fast.bundle.zoo import resolve
-from samg_fast.errors import BackendError
+from samg_fast.errors import BackendError, SamgError
 from samg_fast.samples import load_pack
 from samg_fast.serving.config import FINGERPRINT, PRECISION, model_name
 
@@ -31,14 +32,20 @@ class Connection(threading.local):
     """A client for each thread, as Triton's may not be shared."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.client = InferenceServerClient(url)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the client; what the server refuses is a `BackendError`."""
+        """Call a method of the client; that no server answers, or what one refuses, is a `BackendError`."""
         try:
             return getattr(self.client, method)(*arguments)
         except InferenceServerException as error:
-            raise BackendError(f"the Triton server refused {method}: {error.message()}") from error
+            what = (
+                "no Triton server answers"
+                if error.status() == "StatusCode.UNAVAILABLE"
+                else "the Triton server refused"
+            )
+            raise BackendError(f"{what} {method} at {self.url}: {error.message()}") from error
 
 
 class TritonNetwork:
@@ -107,4 +114,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SamgError as error:
+        sys.exit(f"triton_client.py: {error}")

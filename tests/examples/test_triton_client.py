@@ -102,7 +102,7 @@ def test_more_than_the_most_is_the_servers_refusal(client: ModuleType, bundle: B
     with serving(tmp_path / "models") as (url, _):
         segmenter = opened(client, bundle, url)
         target = segmenter.identify(frame, mask)
-        with pytest.raises(BackendError, match="refused infer: inference request batch-size must be <= 2"):
+        with pytest.raises(BackendError, match=r"refused infer at .*: inference request batch-size must be <= 2"):
             segmenter.segment_batch(np.stack([frame] * 3), target)
 
 
@@ -114,12 +114,12 @@ def test_another_bundle_on_the_server_is_refused(
     with serving(tmp_path / "models") as (url, _):
         with pytest.raises(BackendError, match="synthetic-shared_encoder is of another bundle than the encoder here"):
             client.TritonServer(same_name, url)
-        with pytest.raises(BackendError, match=r"refused get_model_config: .*synthetic_encoder"):
+        with pytest.raises(BackendError, match=r"refused get_model_config at .*synthetic_encoder"):
             client.TritonServer(bundle, url)
 
 
 def test_no_server_is_one_sentence(client: ModuleType, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="refused get_server_metadata"):
+    with pytest.raises(BackendError, match="no Triton server answers get_server_metadata at"):
         client.TritonServer(bundle, "127.0.0.1:9")
 
 
