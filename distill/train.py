@@ -73,7 +73,7 @@ class Settings:
     shape : Shape
     """
 
-    steps: int = 12000
+    steps: int = 6500
     pairs: int = 16
     rate: float = 2e-3
     decay: float = 0.02

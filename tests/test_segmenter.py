@@ -17,7 +17,7 @@ import pytest
 import samg_fast
 from samg_fast import Segmenter, Target
 from samg_fast.backends import first_fitting, open_networks
-from samg_fast.bundle import MANIFEST, Bundle, sha256_of
+from samg_fast.bundle import MANIFEST, Bundle, sha256_of, write_manifest
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
 from support.slow_walk import SlowWalk
 from support.synthetic_bundle import picture
@@ -52,6 +52,29 @@ def test_identify(segmenter: Segmenter) -> None:
     assert target.mask_weights.tolist() == pytest.approx([1 / 3] * 3)
     assert target.bundle == segmenter.bundle.name
     assert target.fingerprint == segmenter.bundle.fingerprint
+
+
+def with_threshold(folder: Path, copy: Path, threshold: float) -> Path:
+    """Copy a bundle, with a score from which a target counts as present."""
+    shutil.copytree(folder, copy)
+    write_manifest(copy, replace(Bundle.open(copy).manifest, present=threshold))
+    return copy
+
+
+def test_present_is_a_score_that_reaches_the_bundles_threshold(bundle_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with samg_fast.load(bundle_folder, backend="onnxruntime") as segmenter:
+        target = segmenter.identify(FRAME, MASK)
+        found = segmenter.segment(FRAME, target)
+    assert found.mask.any()
+    assert found.present  # no threshold: what is not empty is there
+    assert not replace(found, mask=np.zeros_like(found.mask), box=None).present
+    for name, threshold, present in (("below", found.score - 0.01, True), ("above", found.score + 0.01, False)):
+        folder = with_threshold(bundle_folder, tmp_path / name, threshold)
+        with samg_fast.load(folder, backend="onnxruntime") as segmenter:
+            for each in (segmenter.segment(FRAME, target), *segmenter.segment_batch(np.stack([FRAME] * 2), target)):
+                assert (each.present, each.threshold) == (present, threshold)
+                assert not replace(each, mask=np.zeros_like(each.mask), box=None).present
 
 
 def test_identify_masked_picture(one_segmenter: Segmenter) -> None:

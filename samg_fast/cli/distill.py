@@ -26,8 +26,8 @@ def distill(
         str,
         typer.Option(metavar="NAME,…", help="Clips that are not opened at all, so that they can measure the result."),
     ] = "",
-    groups: Annotated[int, typer.Option(min=25, help="Groups of twenty images to render.")] = 1600,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 12000,
+    groups: Annotated[int, typer.Option(min=25, help="Groups of twenty images to render.")] = 1400,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 6500,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of images per step.")] = 16,
     photos: Annotated[bool, typer.Option(help="Also use photographs out of Debian's and Python's packages.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,
@@ -86,7 +86,7 @@ def distill(
     fixed = validation_batches(held_out(pool, validating, settings), settings, batches=16)
     present = round(presence_threshold(model, fixed), 3)
     used = f"{groups} groups, {len(training)} clips, {len(pictures)} photographs"
-    source = f"samg-fast distill, {step} steps, {used}, seed {seed}"
+    source = f"samg-fast distill, {step} steps, {used}, seed {seed}; see docs/tiny.md"
     report = write_bundle(model, folder, name="tiny", description=DESCRIPTION, source=source, present=present)
     for parity in report:
         say(f"parity with PyTorch, {parity.output}: largest {parity.largest:.1e}, mean {parity.mean:.1e} of its range")

@@ -56,10 +56,10 @@ def segment(
     """Cut a target out of a picture, a folder of pictures or a video.
 
     DIR gets a mask per frame in masks/, the masks drawn over the frames as overlay.mp4 (a video) or in overlays/
-    (pictures), and results.json with score, box, area and the milliseconds it took of every frame; of a video, also
-    the frame's own time in seconds, which the frames of overlay.mp4 keep. If the run is interrupted or a frame cannot
-    be read, what was done until then stays, and results.json says that it is not complete. What an earlier run wrote
-    there stays until the first frame is done.
+    (pictures), and results.json with score, whether the target counts as present, box, area and the milliseconds it
+    took of every frame; of a video, also the frame's own time in seconds, which the frames of overlay.mp4 keep. If the
+    run is interrupted or a frame cannot be read, what was done until then stays, and results.json says that it is not
+    complete. What an earlier run wrote there stays until the first frame is done.
     """
     from samg_fast.files import output_folder
     from samg_fast.media import frames_in

@@ -52,6 +52,25 @@ def test_an_agreement_is_kept_and_changes_no_target(bundle_folder: Path, tmp_pat
     assert Bundle(bundle.path, stated).fingerprint == bundle.fingerprint
 
 
+def test_what_a_score_is_worth_is_kept_and_changes_no_target(bundle_folder: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_folder)
+    assert bundle.manifest.present is None
+    for threshold in (0, 0.625, 1):
+        stated = replace(bundle.manifest, present=threshold)
+        write_manifest(tmp_path, stated)
+        assert Manifest.from_dict(json.loads((tmp_path / MANIFEST).read_text())) == stated
+        assert Bundle(bundle.path, stated).fingerprint == bundle.fingerprint
+
+
+def test_a_decoder_says_whether_it_takes_the_target(bundle_folder: Path, shared_folder: Path, values: Values) -> None:
+    assert not Bundle.open(bundle_folder).manifest.decoder.target
+    assert Bundle.open(shared_folder).manifest.decoder.target
+    values["decoder"]["target"] = True
+    assert Manifest.from_dict(values).to_dict()["decoder"]["target"] is True
+    values["decoder"]["target"] = False
+    assert "target" not in Manifest.from_dict(values).to_dict()["decoder"]
+
+
 def test_opens(bundle_folder: Path, shared_folder: Path) -> None:
     bundle, shared = Bundle.open(bundle_folder), Bundle.open(str(shared_folder))
     assert bundle.name == "synthetic"
@@ -109,6 +128,10 @@ def test_fingerprint_follows_what_matters(bundle_folder: Path) -> None:
             r"features\.sha256 is .* both are the graph encoder\.onnx",
         ),
         (lambda v: v.update(precision_files=[]), r"precision_files is \[\]"),
+        (lambda v: v["decoder"].update(target=1), r"decoder\.target is 1, expected true or false"),
+        (lambda v: v["encoder"].update(target=True), r"unknown key encoder\.target"),
+        (lambda v: v.update(present=1.5), "present is 1.5, expected a number from 0 to 1"),
+        (lambda v: v.update(present=True), "present is True, expected a number"),
         (lambda v: v.update(precision_files={"int8": {"trunk": {}}}), r"precision_files\.int8 is"),
     ],
 )

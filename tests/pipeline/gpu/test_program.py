@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 import samg_fast
 from samg_fast import _engine
-from samg_fast.bundle import Bundle
+from samg_fast.bundle import Bundle, write_manifest
 from samg_fast.devices import cuda as cuda_device
 from samg_fast.errors import BackendError, InputError, InputTypeError
 from samg_fast.results import Segmentation
@@ -126,6 +128,21 @@ def same_on_gpu(found: Any, wanted: Segmentation) -> None:
     assert found.score == pytest.approx(wanted.score, abs=1e-5)
     np.testing.assert_array_equal(host(found.mask), wanted.mask)
     np.testing.assert_array_equal(host(found.masked), wanted.masked)
+
+
+@pytest.mark.parametrize(("threshold", "present"), [(0.0, True), (1.0, False), (None, True)])
+def test_present(forward: Machine, bundle_folder: Path, tmp_path: Path, threshold: float | None, present: bool) -> None:
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    write_manifest(folder, replace(Bundle.open(folder).manifest, present=threshold))
+    segmenter = opened(forward, folder)
+    image, mask = picture(50, 70)
+    target = segmenter.identify(image, mask)
+    found = segmenter.segment(image, target)
+    assert 0 < found.score < 1
+    assert found.mask.any()
+    assert found.present is present
+    assert segmenter.segment(OnGpu(image), target).present is present
+    assert [each.present for each in segmenter.segment_batch(OnGpu(np.stack([image] * 2)), target)] == [present] * 2
 
 
 @pytest.mark.parametrize("streamed", [True, False])
