@@ -83,7 +83,8 @@ class Clocked:
     """A segmenter that keeps how long its last call took."""
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter, self.check_target, self.took = segmenter, segmenter.check_target, 0.0
+        self.segmenter, self.bundle, self.took = segmenter, segmenter.bundle, 0.0
+        self.check_target = segmenter.check_target
 
     def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]:
         started = perf_counter()

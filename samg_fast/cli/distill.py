@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from samg_fast.cli.common import extra, progress, say
-from samg_fast.envs.backgrounds import VideoClip, find_clips
+
+if TYPE_CHECKING:
+    from samg_fast.envs.backgrounds import VideoClip
 
 __all__ = ["distill"]
 
@@ -95,6 +97,8 @@ def distill(
 
 def _clips(folder: Path | None, without: list[str], only: list[str] | None = None) -> list[VideoClip]:
     """Read a folder's clips: some of their images, reduced."""
+    from samg_fast.envs.backgrounds import find_clips
+
     if folder is None or only == []:
         return []
     return find_clips(folder, without=without, only=only, size=(200, 200), stride=30, limit=14)

@@ -85,7 +85,8 @@ def test_bytes_and_operations_by_hand() -> None:
         moved = {step.op: kernels.moved(step, place) for step in steps}
         operations = {step.op: step.operations for step in steps}
     assert moved["preprocess"] == 20 * 20 * 3 + 4 * 3 * 96 * 96
-    maps = 4 * (2 * 3 * 64 + 2 * 64 * 24 * 24)
+    channels = 128 + 64  # of the embedding and of the features
+    maps = 4 * (3 * channels + channels * 24 * 24)
     assert moved["similarity_map"] == maps + 4 * 3 * 20 * 20
     assert moved["similarity_points"] == maps + 4 * (3 + 1) * 2
     assert moved["topk_points"] == 4 * 3 * 20 * 20 + 4 * (3 + 1) * 2

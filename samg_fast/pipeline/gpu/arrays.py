@@ -35,8 +35,11 @@ ANSWER = ("iou", "box", "area", "chosen", "mask")
 RESULT = (*ANSWER, "masked")
 """What stays on the GPU."""
 
-EXCLUSIVE = (*RESULT, "frames", "targets")
-"""Arrays that share their memory with no other, in the order in which they lie there."""
+EXCLUSIVE = ("targets", *RESULT, "frames")
+"""Arrays that share their memory with no other, in the order in which they lie there.
+
+Those whose size depends on the frames' size come last: `VARYING` says why.
+"""
 
 VARYING = ("similarity", "points")
 """Other arrays whose size depends on the frames' size or the targets' parts.
@@ -64,13 +67,16 @@ class FrameShape(NamedTuple):
 
 
 def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int, Spec]]:
-    """Return the arrays that lie in ``"targets"``: where each begins, in bytes, and what it is."""
+    """Return the arrays that lie in ``"targets"``: where each begins, in bytes, and what it is.
+
+    First comes what a network may use, so that its place does not depend on the number of parts.
+    """
     batch, _, _, maps = shape
     specs = {
+        "target": Spec((batch, manifest.encoder.channels), _FLOAT),  # for a decoder that takes it
         "sam_features": Spec((batch, maps, manifest.encoder.channels), _FLOAT),
         "dino_features": Spec((batch, maps, manifest.features.channels), _FLOAT),
         "weights": Spec((batch, 3), _FLOAT),
-        "target": Spec((batch, manifest.encoder.channels), _FLOAT),  # for a decoder that takes it
     }
     for turn, rule in enumerate(SCHEDULE):
         specs[f"order {turn}"] = specs[f"labels {turn}"] = Spec((batch, rule.points(maps)), _INT)
@@ -167,7 +173,8 @@ def frame_specs(manifest: Manifest, shape: FrameShape, scratch: Mapping[str, int
     batch, height, width, maps = shape
     encoder, features = manifest.encoder, manifest.features
     side, slots = 4 * encoder.grid, manifest.slots
-    offset, last = list(target_layout(manifest, shape).values())[-1]
+    # Room for as many parts as a target may have: what lies behind it is where it always is
+    offset, last = list(target_layout(manifest, shape._replace(maps=1 + manifest.max_parts)).values())[-1]
     return {
         "frames": Spec((batch, height, width, 3), _BYTE),
         "targets": Spec((offset + last.bytes,), _BYTE),

@@ -154,7 +154,7 @@ def test_quantised_activations_with_zero_points_are_refused(tmp_path: Path) -> N
 def test_errors_of_the_builder_are_reported(tmp_path: Path) -> None:
     """TensorRT-RTX has no float32 matrix products for Turing GPUs, so the minimum capability is 8.0."""
     with pytest.raises(BackendError, match=r"for compute capability 7\.5: .*FP32 GEMM is not supported"):
-        build(TINY / "encoder.onnx", capabilities=("7.5",))
+        build(TINY / "decoder.onnx", capabilities=("7.5",))
 
 
 def test_files_that_are_not_graphs(tmp_path: Path, graph: Path) -> None:

@@ -263,7 +263,7 @@ def test_memory_is_checked_before_it_is_allocated(monkeypatch: pytest.MonkeyPatc
     fake_tensorrt.install(monkeypatch)
     cuda: Any = HostCuda()
     engine = built("tensorrt", batches=(4096,)).engine
-    for free, what in ((1 << 20, r"the engine of e\.onnx needs 5"), (8 << 20, r"running e\.onnx needs 16")):
+    for free, what in ((1 << 20, r"the engine of e\.onnx needs 3"), (8 << 20, r"running e\.onnx needs 16")):
         monkeypatch.setattr(driver, "free_memory", lambda index, free=free: free)
         with pytest.raises(BackendError, match=rf"{what} MiB of GPU 0's memory, and {free >> 20} MiB are free"):
             TensorRtNetwork(cuda, "e.onnx", engine, backend="tensorrt")
