@@ -1,7 +1,7 @@
 """Memory of worker processes that segment: resident, and the part that no other process shares.
 
-A segmenter is opened and used in the parent, as a program that starts workers does; two workers then segment frames of the clip
-pack with it, each on one thread, and read their memory. Linux only. Example::
+A segmenter is opened and used in the parent, as a program that starts workers does; two workers then segment frames of
+the clip pack with it, each on one thread, and read their memory. Linux only. Example::
 
     python -m benchmarks.workers
 """
