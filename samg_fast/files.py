@@ -18,6 +18,7 @@ __all__ = [
     "flush_folder",
     "output_folder",
     "replacing",
+    "some_home",
     "write_bytes",
     "write_text",
 ]
@@ -39,6 +40,21 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "samg-fast"
     except RuntimeError as error:
         raise FileError("there is no folder for a cache, as this user has no home: set XDG_CACHE_HOME") from error
+
+
+@contextmanager
+def some_home() -> Iterator[None]:
+    """Give a library that insists on the user's home one that is no folder, where there is none, within the block."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.devnull
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+    else:
+        yield
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +56,32 @@ def test_a_backend_that_is_gone_names_another(name: str) -> None:
         str(caught.value)
         == f"backend is {name!r}, which samg-fast no longer has: use onnxruntime, the portable backend"
     )
+
+
+NO_HOME = """
+import os, pathlib, pwd, sys
+
+def getpwuid(user):
+    raise KeyError(user)
+
+pwd.getpwuid = getpwuid
+import samg_fast
+samg_fast.load("tiny", device="cpu", backend=sys.argv[1]).close()
+assert "HOME" not in os.environ
+try:
+    print(pathlib.Path.home())
+except RuntimeError:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system knows its users by other means")
+@pytest.mark.parametrize("backend", ["auto", "openvino", "onnxruntime"])
+def test_a_user_without_a_home_has_tiny(backend: str) -> None:
+    """As in a container that runs as a number that its list of users does not have."""
+    if backend == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    variables = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", NO_HOME, backend]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (7, ""), done.stderr

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino.passes import ConstantFolding, Manager
 
 from samg_fast.backends.protocols import BackendStatus, Options
 from samg_fast.devices import process
 from samg_fast.devices.machine import cores
 from samg_fast.errors import BackendError
+from samg_fast.files import some_home
+
+with some_home():  # OpenVINO looks for the user's consent to telemetry there
+    import openvino as ov
+    from openvino.passes import ConstantFolding, Manager
 
 __all__ = ["OpenVinoBackend", "OpenVinoNetwork", "make", "status"]
 

@@ -73,9 +73,10 @@ class PixelTask(gymnasium.Env[Any, Any]):
         info : dict
             ``success`` of the Adroit hands, False; ``mask`` with `ground_truth`.
         """
-        super().reset(seed=seed, options=options)
         if seed is not None:
             self.scene.reseed(seed)
+            seed = self.scene.seed  # gymnasium takes Python's own integers alone
+        super().reset(seed=seed, options=options)
         self._running = False  # stays so if anything below raises
         result = self._observe(self.scene.begin())
         self._running = True

@@ -157,7 +157,11 @@ def put_part(whole: Any, key: PixelsKey, part: Any) -> Any:
 def _path(key: PixelsKey) -> tuple[str | int, ...]:
     if key is None:
         return ()
-    return (key,) if isinstance(key, (str, int)) else tuple(key)
+    if isinstance(key, (str, int)):
+        return (key,)
+    if not isinstance(key, Sequence):
+        raise InputTypeError(f"pixels_key must be a name, an index, a sequence of these or None, not {describe(key)}")
+    return tuple(key)
 
 
 def _entries(value: Any) -> list[str | int] | None:

@@ -175,6 +175,16 @@ def test_seeds_may_be_as_large_as_gymnasium_s(task: str, seed: int) -> None:
     env.close()
 
 
+def test_seeds_of_episodes_may_be_numpy_s_integers() -> None:
+    env = make("walker_walk", setting="video_hard", size=16, frame_stack=None, seed=0)
+    shown = [env.reset(seed=seed)[0] for seed in (7, np.int64(7), np.uint64(2**40), 2**40)]
+    np.testing.assert_array_equal(shown[0], shown[1])
+    np.testing.assert_array_equal(shown[2], shown[3])
+    with pytest.raises(InputTypeError, match="seed must be"):
+        env.reset(seed=0.5)
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("seed", "error"), [(-1, InputError), (0.5, InputTypeError), ("a", InputTypeError), (True, InputTypeError)]
 )

@@ -193,6 +193,8 @@ def test_neither_target_nor_reference() -> None:
         ({"a": BOX}, ("a", "c"), InputError, r"must end with 'a', as observation\['a'\] is one array"),
         ((BOX, BOX), None, InputError, r"one of the observation's 0, 1, not None"),
         ((BOX, BOX), 2, InputError, r"one of the observation's 0, 1, not 2"),
+        ({"camera": BOX}, 3.5, InputTypeError, r"pixels_key must be a name, an index, .* or None, not 3\.5"),
+        ({"camera": BOX}, {"camera"}, InputTypeError, r"pixels_key must be a name, an index, "),
         (BOX, "pixels", InputError, r"pixels_key must be None where the observation is one array, not 'pixels'"),
         (
             {"state": specs.Array((SIZE, SIZE, 3), np.float32)},
