@@ -82,6 +82,7 @@ def doctor(json: JsonOption = None) -> None:
         "auto": auto.name if auto else None,
         "auto_kind": auto.device if auto else None,
         "rendering": _rendering(),
+        "cache": _cache(),
         "bundles": bundles,
     }
     _show(figures, json)
@@ -152,6 +153,23 @@ def _bundles() -> list[dict[str, Any]]:
     return found
 
 
+def _cache() -> dict[str, Any]:
+    """Return where what was downloaded or built is kept, or why nothing can be found there."""
+    from samg_fast.files import cache_folder
+
+    try:
+        folder = cache_folder()
+    except SamgError as error:
+        return {"path": None, "reason": str(error)}
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:  # made when something is kept
+        return {"path": str(folder), "reason": ""}
+    except OSError as error:
+        return {"path": str(folder), "reason": f"cannot read {folder}: {error.strerror}; set XDG_CACHE_HOME"}
+    return {"path": str(folder), "reason": ""}
+
+
 def _rendering() -> dict[str, Any]:
     """Try MuJoCo's off-screen rendering, which only live environments need."""
     if importlib.util.find_spec("mujoco") is None:
@@ -180,6 +198,7 @@ def _show(figures: dict[str, Any], json: Any) -> None:
     rendering = figures["rendering"]
     words = f"MUJOCO_GL={rendering['gl']}" if rendering["available"] else f"cannot run: {rendering['reason']}"
     rows.append(("rendering", words))
+    rows.append(("cache", figures["cache"]["reason"] or figures["cache"]["path"]))
     rows += [(f"bundle {each['name']}", each["problem"] or f"whole, {each['path']}") for each in figures["bundles"]]
     if not figures["bundles"]:
         rows.append(("bundles", "none ships with this checkout"))

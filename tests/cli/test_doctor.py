@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +64,24 @@ def test_gpu_that_the_library_does_not_list(monkeypatch: pytest.MonkeyPatch, rtx
     assert found["untried"].startswith("TensorRT-RTX 1.7.1.116 names compute capabilities 8.9, 12.0, not 9.0")
     assert figures["auto"] != "tensorrt-rtx"
     assert f"auto passes over it: {found['untried']}" in shown
+
+
+@pytest.mark.parametrize("trouble", ["no home", "not a folder", None])
+def test_the_cache_or_why_there_is_none(trouble: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if trouble == "no home":
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", no_home)
+    elif trouble == "not a folder":
+        (tmp_path / "samg-fast").touch()
+    figures, shown = asked()
+    reason = {None: "", "no home": "this user has no home", "not a folder": "Not a directory; set XDG_CACHE_HOME"}[
+        trouble
+    ]
+    assert reason in figures["cache"]["reason"]
+    assert bool(figures["cache"]["reason"]) is (trouble is not None)
+    assert "cache" in shown
