@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from .backgrounds import Backgrounds, jitter
 from .pool import Group
 
 Lesson = Literal["whole", "part", "half", "scenery", "absent"]
+LESSONS: tuple[Lesson, ...] = get_args(Lesson)
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Lessons:
 
     def draw(self, rng: np.random.Generator) -> Lesson:
         """Draw one."""
-        names: list[Lesson] = ["whole", "part", "half", "scenery", "absent"]
-        odds = np.array([getattr(self, name) for name in names])
-        return names[int(rng.choice(len(names), p=odds / odds.sum()))]
+        odds = np.array([getattr(self, name) for name in LESSONS])
+        return LESSONS[int(rng.choice(len(LESSONS), p=odds / odds.sum()))]
 
 
 @dataclass(frozen=True)

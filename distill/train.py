@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from samg_fast.envs.backgrounds import VideoClip
 from samg_fast.files import replacing
+from samg_fast.metrics import area_under_curve
 
-from .compose import Lesson, Lessons, Material, collate, stream
+from .compose import LESSONS, Lesson, Lessons, Material, collate, stream
 from .episode import Outcome, run_episode
 from .model import Shape, Tiny
 from .pool import Group
@@ -146,11 +147,10 @@ def held_out(groups: list[Group], clips: list[VideoClip], settings: Settings) ->
 
 
 def validation_batches(
-    material: Material, settings: Settings, *, batches: int = 4
+    material: Material, settings: Settings, *, lessons: Sequence[Lesson] = LESSONS, batches: int = 4
 ) -> dict[Lesson, list[dict[str, Tensor]]]:
     """Draw fixed batches of each lesson, the same ones whenever called."""
     fixed: dict[Lesson, list[dict[str, Tensor]]] = {}
-    lessons: tuple[Lesson, ...] = ("whole", "part", "half", "scenery", "absent")
     for lesson in lessons:
         rng = np.random.default_rng([settings.seed, 999])
         composers = material.composers(settings.lessons, rng)
@@ -197,10 +197,9 @@ def validate(model: Tiny, fixed: dict[Lesson, list[dict[str, Tensor]]]) -> dict[
         if lesson != "absent"
     }
     present, absent = (torch.cat([each.score for each in found[lesson]]) for lesson in ("whole", "absent"))
-    auc = (present[:, None] > absent).float().mean() + 0.5 * (present[:, None] == absent).float().mean()
     result = {str(lesson): float(iou[2]) for lesson, iou in ious.items()}
     result |= {"whole1": float(ious["whole"][0]), "whole2": float(ious["whole"][1])}
-    result |= {"rival": float(torch.cat(nearer).float().mean()), "auc": float(auc)}
+    result |= {"rival": float(torch.cat(nearer).float().mean()), "auc": area_under_curve(present, absent)}
     return {name: round(value, 4) for name, value in result.items()}
 
 

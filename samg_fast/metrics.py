@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from samg_fast.checks import Mask
 
-__all__ = ["iou", "percentiles"]
+__all__ = ["area_under_curve", "iou", "percentiles"]
 
 
 def iou(mask: Mask, truth: Mask) -> float:
@@ -26,6 +26,18 @@ def iou(mask: Mask, truth: Mask) -> float:
     """
     union = int(np.count_nonzero(mask | truth))
     return int(np.count_nonzero(mask & truth)) / union if union else 1.0
+
+
+def area_under_curve(above: ArrayLike, below: ArrayLike) -> float:
+    """Return how often a score of the first kind exceeds one of the second; a tie counts half.
+
+    Parameters
+    ----------
+    above, below : (n,), (m,) array-like
+        At least one each.
+    """
+    first, second = np.asarray(above)[:, None], np.asarray(below)[None]
+    return float((first > second).mean() + 0.5 * (first == second).mean())
 
 
 def percentiles(values: Sequence[float] | NDArray[Any], *ranks: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from samg_fast import ops
 from samg_fast.checks import Box, Floats, Frame, Mask
 
-__all__ = ["Decode", "Segmentation", "Trace"]
+__all__ = ["Decode", "Segmentation", "Trace", "is_present"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,9 +91,14 @@ class Segmentation:
     @property
     def present(self) -> bool:
         """Whether the target is there: the mask is not empty, and the score reaches the bundle's threshold, if any."""
-        return self.box is not None and (self.threshold is None or self.score >= self.threshold)
+        return is_present(self.score, self.box, self.threshold)
 
     @property
     def masked(self) -> Frame:
         """The masked observation, (H, W, 3) uint8: the frame where the mask is set, black elsewhere."""
         return ops.apply_mask(self.frame, self.mask)
+
+
+def is_present(score: float, box: Box | None, threshold: float | None) -> bool:
+    """Return whether a mask counts as a target that is there: it is not empty, and scores the threshold, if any."""
+    return box is not None and (threshold is None or score >= threshold)

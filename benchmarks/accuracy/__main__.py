@@ -21,7 +21,7 @@ import numpy as np
 import typer
 
 from benchmarks.accuracy.frames import DEFAULT_SIZES, Plan, check_seeds, load_backgrounds, plan_views, render
-from benchmarks.accuracy.prompting import Prompting, measure_pairs, measure_parts, measure_swap
+from benchmarks.accuracy.prompting import Prompting, domain, measure_pairs, measure_parts, measure_swap
 from benchmarks.accuracy.report import (
     Scores,
     common_grid,
@@ -214,7 +214,7 @@ def _prompting(
     sizes = [view.size for view in rendered]
     size = max(sorted(set(sizes)), key=sizes.count)
     tasks = {view.task: frames for view, frames in rendered.items() if view.size == size}
-    if {"pairs", "swap"} & set(asked) and len({task.partition("_")[0] for task in tasks}) < 2:
+    if {"pairs", "swap"} & set(asked) and len({domain(task) for task in tasks}) < 2:
         raise InputError("--pairs and --swap need tasks of two domains or more at one size")
     return Prompting(
         {setting: measure_pairs(segmenter, tasks, setting) for setting in settings if "pairs" in asked},

@@ -1,7 +1,6 @@
 """Whether a segmenter cuts out what it was shown, and not whatever is there: pairs, swapped targets, and parts.
 
-All three use the frames that accuracy is measured on; the pictures are the first size of each task, which must be the
-same for all of them.
+All three use the frames that accuracy is measured on, which must be of one size here.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from samg_fast.metrics import iou
+from samg_fast.metrics import area_under_curve, iou
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -29,7 +28,7 @@ __all__ = [
     "Parts",
     "Prompting",
     "Swap",
-    "area_under_curve",
+    "domain",
     "measure_pairs",
     "measure_parts",
     "measure_swap",
@@ -139,10 +138,8 @@ def paste(frame: Frame, other: Frame, mask: Mask, rng: np.random.Generator, *, c
     """
     width = mask.shape[1]
     shifts = rng.permutation(np.arange(-width // 2, width // 2, 4))
-    overlaps = [
-        int((_moved(mask, shift) & clear_of).sum() + mask.sum() - _moved(mask, shift).sum()) for shift in shifts
-    ]
-    shift = int(shifts[int(np.argmin(overlaps))])
+    # Most of the thing in the image and clear of the other: what is cut off counts as what would be hidden
+    shift = int(max(shifts, key=lambda shift: int((_moved(mask, shift) & ~clear_of).sum())))
     pasted = _moved(mask, shift) & ~clear_of
     return np.where(pasted[..., None], _moved(other, shift), frame), pasted
 
@@ -155,12 +152,6 @@ def _moved(picture: NDArray[_Pixel], shift: int) -> NDArray[_Pixel]:
     return moved
 
 
-def area_under_curve(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return how often a score of the first kind exceeds one of the second; a tie counts half."""
-    first, second = np.asarray(above)[:, None], np.asarray(below)[None]
-    return float((first > second).mean() + 0.5 * (first == second).mean())
-
-
 def measure_pairs(segmenter: Segmenter, tasks: Mapping[str, TaskFrames], setting: str, seed: int = 0) -> Pairs:
     """Paste the target of every other domain into each task's frames, and ask for one and for the other."""
     rng, targets = np.random.default_rng(seed), _targets(segmenter, tasks)
@@ -169,7 +160,7 @@ def measure_pairs(segmenter: Segmenter, tasks: Mapping[str, TaskFrames], setting
     for name, shown in tasks.items():
         frames, truths = shown.settings[setting]
         for index, (frame, truth) in enumerate(zip(frames, truths, strict=True)):
-            others = [other for other in tasks if _domain(other) != _domain(name)]
+            others = [other for other in tasks if domain(other) != domain(name)]
             other = others[index % len(others)]
             guests, guest_truths = tasks[other].settings[setting]
             which = int(rng.integers(len(guests)))
@@ -189,7 +180,7 @@ def measure_swap(segmenter: Segmenter, tasks: Mapping[str, TaskFrames], setting:
     own, other = _Found(), _Found()
     for name, shown in tasks.items():
         frames, truths = shown.settings[setting]
-        others = [target for task, target in targets.items() if _domain(task) != _domain(name)]
+        others = [target for task, target in targets.items() if domain(task) != domain(name)]
         for index, (frame, truth) in enumerate(zip(frames, truths, strict=True)):
             own.add(segmenter, frame, targets[name], truth)
             other.add(segmenter, frame, others[index % len(others)], truth)
@@ -233,5 +224,6 @@ def _targets(segmenter: Segmenter, tasks: Mapping[str, TaskFrames]) -> dict[str,
     return {name: segmenter.identify(shown.reference, shown.reference_mask) for name, shown in tasks.items()}
 
 
-def _domain(task: str) -> str:
+def domain(task: str) -> str:
+    """Return the domain of a task."""
     return task.partition("_")[0]

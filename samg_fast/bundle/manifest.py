@@ -208,11 +208,9 @@ class Manifest:
         )
         for precision, iou in self.agreement.items():
             _expect(precision in PRECISIONS, "agreement", precision, f"some of {', '.join(PRECISIONS)}")
-            good = isinstance(iou, (int, float)) and not isinstance(iou, bool) and 0 <= iou <= 1
-            _expect(good, f"agreement.{precision}", iou, "a number from 0 to 1")
+            _expect_share(f"agreement.{precision}", iou)
         if self.present is not None:
-            good = isinstance(self.present, (int, float)) and not isinstance(self.present, bool)
-            _expect(good and 0 <= self.present <= 1, "present", self.present, "a number from 0 to 1")
+            _expect_share("present", self.present)
         self._check_shared_graph()
 
     @property
@@ -360,6 +358,11 @@ def _expect_file(name: str, value: object) -> None:
 def _expect_digest(name: str, value: object) -> None:
     digits = isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
     _expect(digits, name, value, "64 lower-case hexadecimal digits")
+
+
+def _expect_share(name: str, value: object) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    _expect(good, name, value, "a number from 0 to 1")
 
 
 def _positive(name: str, value: Any) -> int:

@@ -22,7 +22,10 @@ def distill(
         Path | None, typer.Option(metavar="DIR", help="Folder of videos to use as backgrounds; subfolders count.")
     ] = None,
     validate: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Clips that choose nothing but are watched during training.")
+        str,
+        typer.Option(
+            metavar="NAME,…", help="Clips to watch the training with, and to choose the threshold of `present`."
+        ),
     ] = "",
     without: Annotated[
         str,
@@ -85,7 +88,7 @@ def distill(
             progress=lambda *_: advance(),
         )
     model, settings, step = load_checkpoint(checkpoint)
-    fixed = validation_batches(held_out(pool, validating, settings), settings, batches=16)
+    fixed = validation_batches(held_out(pool, validating, settings), settings, lessons=["whole"], batches=16)
     present = round(presence_threshold(model, fixed), 3)
     used = f"{groups} groups, {len(training)} clips, {len(pictures)} photographs"
     source = f"samg-fast distill, {step} steps, {used}, seed {seed}; see docs/tiny.md"

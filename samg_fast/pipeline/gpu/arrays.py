@@ -10,7 +10,7 @@ import numpy as np
 from samg_fast.bundle import Manifest
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
-from samg_fast.pipeline.gpu.memory import ALIGNMENT, FIXED, Arena, Layout, Spec
+from samg_fast.pipeline.gpu.memory import FIXED, Arena, Layout, Spec, aligned
 from samg_fast.pipeline.schedule import SCHEDULE, point_rows
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def target_layout(manifest: Manifest, shape: FrameShape) -> dict[str, tuple[int,
     found, offset = {}, 0
     for name, spec in specs.items():
         found[name] = (offset, spec)
-        offset += -(-spec.bytes // ALIGNMENT) * ALIGNMENT
+        offset += aligned(spec.bytes)
     return found
 
 

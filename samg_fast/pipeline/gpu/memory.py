@@ -16,7 +16,7 @@ from samg_fast.bundle import Manifest
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
 
-__all__ = ["ALIGNMENT", "FIXED", "Arena", "Layout", "Spec", "lay_out"]
+__all__ = ["ALIGNMENT", "FIXED", "Arena", "Layout", "Spec", "aligned", "lay_out"]
 
 ALIGNMENT = 256
 """Bytes; what CUDA's own allocations are aligned to, and TensorRT asks for."""
@@ -87,7 +87,7 @@ def lay_out(
     offsets, size = _share(specs, steady, 0)
     for name in exclusive:
         offsets[name] = size
-        size += _aligned(specs[name].bytes)
+        size += aligned(specs[name].bytes)
     others, size = _share(specs, {name: lifetimes[name] for name in varying}, size)
     return Layout({**offsets, **others}, size)
 
@@ -152,7 +152,7 @@ def _share(
     offsets: dict[str, int] = {}
     placed: list[tuple[int, int, str]] = []  # from, to, name
     for name in sorted(lifetimes, key=lambda each: (-specs[each].bytes, each)):
-        length = _aligned(specs[name].bytes)
+        length = aligned(specs[name].bytes)
         first, last = lifetimes[name]
         at = start
         for begin, end, other in sorted(placed):
@@ -164,5 +164,6 @@ def _share(
     return offsets, max((end for _, end, _ in placed), default=start)
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Return the bytes that something of a size takes up in an arena."""
     return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT

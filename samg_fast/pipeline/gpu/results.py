@@ -14,6 +14,7 @@ from samg_fast.checks import Box
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import BackendError
+from samg_fast.results import is_present
 
 if TYPE_CHECKING:
     from cuda.core import Buffer
@@ -95,8 +96,7 @@ class GpuSegmentation:
     @property
     def present(self) -> bool:
         """Whether the target is there, as `samg_fast.Segmentation.present` says. Asking waits for the GPU."""
-        threshold = self._batch.threshold
-        return self.box is not None and (threshold is None or self.score >= threshold)
+        return is_present(self.score, self.box, self._batch.threshold)
 
 
 class GpuSegmentations:
