@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", default="tiny", help="the name or the folder of a bundle")
     parser.add_argument("--frames", type=int, default=32, help="of each of the eight tasks (%(default)s)")
     options = parser.parse_args()
-    for kind, figure in measure_agreement(Bundle.open(resolve(options.bundle)), frames=options.frames).items():
+    for kind, figure in measure_agreement(Bundle.open(resolve(options.bundle)), options.frames).items():
         print(f"{kind} {figure:.4f}")
 
 

@@ -2,86 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnx.numpy_helper
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from samg_fast.bundle import Bundle, DecoderSpec, Manifest, NetworkSpec, sha256_of, write_manifest
-from samg_fast.errors import BundleError
+from samg_fast.bundle import DecoderSpec, NetworkSpec, PromptedManifest, sha256_of, write_manifest
 from samg_fast.export.agreement import with_agreement
-from samg_fast.export.graph import OPSET, save_graph, trace
+from samg_fast.export.compact import Parity, compare, fold, round_weights, write_compact
+from samg_fast.export.graph import OPSET
 
 from .model import EMPTY_SLOT, Tiny
 from .train import MEAN, STD
 
-TOLERANCE = 1e-3
-"""Maximum difference from PyTorch, relative to an output's range: float32 sums in another order."""
-
 _ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
 _PROMPTS = ("embedding", "point_coords", "point_labels", "mask_input", "has_mask_input", "target")
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Largest and mean difference of one output, relative to its range."""
-
-    output: str
-    largest: float
-    mean: float
-
-
-def _write(
-    network: nn.Module, arguments: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], path: Path
-) -> None:
-    model = trace(network, dict(zip(inputs, arguments, strict=True)), outputs, dynamic_batch=True)
-    _halve_weights(model.graph)
-    save_graph(model, path)
-
-
-def _halve_weights(graph: onnx.GraphProto) -> None:
-    """Store weights as float16 with a cast to float32 wherever that is lossless, which halves the file.
-
-    Runtimes fold the casts when they load the file, so nothing is computed in half precision.
-    """
-    casts = []
-    for tensor in graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < 256:
-            continue
-        half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _round_weights(network: nn.Module) -> None:
-    """Round every weight matrix to float16 values, in place, so that `_halve_weights` loses nothing."""
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(parameter.half().float())
-
-
-def _fold(network: nn.Module) -> None:
-    """Fold batch norms into the convolutions before them, in place."""
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    for module in network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.Sequential) and len(child) >= 2 and isinstance(child[1], nn.BatchNorm2d):
-                convolution, norm = child[0], child[1]
-                if isinstance(convolution, nn.Conv2d):
-                    setattr(module, name, nn.Sequential(fuse_conv_bn_eval(convolution, norm), *list(child)[2:]))
 
 
 def examples(model: Tiny, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -107,10 +42,8 @@ def check_parity(model: Tiny, folder: Path) -> list[Parity]:
     Raises
     ------
     BundleError
-        An output differs by more than `TOLERANCE` of its range.
+        An output differs by more than `samg_fast.export.compact.TOLERANCE` of its range.
     """
-    import onnxruntime
-
     image, prompts = examples(model, 3)
     with torch.no_grad():
         expected = dict(zip(("embedding", "features"), model.encoder(image), strict=True))
@@ -119,20 +52,8 @@ def check_parity(model: Tiny, folder: Path) -> list[Parity]:
         _ENCODER: {"image": image.numpy()},
         _DECODER: {n: p.numpy() for n, p in zip(_PROMPTS, prompts, strict=True)},
     }
-    report = []
-    for file, inputs in feeds.items():
-        session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        for name, found in zip(names, session.run(names, inputs), strict=True):
-            output = expected[name].numpy()
-            difference = np.abs(found - output) / np.ptp(output)
-            report.append(Parity(name, float(difference.max()), float(difference.mean())))
-    worst = max(report, key=lambda parity: parity.largest)
-    if not worst.largest <= TOLERANCE:
-        raise BundleError(
-            f"{worst.output}: ONNX differs from PyTorch by {worst.largest:.2g} of its range, over {TOLERANCE}"
-        )
-    return report
+    wanted = {name: output.numpy() for name, output in expected.items()}
+    return [each for file, inputs in feeds.items() for each in compare(folder / file, inputs, wanted)]
 
 
 def write_bundle(
@@ -166,10 +87,10 @@ def write_bundle(
     shape = model.shape
     image, prompts = examples(model, 2)
     with torch.no_grad():
-        _fold(model.encoder)
-        _round_weights(model)
-        _write(model.encoder, (image,), ("image",), ("embedding", "features"), folder / _ENCODER)
-        _write(model.decoder, prompts, _PROMPTS, ("low_res_masks", "iou"), folder / _DECODER)
+        fold(model.encoder)
+        round_weights(model)
+        write_compact(model.encoder, (image,), ("image",), ("embedding", "features"), folder / _ENCODER)
+        write_compact(model.decoder, prompts, _PROMPTS, ("low_res_masks", "iou"), folder / _DECODER)
     report = check_parity(model, folder)
     digest = sha256_of(folder / _ENCODER)
 
@@ -181,12 +102,12 @@ def write_bundle(
             mean=mean, std=std, resize="uint8",
         )  # fmt: skip
 
-    manifest = Manifest(
+    manifest = PromptedManifest(
         name=name, description=description, license="Apache-2.0", source=source, opset=OPSET, precisions=("fp32",),
         prompt_side=shape.side, slots=shape.slots, encoder=head("embedding", shape.channels + shape.detail),
         features=head("features", shape.channels),
         decoder=DecoderSpec(file=_DECODER, sha256=sha256_of(folder / _DECODER), target=True),
         present=present,
     )  # fmt: skip
-    write_manifest(folder, with_agreement(Bundle(folder, manifest), frames=32))
+    write_manifest(folder, with_agreement(folder, manifest, 32))
     return report

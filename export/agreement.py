@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -15,8 +17,8 @@ import onnxruntime
 from samg_fast import ops
 from samg_fast.backends import Network, first_fitting, open_networks, probe
 from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeNetwork
-from samg_fast.bundle import Bundle, Manifest, Role
-from samg_fast.checks import Mask
+from samg_fast.bundle import Bundle, FittedManifest, PromptedManifest, Role
+from samg_fast.checks import Frame, Mask
 from samg_fast.metrics import iou
 from samg_fast.parity import Sample, sample_frames
 from samg_fast.segmenter import Segmenter
@@ -39,8 +41,8 @@ class _Emulator:
     threads: int | None = None
 
 
-def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, float]:
-    """Segment the shipped frames at every precision that can run here, and compare the masks with those at fp32.
+def measure_agreement(bundle: Bundle, frames: int | Sequence[Frame] = FRAMES) -> dict[str, float]:
+    """Segment frames at every precision that can run here, and compare the masks with those at fp32.
 
     fp16 is emulated, because processors would compute it in float32. bf16 runs natively, from the fp32 files, on a
     processor that supports it; otherwise it is emulated if the bundle has bf16 files. int8 runs natively.
@@ -48,8 +50,9 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     Parameters
     ----------
     bundle : Bundle
-    frames : int
-        Number of frames of each task, half of them with a moving background.
+    frames : int or sequence of (H, W, 3) uint8 arrays
+        Number of shipped frames of each task, half of them with a moving background; or, of a fitted bundle, the frames
+        themselves.
 
     Returns
     -------
@@ -60,13 +63,11 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     precisions = sorted({*bundle.manifest.precisions, *["bf16"] * has_bf16} - {"fp32"})
     if not precisions:
         return {}
-    with _running(bundle, "fp32") as segmenter:
-        samples = [
-            each for each in sample_frames(tasks=8, per_setting=max(1, frames // 2)) if _reaches(segmenter, each)
-        ]
-        expected = _masks(segmenter, samples)
+    samples = frames if isinstance(frames, Sequence) else _samples(bundle, frames)
     if not samples:
         return {}
+    with _running(bundle, "fp32") as segmenter:
+        expected = _masks(segmenter, samples)
     figures = {}
     for precision in precisions:
         native = precision == "int8" or (precision == "bf16" and has_bf16)
@@ -76,9 +77,12 @@ def measure_agreement(bundle: Bundle, *, frames: int = FRAMES) -> dict[str, floa
     return figures
 
 
-def with_agreement(bundle: Bundle, *, frames: int = FRAMES) -> Manifest:
-    """Return a bundle's manifest with the results of `measure_agreement` in it."""
-    return replace(bundle.manifest, agreement=measure_agreement(bundle, frames=frames))
+_Kind = TypeVar("_Kind", PromptedManifest, FittedManifest)
+
+
+def with_agreement(folder: Path, manifest: _Kind, frames: int | Sequence[Frame] = FRAMES) -> _Kind:
+    """Return the manifest of the files in a folder with the results of `measure_agreement` in it."""
+    return replace(manifest, agreement=measure_agreement(Bundle(folder, manifest), frames))
 
 
 def emulated_network(model: onnx.ModelProto, name: str) -> OnnxRuntimeNetwork:
@@ -103,15 +107,19 @@ def _emulating(bundle: Bundle, precision: str) -> Segmenter:
     return Segmenter(bundle, _Emulator(precision), networks)
 
 
-def _reaches(segmenter: Segmenter, sample: Sample) -> bool:
-    """Say whether a sample's target reaches a cell of the encoder's grid, which a coarse one may miss."""
-    spec = segmenter.bundle.manifest.encoder
-    return bool(ops.mask_cells(sample.mask, side=spec.side, grid=spec.grid).any())
+def _samples(bundle: Bundle, frames: int) -> list[Sample]:
+    """Return shipped frames whose targets reach a cell of the encoder's grid, which a coarse one may miss."""
+    spec = bundle.prompted.encoder
+    found = sample_frames(tasks=8, per_setting=max(1, frames // 2))
+    return [each for each in found if ops.mask_cells(each.mask, side=spec.side, grid=spec.grid).any()]
 
 
-def _masks(segmenter: Segmenter, samples: Sequence[Sample]) -> list[Mask]:
+def _masks(segmenter: Segmenter, samples: Sequence[Sample] | Sequence[Frame]) -> list[Mask]:
     masks = []
     for sample in samples:
+        if not isinstance(sample, Sample):
+            masks.append(segmenter.segment(sample).mask)
+            continue
         target = segmenter.identify(sample.reference, sample.mask)
         masks += [segmenter.segment(frame, target).mask for frame in sample.frames]
     return masks

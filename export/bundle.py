@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from samg_fast.bundle import ROLES, Bundle, DecoderSpec, Manifest, NetworkSpec, Role, sha256_of
+from samg_fast.bundle import ROLES, Bundle, DecoderSpec, NetworkSpec, PromptedManifest, Role, sha256_of
 from samg_fast.checks import is_whole
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.parity import record, sample_frames
@@ -114,7 +114,7 @@ def export_bundle(
     _check_numbers(batch, sam_side, dino_side, slots)
     models = _Models(load_sam(sam, sam_checkpoint), load_dino(dino, dino_checkpoint), sam_side, dino_side)
     folder = prepare_folder(Path(out))
-    manifest = Manifest(
+    manifest = PromptedManifest(
         name=name or f"{sam_variant(sam)}-{dino_variant(dino)}",
         description=f"EfficientViT-SAM-{sam_variant(sam).upper()} and DINOv2 {dino_variant(dino)}",
         license="Apache-2.0",

@@ -67,7 +67,7 @@ def add_precisions(
         for name in (spec.file, spec.data):
             if name is not None:
                 shutil.copyfile(source.path / name, folder / name)
-    manifest = replace(source.manifest, precisions=("fp32",), precision_files={})
+    manifest = replace(source.prompted, precisions=("fp32",), precision_files={})
 
     roles = manifest.graphs
     runtime = OnnxRuntimeBackend("fp32", None)

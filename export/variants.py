@@ -13,7 +13,16 @@ import onnx
 from samg_fast import ops
 from samg_fast.backends import Network, first_fitting, open_networks, probe
 from samg_fast.backends.onnxruntime.cpu import OnnxRuntimeBackend
-from samg_fast.bundle import PRECISIONS, Bundle, FileSpec, Manifest, NetworkSpec, Role, sha256_of, write_manifest
+from samg_fast.bundle import (
+    PRECISIONS,
+    Bundle,
+    FileSpec,
+    NetworkSpec,
+    PromptedManifest,
+    Role,
+    sha256_of,
+    write_manifest,
+)
 from samg_fast.errors import BackendError, BundleError, InputError, InputTypeError
 from samg_fast.parity import FrameParity, OutputParity, Run, Sample, compare_frames, compare_outputs, trace_frames
 from samg_fast.results import Segmentation
@@ -100,7 +109,7 @@ class Findings:
                     f"{each.correlation:.4f}"
                 )
 
-    def check_frames(self, folder: Path, manifest: Manifest, precision: str) -> None:
+    def check_frames(self, folder: Path, manifest: PromptedManifest, precision: str) -> None:
         """Segment the samples at a precision; at fp32, points and first decodes must agree with the baseline's.
 
         Raises
@@ -163,7 +172,7 @@ class Variants:
         return spec
 
     def finish(
-        self, manifest: Manifest, graphs: Mapping[Role, onnx.ModelProto], precisions: Sequence[str], say: Say
+        self, manifest: PromptedManifest, graphs: Mapping[Role, onnx.ModelProto], precisions: Sequence[str], say: Say
     ) -> ExportReport:
         """Write the files of the other precisions, compare each with the baseline, and write the manifest last.
 
@@ -177,11 +186,13 @@ class Variants:
             manifest = self._add(manifest, graphs, precision)
             self.findings.check_frames(self.folder, manifest, precision)
         say("segmenting frames at every precision that can run here")
-        manifest = with_agreement(Bundle(self.folder, manifest))
+        manifest = with_agreement(self.folder, manifest)
         write_manifest(self.folder, manifest)
         return self.findings.report(self.folder)
 
-    def _add(self, manifest: Manifest, graphs: Mapping[Role, onnx.ModelProto], precision: str) -> Manifest:
+    def _add(
+        self, manifest: PromptedManifest, graphs: Mapping[Role, onnx.ModelProto], precision: str
+    ) -> PromptedManifest:
         """Write the files of a precision, and return the manifest with them added."""
         files: dict[Role, FileSpec] = {}
         for role, graph in graphs.items():
@@ -198,7 +209,7 @@ class Variants:
         precisions = ("fp32", *(each for each in PRECISIONS if each in variants))
         return replace(manifest, precisions=precisions, precision_files=variants)
 
-    def _quantised(self, manifest: Manifest, role: Role, graph: onnx.ModelProto) -> FileSpec | None:
+    def _quantised(self, manifest: PromptedManifest, role: Role, graph: onnx.ModelProto) -> FileSpec | None:
         if role == "decoder":
             self.findings.notes.append("int8: the decoder stays in fp32, as it is not quantised")
             return None
@@ -208,7 +219,9 @@ class Variants:
         self.findings.require(self._compare_on_cpu(spec.file, role, "int8"))
         return spec
 
-    def _halved(self, manifest: Manifest, role: Role, graph: onnx.ModelProto, precision: str) -> FileSpec | None:
+    def _halved(
+        self, manifest: PromptedManifest, role: Role, graph: onnx.ModelProto, precision: str
+    ) -> FileSpec | None:
         if role not in self._ranges:
             # A few frames are enough, as ranges have a headroom of a factor of eight
             feeds = [self._batched(inputs) for inputs, _ in self.runs[role]]

@@ -12,7 +12,7 @@ from samg_fast.errors import BackendError, BundleError, InputTypeError
 
 if TYPE_CHECKING:
     from samg_fast.bundle import Bundle
-    from samg_fast.pipeline.networks import Networks
+    from samg_fast.pipeline.opened import OpenNetworks
 
 __all__ = ["AcrossProcesses"]
 
@@ -31,7 +31,7 @@ class AcrossProcesses:
 
     bundle: Bundle
     device: str
-    _networks: Networks
+    _networks: OpenNetworks
 
     def __init__(self, reopen: Callable[[], AcrossProcesses] | None) -> None:
         self._process = os.getpid()

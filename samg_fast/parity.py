@@ -62,10 +62,20 @@ _HALF = Threshold(cosine=0.999)
 THRESHOLDS: dict[str, dict[Role, Threshold]] = {
     # Float32 sums in another order. The decoder is a chain of softmaxes, which are steep for large logits: it amplifies
     # the rounding errors of its first sums by a factor of several hundred.
-    "fp32": {"encoder": Threshold(1e-4), "features": Threshold(1e-4), "decoder": Threshold(5e-3, 0.9999, 0.9999)},
-    "fp16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99)},
-    "bf16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99)},
-    "int8": {"encoder": Threshold(cosine=0.98), "features": Threshold(cosine=0.98), "decoder": Threshold()},
+    "fp32": {
+        "encoder": Threshold(1e-4),
+        "features": Threshold(1e-4),
+        "decoder": Threshold(5e-3, 0.9999, 0.9999),
+        "network": Threshold(1e-4),
+    },
+    "fp16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99), "network": _HALF},
+    "bf16": {"encoder": _HALF, "features": _HALF, "decoder": Threshold(correlation=0.99), "network": _HALF},
+    "int8": {
+        "encoder": Threshold(cosine=0.98),
+        "features": Threshold(cosine=0.98),
+        "decoder": Threshold(),
+        "network": Threshold(cosine=0.98),
+    },
 }
 """The bounds for each network at each precision, compared with PyTorch in float32."""
 
@@ -202,9 +212,15 @@ def sample_frames(tasks: int = 2, per_setting: int = 1) -> list[Sample]:
 
 
 def trace_frames(segmenter: Segmenter, samples: Iterable[Sample]) -> list[Segmentation]:
-    """Segment every frame, with traces; each target has one part, at a point in the middle of the reference mask."""
+    """Segment every frame, with traces; each target has one part, at a point in the middle of the reference mask.
+
+    A fitted bundle needs no target, and has no traces.
+    """
     found = []
     for sample in samples:
+        if not segmenter.needs_target:
+            found += [segmenter.segment(frame) for frame in sample.frames]
+            continue
         rows, columns = np.nonzero(sample.mask)
         middle = len(rows) // 2
         target = segmenter.identify(sample.reference, sample.mask, points=[(columns[middle], rows[middle])])

@@ -1,4 +1,7 @@
-"""The segmenter: a bundle opened on a backend, and SAM-G's three decodes per frame (arXiv 2312.17116)."""
+"""The segmenter: a bundle opened on a backend.
+
+A frame is SAM-G's three decodes (arXiv 2312.17116), or the one network of a bundle that is fitted to its target.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from samg_fast.checks import Frame, Mask, check_frame, check_frames, check_mask,
 from samg_fast.devices import process
 from samg_fast.errors import BundleError, InputError, InputTypeError
 from samg_fast.pipeline.adapt import fit_mask_weights, jittered
-from samg_fast.pipeline.gpu.program import GpuNetworks
+from samg_fast.pipeline.fitted import FittedNetwork
 from samg_fast.pipeline.gpu.results import GpuSegmentation, GpuSegmentations
 from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
 from samg_fast.pipeline.host import first_logits, segment_frames
@@ -104,7 +107,7 @@ class Segmenter(AcrossProcesses):
         self._on_gpu: GpuFrames | None = None
         self._where = "threads up to the backend" if self.threads is None else f"{self.threads} threads"
         with process.CALL:
-            self._networks = Networks(bundle, networks, runtime.threads, max_batch)
+            self._networks: Networks | FittedNetwork = _open(bundle, networks, runtime.threads, max_batch)
             process.keep_in_children(self)
             if isinstance(runtime, GpuRuntime):
                 self.device, self._where = f"cuda:{runtime.cuda.device_id}", runtime.cuda.model
@@ -150,7 +153,7 @@ class Segmenter(AcrossProcesses):
         part must be shown by one picture at least. The order of the pictures does not matter, and a sequence of one
         picture gives what that picture alone gives.
         """
-        spec = self.bundle.manifest.encoder
+        spec = self.bundle.prompted.encoder
         if not are_several(image):
             return self._identify([check_reference(image, mask, points, parts, spec)])
         if getattr(mask, "ndim", None) == 2:
@@ -192,7 +195,7 @@ class Segmenter(AcrossProcesses):
         """
         image = check_frame("image", image)
         pictures = {"masked_picture": masked_picture, **numbered("part_pictures", part_pictures)}
-        spec = self.bundle.manifest.encoder
+        spec = self.bundle.prompted.encoder
         cells = []
         for name, given in pictures.items():
             picture = check_frame(name, given)
@@ -204,13 +207,13 @@ class Segmenter(AcrossProcesses):
         return self._identify([ReferenceImage(image, np.stack(cells), at)])
 
     @overload
-    def segment(self, frame: Frame, target: Target, *, trace: bool = False) -> Segmentation: ...
+    def segment(self, frame: Frame, target: Target | None = None, *, trace: bool = False) -> Segmentation: ...
 
     @overload
-    def segment(self, frame: Any, target: Target, *, stream: Any = None) -> GpuSegmentation: ...
+    def segment(self, frame: Any, target: Target | None = None, *, stream: Any = None) -> GpuSegmentation: ...
 
     def segment(
-        self, frame: Any, target: Target, *, trace: bool = False, stream: Any = None
+        self, frame: Any, target: Target | None = None, *, trace: bool = False, stream: Any = None
     ) -> Segmentation | GpuSegmentation:
         """Cut the target out of a frame.
 
@@ -219,10 +222,11 @@ class Segmenter(AcrossProcesses):
         frame : (H, W, 3) uint8 array
             RGB, of any size. An array in the memory of the segmenter's GPU (DLPack or ``__cuda_array_interface__``)
             stays there, and so does what comes out.
-        target : Target
-            Made with this bundle.
+        target : Target, optional
+            Made with this bundle. A fitted bundle needs none: it has its own, and accepts no other.
         trace : bool
-            Whether to keep what every step saw. On a GPU the steps between the networks then run on the host.
+            Whether to keep what every step saw. On a GPU the steps between the networks then run on the host. A fitted
+            bundle has one step, and nothing to keep.
         stream : stream, optional
             For a frame on a GPU, the caller's CUDA stream (``torch.cuda.current_stream()``, for one): the frame comes
             after what it holds, what it gets later comes after the frame, and this call does not wait. The frame must
@@ -239,10 +243,13 @@ class Segmenter(AcrossProcesses):
         InputTypeError, InputError
             `frame` is not a uint8 RGB picture, or not on the segmenter's device, or `target` is no target.
         BundleError
-            The target was made with another bundle.
+            The target was made with another bundle, or is not the one that a fitted bundle has; or `trace` is asked of
+            a fitted bundle.
         """
         self._open_here()
         self.check_target(target)
+        if trace:
+            _ = self.bundle.prompted
         if is_on_gpu(frame):
             return self._segment_on_gpu("frame", frame, [target], trace, stream)[0]
         frame = check_frame("frame", frame)
@@ -252,15 +259,15 @@ class Segmenter(AcrossProcesses):
         return self._segment_on_host(frame[None], [target], trace)[0]
 
     @overload
-    def segment_batch(self, frames: Frame, target: Target | Sequence[Target]) -> list[Segmentation]: ...
+    def segment_batch(self, frames: Frame, target: Target | Sequence[Target] | None = None) -> list[Segmentation]: ...
 
     @overload
     def segment_batch(
-        self, frames: Any, target: Target | Sequence[Target], *, stream: Any = None
+        self, frames: Any, target: Target | Sequence[Target] | None = None, *, stream: Any = None
     ) -> GpuSegmentations: ...
 
     def segment_batch(
-        self, frames: Any, target: Target | Sequence[Target], *, stream: Any = None
+        self, frames: Any, target: Target | Sequence[Target] | None = None, *, stream: Any = None
     ) -> list[Segmentation] | GpuSegmentations:
         """Cut the target out of several frames of one size, all together.
 
@@ -271,8 +278,8 @@ class Segmenter(AcrossProcesses):
         ----------
         frames : (B, H, W, 3) uint8 array
             RGB; on the host, or in the memory of the segmenter's GPU, as in `segment`.
-        target : Target or sequence of B Target
-            One for all, or one for each.
+        target : Target or sequence of B Target, optional
+            One for all, or one for each. A fitted bundle needs none.
         stream : stream, optional
             For frames on a GPU; see `segment`.
 
@@ -288,7 +295,7 @@ class Segmenter(AcrossProcesses):
             `frames` are not uint8 RGB pictures, there is another number of targets, or there are more frames in a GPU's
             memory than its networks take at once.
         BundleError
-            A target was made with another bundle.
+            A target was made with another bundle, or is not the one that a fitted bundle has.
         """
         self._open_here()
         on_gpu = is_on_gpu(frames)
@@ -334,6 +341,7 @@ class Segmenter(AcrossProcesses):
             The target was made with another bundle.
         """
         self._open_here()
+        networks = self._prompted
         self.check_target(target)
         image = check_frame("image", image)
         mask = check_mask("mask", mask, image.shape)
@@ -341,9 +349,29 @@ class Segmenter(AcrossProcesses):
             seed = check_whole("seed", seed, 0, otherwise=" or None")
         targets = jittered(target, seed=seed)
         with process.CALL:
-            maps = self._networks.encode(image[None], Stopwatch())
-            logits = [first_logits(self._networks, maps, each) for each in targets]
+            maps = networks.encode(image[None], Stopwatch())
+            logits = [first_logits(networks, maps, each) for each in targets]
         return replace(target, mask_weights=fit_mask_weights(np.stack(logits), mask))
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether it must be shown what to cut out; a fitted bundle need not be."""
+        return self.bundle.fitted is None
+
+    def target_for(self, image: Frame, mask: Mask) -> Target | None:
+        """Return what `segment` is to be shown: what `identify` learns, or None if the bundle is fitted to its target.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 array
+        mask : (H, W) bool array
+
+        Raises
+        ------
+        InputTypeError, InputError
+            See `identify`.
+        """
+        return self.identify(image, mask) if self.needs_target else None
 
     def check_target(self, target: object, name: str = "target") -> None:
         """Refuse what this segmenter cannot find, before the first frame; `segment` does so at every frame.
@@ -351,7 +379,7 @@ class Segmenter(AcrossProcesses):
         Parameters
         ----------
         target : object
-            What should be a `Target` made with this bundle.
+            What should be a `Target` made with this bundle; or None or its own one, if the bundle is fitted.
         name : str
             What to call it in the error.
 
@@ -360,10 +388,20 @@ class Segmenter(AcrossProcesses):
         InputTypeError, InputError
             It is no `Target`, or has more parts than the bundle has slots for.
         BundleError
-            It was made with another bundle.
+            It was made with another bundle, or is not the one that a fitted bundle has.
         """
+        fitted = self.bundle.fitted
+        if fitted is not None and target is None:
+            return
         if not isinstance(target, Target):
             raise InputTypeError(f"{name} must be a samg_fast.Target, not {type(target).__name__}")
+        if fitted is not None:
+            if target.digest != fitted.target:
+                raise BundleError(
+                    f"{name} is another one than bundle {self.bundle.name} is fitted to: leave it out, or fit a bundle "
+                    "to it"
+                )
+            return
         if target.fingerprint != self.bundle.fingerprint:
             which = (
                 f"bundle {target.bundle}"
@@ -373,15 +411,15 @@ class Segmenter(AcrossProcesses):
             raise BundleError(
                 f"{name} was made with {which}, this segmenter runs {self.bundle.name}: identify it again"
             )
-        if target.parts > self.bundle.manifest.max_parts:
-            most = self.bundle.manifest.max_parts
+        most = self.bundle.prompted.max_parts
+        if target.parts > most:
             raise InputError(
                 f"{name} has {target.parts} parts, but bundle {self.bundle.name} has slots for {most} at most"
             )
 
-    def _check_targets(self, target: object, count: int) -> Sequence[Target]:
+    def _check_targets(self, target: object, count: int) -> Sequence[Target | None]:
         """Return so many targets: one for all of the frames, or as many as there are frames."""
-        if isinstance(target, Target):
+        if isinstance(target, Target) or (target is None and not self.needs_target):
             self.check_target(target)
             return [target] * count
         if not isinstance(target, Sequence):
@@ -417,14 +455,22 @@ class Segmenter(AcrossProcesses):
     def _identify(self, references: Sequence[ReferenceImage]) -> Target:
         self._open_here()
         with process.CALL:
-            return identify(self._networks, references)
+            return identify(self._prompted, references)
 
-    def _segment_on_host(self, frames: Frame, targets: Sequence[Target], trace: bool) -> list[Segmentation]:
+    @property
+    def _prompted(self) -> Networks:
+        """The networks of a bundle that is shown what to cut out; `BundleError` where it is fitted to one target."""
+        _ = self.bundle.prompted
+        return cast(Networks, self._networks)
+
+    def _segment_on_host(self, frames: Frame, targets: Sequence[Target | None], trace: bool) -> list[Segmentation]:
         with process.CALL:
-            return segment_frames(self._networks, frames, targets, trace)
+            if isinstance(self._networks, FittedNetwork):
+                return self._networks.segment(frames)
+            return segment_frames(self._networks, frames, cast("Sequence[Target]", targets), trace)
 
     def _segment_on_gpu(
-        self, name: str, frames: Any, targets: Sequence[Target], trace: bool, stream: Any
+        self, name: str, frames: Any, targets: Sequence[Target | None], trace: bool, stream: Any
     ) -> GpuSegmentations:
         """Segment a frame, or a batch of them, that is in a GPU's memory."""
         if self._on_gpu is None:
@@ -437,11 +483,16 @@ class Segmenter(AcrossProcesses):
         return self._on_gpu.segment_on_gpu(name, frames, 3 if name == "frame" else 4, targets, stream)
 
 
-def _gpu_frames(networks: Networks, cuda: Cuda) -> GpuFrames:
-    encoder, features, decoder = networks.opened
-    opened = GpuNetworks(
-        cast(DeviceNetwork, encoder), cast("DeviceNetwork | None", features), cast(DeviceNetwork, decoder)
-    )
+def _open(
+    bundle: Bundle, networks: Mapping[Role, Network], threads: int | None, max_batch: int | None
+) -> Networks | FittedNetwork:
+    if bundle.fitted is not None:
+        return FittedNetwork(bundle, bundle.fitted, networks, threads, max_batch)
+    return Networks(bundle, networks, threads, max_batch)
+
+
+def _gpu_frames(networks: Networks | FittedNetwork, cuda: Cuda) -> GpuFrames:
+    opened = cast("Mapping[Role, DeviceNetwork]", networks.opened)
     return GpuFrames(networks.bundle.manifest, opened, cuda, networks.max_batch)
 
 

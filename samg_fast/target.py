@@ -98,6 +98,15 @@ class Target:
         """`dino` and `parts_dino` in one array, (1 + K, C2) float32."""
         return np.concatenate((self.dino[None], self.parts_dino))
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the target is, 64 hexadecimal digits; its file has the same."""
+        return _checksum({name: getattr(self, name) for name in _TENSORS}, self._metadata)
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"format": _FORMAT, "bundle": self.bundle, "fingerprint": self.fingerprint}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the target as a safetensors file, whole or not at all.
 
@@ -107,8 +116,7 @@ class Target:
             The file cannot be written there.
         """
         tensors = {name: getattr(self, name) for name in _TENSORS}
-        metadata = {"format": _FORMAT, "bundle": self.bundle, "fingerprint": self.fingerprint}
-        write_bytes(path, save(tensors, {**metadata, "sha256": _checksum(tensors, metadata)}))
+        write_bytes(path, save(tensors, {**self._metadata, "sha256": self.digest}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Target:

@@ -65,7 +65,7 @@ def sizes_of(model: str, size: int, features: int) -> Sizes:
         sam, dino = models
         specs = sam_spec(ENCODERS[sam].side), dino_spec(DINO_SIDE, FEATURES[dino].width)
         return Sizes(model, *specs, False, PROMPT_SIDE, size, features)
-    manifest = Bundle.open(resolve(model)).manifest
+    manifest = Bundle.open(resolve(model)).prompted
     return Sizes(
         model, manifest.encoder, manifest.features, manifest.shared_graph, manifest.prompt_side, size, features
     )

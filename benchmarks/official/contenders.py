@@ -118,7 +118,7 @@ class SegmenterContender:
 
     def look(self, frame: Frame, prompts: Sequence[EagerPrompt], embedding: Floats) -> Seen:
         """See `Contender`."""
-        networks = self.segmenter._networks
+        networks = self.segmenter._prompted
         maps = networks.encode(frame[None], Stopwatch())
         sam, dino = maps.sam.copy(), maps.dino.copy()
 

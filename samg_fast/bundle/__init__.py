@@ -1,4 +1,4 @@
-"""Bundles: the three networks of one configuration as ONNX files, with a manifest that holds all a runtime must know.
+"""Bundles: the networks of one configuration as ONNX files, with a manifest that holds all a runtime must know.
 
 A bundle is a folder. `docs/bundle.md` describes the manifest and the ONNX contract.
 """
@@ -11,8 +11,11 @@ from samg_fast.bundle.manifest import (
     ROLES,
     DecoderSpec,
     FileSpec,
+    FittedManifest,
+    ImageSpec,
     Manifest,
     NetworkSpec,
+    PromptedManifest,
     Resize,
     Role,
     write_manifest,
@@ -26,8 +29,11 @@ __all__ = [
     "Bundle",
     "DecoderSpec",
     "FileSpec",
+    "FittedManifest",
+    "ImageSpec",
     "Manifest",
     "NetworkSpec",
+    "PromptedManifest",
     "Resize",
     "Role",
     "sha256_of",

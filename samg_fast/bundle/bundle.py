@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from samg_fast.bundle.manifest import MANIFEST, ROLES, FileSpec, Manifest, Role
+from samg_fast.bundle.manifest import MANIFEST, FileSpec, FittedManifest, Manifest, PromptedManifest, Role
 from samg_fast.errors import BundleError, FileError
 
 __all__ = ["Bundle", "sha256_of"]
@@ -58,7 +58,7 @@ class Bundle:
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"bundle {folder}: {MANIFEST} cannot be read: {error}") from error
         bundle = cls(folder, manifest)
-        files = {bundle.file(role, precision) for role in ROLES for precision in manifest.precisions}
+        files = {bundle.file(role, precision) for role in manifest.roles for precision in manifest.precisions}
         for spec in sorted(files, key=lambda spec: spec.file):
             _verify(folder / spec.file, spec.sha256, f"bundle {manifest.name}")
             if spec.data is not None and spec.data_sha256 is not None:
@@ -70,14 +70,34 @@ class Bundle:
         """The bundle's name, as stated in its manifest."""
         return self.manifest.name
 
+    @property
+    def prompted(self) -> PromptedManifest:
+        """The manifest of a bundle that is shown what to cut out.
+
+        Raises
+        ------
+        BundleError
+            The bundle is fitted to one target.
+        """
+        if not isinstance(self.manifest, PromptedManifest):
+            raise BundleError(
+                f"bundle {self.name} is fitted to one target: it finds that one without being shown it, and no other"
+            )
+        return self.manifest
+
+    @property
+    def fitted(self) -> FittedManifest | None:
+        """The manifest of a bundle that is fitted to one target; None of one that is shown what to cut out."""
+        return self.manifest if isinstance(self.manifest, FittedManifest) else None
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all that determines point features: the default networks and how frames are prepared for them.
+        """SHA-256 over all that determines features and masks: the default networks, and how frames are prepared.
 
         Renaming a bundle or adding a precision does not change it, so targets stay valid. Other weights change it.
         """
         values = self.manifest.to_dict()
-        decisive = {key: values[key] for key in ("prompt_side", *ROLES)}
+        decisive = {key: values[key] for key in self.manifest.decisive}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def file(self, role: Role, precision: str = "fp32") -> FileSpec:

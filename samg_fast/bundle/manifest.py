@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,8 +21,11 @@ __all__ = [
     "ROLES",
     "DecoderSpec",
     "FileSpec",
+    "FittedManifest",
+    "ImageSpec",
     "Manifest",
     "NetworkSpec",
+    "PromptedManifest",
     "Resize",
     "Role",
     "write_manifest",
@@ -36,11 +40,12 @@ MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Every precision the package knows; each backend and bundle offers some of them."""
 
-Role = Literal["encoder", "features", "decoder"]
+Role = Literal["encoder", "features", "decoder", "network"]
 Resize = Literal["uint8", "float"]
 ROLES: tuple[Role, ...] = ("encoder", "features", "decoder")
+"""The networks of a bundle that is shown what to cut out. One that is fitted to a target has a single ``"network"``."""
 
-_Spec = TypeVar("_Spec", bound="FileSpec | NetworkSpec | Manifest")
+_Spec = TypeVar("_Spec", bound="FileSpec | Manifest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +80,15 @@ class FileSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSpec(FileSpec):
-    """An image network: one input ``image`` (B, 3, side, side), one dense map (B, channels, grid, grid).
+class ImageSpec(FileSpec):
+    """A network with one input ``image`` (B, 3, side, side), and how frames are prepared for it.
 
     Parameters
     ----------
     file, sha256 : str
-        The ONNX file. If `encoder` and `features` name the same file, they are one graph with two outputs.
-    output : str
-        Name of the output that holds the map.
+        The ONNX file.
     side : int
         Input side in pixels; frames are letterboxed to it (longest side to `side`, zeros to the right and below).
-    grid : int
-        Side of the map, in cells.
-    channels : int
-        Channels of the map.
     mean, std : tuple of 3 floats
         Normalisation of R, G, B in units of 0..1.
     resize : {"uint8", "float"}
@@ -97,23 +96,45 @@ class NetworkSpec(FileSpec):
         antialias, align_corners False (DINOv2).
     """
 
-    output: str
     side: int
-    grid: int
-    channels: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: Resize
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
-        for name in ("side", "grid", "channels"):
-            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        object.__setattr__(self, "side", _positive("side", self.side))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         _expect(all(value > 0 for value in self.std), "std", self.std, "three numbers above 0")
         _expect(self.resize in ("uint8", "float"), "resize", self.resize, "'uint8' or 'float'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(ImageSpec):
+    """An image network with a dense map (B, channels, grid, grid) as its output.
+
+    Parameters
+    ----------
+    file, sha256, side, mean, std, resize
+        See `ImageSpec`. If `encoder` and `features` name the same file, they are one graph with two outputs.
+    output : str
+        Name of the output that holds the map.
+    grid : int
+        Side of the map, in cells.
+    channels : int
+        Channels of the map.
+    """
+
+    output: str
+    grid: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect(isinstance(self.output, str) and self.output != "", "output", self.output, "an output's name")
+        for name in ("grid", "channels"):
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +162,8 @@ class DecoderSpec(FileSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The content of `manifest.json`.
+class Manifest(ABC):
+    """The content of `manifest.json`, as far as every bundle has it.
 
     Parameters
     ----------
@@ -152,14 +173,6 @@ class Manifest:
         ONNX opset of the files.
     precisions : tuple of str
         Precisions of the files: ``"fp32"`` (the default files), and each key of `precision_files`.
-    prompt_side : int
-        P, the longest side of the frame in prompt coordinates (1024 in official SAM).
-    slots : int
-        N, the number of points and box corners that the decoder takes; empty slots have the label -2.
-    encoder, features : NetworkSpec
-        The SAM side and the DINO side.
-    decoder : DecoderSpec
-        The prompt decoder.
     precision_files : mapping, optional
         Maps a precision to the files that replace the default ones: ``{"int8": {"encoder": FileSpec, ...}}``. Networks
         that are not named run in float32.
@@ -179,11 +192,6 @@ class Manifest:
     source: str
     opset: int
     precisions: tuple[str, ...]
-    prompt_side: int
-    slots: int
-    encoder: NetworkSpec
-    features: NetworkSpec
-    decoder: DecoderSpec
     precision_files: Mapping[str, Mapping[Role, FileSpec]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)
     present: float | None = None
@@ -195,8 +203,7 @@ class Manifest:
         for name in ("name", "description", "license", "source"):
             _expect(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
         _expect(self.name != "", "name", self.name, "a name")
-        for name in ("opset", "prompt_side", "slots"):
-            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        object.__setattr__(self, "opset", _positive("opset", self.opset))
         if self.batch is not None:
             object.__setattr__(self, "batch", _positive("batch", self.batch))
         object.__setattr__(self, "precisions", _strings("precisions", self.precisions))
@@ -211,22 +218,21 @@ class Manifest:
             _expect_share(f"agreement.{precision}", iou)
         if self.present is not None:
             _expect_share("present", self.present)
-        self._check_shared_graph()
 
     @property
+    @abstractmethod
+    def roles(self) -> tuple[Role, ...]:
+        """The networks that the manifest describes."""
+
+    @property
+    @abstractmethod
     def graphs(self) -> tuple[Role, ...]:
         """The networks that have their own graph."""
-        return tuple(role for role in ROLES if role != "features" or not self.shared_graph)
 
     @property
-    def shared_graph(self) -> bool:
-        """Whether encoder and features are one graph, which then runs once per frame."""
-        return self.encoder.file == self.features.file
-
-    @property
-    def max_parts(self) -> int:
-        """The maximum number of parts of a target: the last decode also takes four other points and two box corners."""
-        return self.slots - 6
+    @abstractmethod
+    def decisive(self) -> tuple[str, ...]:
+        """The keys of all that decides what a target's features, or a fitted network's masks, are."""
 
     def file(self, role: Role, precision: str = "fp32") -> FileSpec:
         """Return the file of a network at a precision; the default one if that precision has no other."""
@@ -243,19 +249,19 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the plain values for `manifest.json`, without optional ones that are not set."""
         values = asdict(self)
-        for role in ROLES:
+        for role in self.roles:
             values[role] = getattr(self, role).to_dict()
         values["precision_files"] = {
             precision: {role: spec.to_dict() for role, spec in files.items()}
             for precision, files in self.precision_files.items()
         }
-        for optional in ("precision_files", "agreement", "present", "batch"):
-            if values[optional] is None or values[optional] == {}:
+        for optional in ("precision_files", "agreement", "present", "batch", "target"):
+            if optional in values and values[optional] in (None, {}):
                 del values[optional]
         return {"format": values.pop("format"), **values}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Manifest:
         """Build a manifest from the plain values of `manifest.json`.
 
         Raises
@@ -267,17 +273,81 @@ class Manifest:
             raise BundleError(f"a manifest must be a JSON object, not {type(values).__name__}")
         version = values.get("format", FORMAT)
         _expect(version == FORMAT, "format", version, f"{FORMAT}, the only one this version reads")
-        nested: dict[str, type[FileSpec]] = {"encoder": NetworkSpec, "features": NetworkSpec, "decoder": DecoderSpec}
+        kind: type[Manifest] = FittedManifest if "network" in values else PromptedManifest
+        nested: dict[str, type[FileSpec]] = {
+            "encoder": NetworkSpec,
+            "features": NetworkSpec,
+            "decoder": DecoderSpec,
+            "network": ImageSpec,
+        }
         plain = dict(values)
         for role, spec in nested.items():
             if role in plain:
                 plain[role] = _build(spec, plain[role], f"{role}.")
         variants = plain.get("precision_files", {})
         _expect(isinstance(variants, Mapping), "precision_files", variants, "an object")
-        plain["precision_files"] = {name: _variant(name, files) for name, files in variants.items()}
-        agreement = plain.get("agreement", {})
-        _expect(isinstance(agreement, Mapping), "agreement", agreement, "an object")
-        return _build(cls, plain, "", required=("format",))
+        roles = ("network",) if kind is FittedManifest else ROLES
+        plain["precision_files"] = {name: _variant(name, files, roles) for name, files in variants.items()}
+        for name in ("agreement", "accuracy"):
+            if name in plain:
+                _expect(isinstance(plain[name], Mapping), name, plain[name], "an object")
+        return _build(kind, plain, "", required=("format",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedManifest(Manifest):
+    """The manifest of a bundle that is shown what to cut out: SAM-G's networks.
+
+    Parameters
+    ----------
+    name, description, license, source, opset, precisions, precision_files, agreement, present, batch, format
+        See `Manifest`.
+    prompt_side : int
+        P, the longest side of the frame in prompt coordinates (1024 in official SAM).
+    slots : int
+        N, the number of points and box corners that the decoder takes; empty slots have the label -2.
+    encoder, features : NetworkSpec
+        The SAM side and the DINO side.
+    decoder : DecoderSpec
+        The prompt decoder.
+    """
+
+    prompt_side: int
+    slots: int
+    encoder: NetworkSpec
+    features: NetworkSpec
+    decoder: DecoderSpec
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prompt_side", "slots"):
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        self._check_shared_graph()
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Encoder, features and decoder."""
+        return ROLES
+
+    @property
+    def graphs(self) -> tuple[Role, ...]:
+        """The networks that have their own graph."""
+        return tuple(role for role in ROLES if role != "features" or not self.shared_graph)
+
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """The keys of all that decides what a target's features are."""
+        return ("prompt_side", *ROLES)
+
+    @property
+    def shared_graph(self) -> bool:
+        """Whether encoder and features are one graph, which then runs once per frame."""
+        return self.encoder.file == self.features.file
+
+    @property
+    def max_parts(self) -> int:
+        """The maximum number of parts of a target: the last decode also takes four other points and two box corners."""
+        return self.slots - 6
 
     def _check_shared_graph(self) -> None:
         encoder, features = self.encoder, self.features
@@ -301,6 +371,49 @@ class Manifest:
                 else "a file each for encoder and features"
             )
             _expect(same, f"precision_files.{precision}", f"{first.file} and {second.file}", what)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedManifest(Manifest):
+    """The manifest of a bundle that is fitted to one target: one network, from the image to the mask.
+
+    Parameters
+    ----------
+    name, description, license, source, opset, precisions, precision_files, agreement, present, batch, format
+        See `Manifest`.
+    network : ImageSpec
+        Its outputs are ``logits`` (B, 1, side, side) of the mask, and ``score`` (B, 1).
+    target : str, optional
+        `Target.digest` of the target it is fitted to; None if it was fitted to masks alone.
+    accuracy : mapping of str to float, optional
+        Mean IoU with the labels of held-out frames: ``"network"``, and ``"teacher"`` if it had one.
+    """
+
+    network: ImageSpec
+    target: str | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is not None:
+            _expect_digest("target", self.target)
+        for name, iou in self.accuracy.items():
+            _expect_share(f"accuracy.{name}", iou)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The network."""
+        return ("network",)
+
+    @property
+    def graphs(self) -> tuple[Role, ...]:
+        """The network."""
+        return ("network",)
+
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """The keys of all that decides what the masks are."""
+        return ("network",)
 
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
@@ -334,9 +447,9 @@ def _build(kind: type[_Spec], values: Any, prefix: str, required: tuple[str, ...
         raise BundleError(f"{prefix}{error}") from None
 
 
-def _variant(precision: str, files: Any) -> dict[Role, FileSpec]:
+def _variant(precision: str, files: Any, roles: Sequence[Role]) -> dict[Role, FileSpec]:
     prefix = f"precision_files.{precision}"
-    _expect(isinstance(files, Mapping) and set(files) <= set(ROLES), prefix, files, f"an object with keys of {ROLES}")
+    _expect(isinstance(files, Mapping) and set(files) <= set(roles), prefix, files, f"an object with keys of {roles}")
     _expect(precision != "fp32", prefix, "fp32", "another precision: the default files are fp32")
     return {role: _build(FileSpec, spec, f"{prefix}.{role}.") for role, spec in files.items()}
 

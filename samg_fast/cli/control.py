@@ -58,7 +58,8 @@ def control(
             "--target",
             "-t",
             metavar="FILE",
-            help="What `samg-fast identify` wrote; by default it is identified on a clean image of the task.",
+            help="What `samg-fast identify` wrote; by default it is identified on a clean image of the task. "
+            "A fitted bundle needs none.",
         ),
     ] = None,
     hz: Annotated[float, typer.Option(min=0.1, callback=_finite, help="Control steps per second.")] = 40.0,
@@ -93,7 +94,7 @@ def control(
     with LiveTask(task, setting, size, seed, clips, colors, action_repeat=1) as live:
         frame = live.reset()  # fail early if rendering fails: opening a segmenter may take minutes
         with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
-            identified = given or segmenter.identify(*live.reference())
+            identified = given or segmenter.target_for(*live.reference())
             for _ in range(_WARM_UP):
                 segmenter.segment(frame, identified)
             steps = (live.step() for _ in count())

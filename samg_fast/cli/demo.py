@@ -76,11 +76,14 @@ def demo(
         if live is None:
             from samg_fast.samples import load_pack
 
-            episodes = demonstration.pack_episodes(load_pack(), _names(tasks), _names(settings), frames)
+            pack, chosen = load_pack(), _names(tasks)
+            if not segmenter.needs_target and not chosen and segmenter.bundle.name in pack.tasks:
+                chosen = [segmenter.bundle.name]  # what it is fitted to
+            episodes = demonstration.pack_episodes(pack, chosen, _names(settings), frames)
         else:
             count = frames or _LIVE_FRAMES
-            chosen = _names(settings) or ["video_hard"]
-            episodes = [demonstration.live_episode(live, each, count, seed=seed) for each in chosen]
+            shown = _names(settings) or ["video_hard"]
+            episodes = [demonstration.live_episode(live, each, count, seed=seed) for each in shown]
         total = sum(episode.count for episode in episodes)
         with graceful_interrupt() as stop:
             try:

@@ -44,8 +44,13 @@ def segment(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A picture, a folder of pictures, or a video or animation.")
     ],
-    target: Annotated[Path, typer.Option("--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for what comes out.")],
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--target", "-t", metavar="FILE", help="What `samg-fast identify` wrote; a fitted bundle needs none."
+        ),
+    ] = None,
     bundle: BundleOption = "tiny",
     backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -68,10 +73,12 @@ def segment(
     folder = output_folder(out)
     check_json(json)
     _check_apart(source, folder)
-    learned = Target.load(target)
+    learned = None if target is None else Target.load(target)
     frames = frames_in(source)
     output_folder(folder / "masks")
     with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
+        if learned is None and segmenter.needs_target:
+            raise typer.BadParameter(f"bundle {segmenter.bundle.name} must be shown what to cut out", param_hint="-t")
         results = _Results(segmenter, frames)
         try:
             with progress("segmenting", frames.count) as advance:
@@ -145,7 +152,7 @@ class _Results:
 def _run(
     results: _Results,
     segmenter: Segmenter,
-    target: Target,
+    target: Target | None,
     frames: Frames,
     folder: Path,
     advance: Callable[[], None],

@@ -51,8 +51,8 @@ class Controller:
     Parameters
     ----------
     segmenter : Segmenter
-    target : Target
-        Made with the segmenter's bundle.
+    target : Target, optional
+        Made with the segmenter's bundle. A fitted bundle needs none.
     source : iterable of (H, W, 3) uint8 array or None, optional
         Asked for a frame with every tick; None stands for no new one, and its end ends `ticks`. A generator that steps
         an environment is one. Without a source, frames come by `offer`, as from a camera's callback.
@@ -86,7 +86,7 @@ class Controller:
     def __init__(
         self,
         segmenter: Segmenter,
-        target: Target,
+        target: Target | None = None,
         source: Iterable[Frame | None] | None = None,
         *,
         hz: float = 40.0,

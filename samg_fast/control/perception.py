@@ -83,7 +83,8 @@ class Perception:
     Parameters
     ----------
     segmenter : Segmenter
-    target : Target
+    target : Target or None
+        None where the bundle is fitted to its target.
     now : callable
         Tells the time at which a mask is used, in seconds.
 
@@ -93,7 +94,7 @@ class Perception:
         Set by the stop and by a failure: a loop that sleeps need not sleep on.
     """
 
-    def __init__(self, segmenter: Segmenter, target: Target, now: Callable[[], float]) -> None:
+    def __init__(self, segmenter: Segmenter, target: Target | None, now: Callable[[], float]) -> None:
         self._segmenter, self._target, self._now = segmenter, target, now
         self._thread: threading.Thread | None = None
         self._process = os.getpid()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["contact_sheet", "write_video"]
 
 VIDEO_FPS = 12
-_COLUMNS = ("frame", "similarity", "mask", "truth")
 _CELL = 168  # pixels that a frame of the sheet may take
 
 
@@ -58,6 +57,8 @@ def write_video(report: Report, path: str | os.PathLike[str], *, advance: Callab
 def contact_sheet(segmenter: Segmenter, report: Report) -> Frame:
     """Draw the typical and the worst frame of every run: frame, similarity with the last points, mask, ground truth.
 
+    A fitted bundle has no similarity: there the masked observation is in its place.
+
     Parameters
     ----------
     segmenter : Segmenter
@@ -70,7 +71,8 @@ def contact_sheet(segmenter: Segmenter, report: Report) -> Frame:
         A row per task and frame, a group of four columns per setting.
     """
     settings = list(dict.fromkeys(run.setting for run in report.runs))
-    headings = [f"{setting}: {what}" if what == "frame" else what for setting in settings for what in _COLUMNS]
+    columns = ("frame", "similarity" if segmenter.needs_target else "masked", "mask", "truth")
+    headings = [f"{setting}: {what}" if what == "frame" else what for setting in settings for what in columns]
     rows = []
     for task, runs in report.by_task().items():
         for kind, pick in (("typical", _typical), ("worst", _worst)):
@@ -83,8 +85,8 @@ def contact_sheet(segmenter: Segmenter, report: Report) -> Frame:
                     images += _strip(segmenter, of[setting].target, shot)
                     notes += ["", "", f"IoU {shot.iou:.2f}", ""]
                 else:
-                    images += [np.zeros((1, 1, 3), np.uint8)] * len(_COLUMNS)
-                    notes += [""] * len(_COLUMNS)
+                    images += [np.zeros((1, 1, 3), np.uint8)] * len(columns)
+                    notes += [""] * len(columns)
             rows.append(drawing.Row(f"{task}\n{kind}", images, notes))
     return drawing.contact_sheet(rows, headings)
 
@@ -98,16 +100,20 @@ def _worst(shots: Sequence[Shot]) -> Shot:
     return min(shots, key=lambda shot: shot.iou)
 
 
-def _strip(segmenter: Segmenter, target: Target, shot: Shot) -> list[Frame]:
+def _strip(segmenter: Segmenter, target: Target | None, shot: Shot) -> list[Frame]:
     """Draw the four images of a frame."""
-    trace = segmenter.segment(shot.frame, target, trace=True).trace
-    assert trace is not None
     factor = drawing.watchable(*shot.frame.shape[:2], side=_CELL)
-    last = trace.decodes[-1]
-    similarity = drawing.enlarge(drawing.heat_map(trace.similarity[0]), factor)
+    if segmenter.needs_target:
+        trace = segmenter.segment(shot.frame, target, trace=True).trace
+        assert trace is not None
+        last = trace.decodes[-1]
+        similarity = drawing.enlarge(drawing.heat_map(trace.similarity[0]), factor)
+        second = drawing.draw_points(similarity, last.points, last.labels, factor=factor)
+    else:
+        second = drawing.enlarge(np.where(shot.mask[..., None], shot.frame, 0).astype(np.uint8), factor)
     return [
         drawing.enlarge(shot.frame, factor),
-        drawing.draw_points(similarity, last.points, last.labels, factor=factor),
+        second,
         drawing.overlay(shot.frame, shot.mask, factor=factor),
         drawing.enlarge(shot.truth, factor),
     ]

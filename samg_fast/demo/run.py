@@ -94,14 +94,15 @@ class Run:
     Attributes
     ----------
     task, setting : str
-    target : Target
+    target : Target or None
+        None where the bundle is fitted to its target.
     shots : tuple of Shot
         At least one.
     """
 
     task: str
     setting: str
-    target: Target
+    target: Target | None
     shots: tuple[Shot, ...]
 
     @property
@@ -287,7 +288,7 @@ def run(
     for episode in episodes:
         if stop():
             break
-        target = segmenter.identify(episode.reference, episode.reference_mask)
+        target = segmenter.target_for(episode.reference, episode.reference_mask)
         for _ in range(_WARM_UP):
             segmenter.segment(episode.reference, target)
         shots = []
@@ -303,7 +304,7 @@ def run(
     return Report(tuple(runs), segmenter.bundle.name, segmenter.backend, segmenter.precision, machine.processor())
 
 
-def _shoot(segmenter: Segmenter, target: Target, frame: Frame, truth: Mask) -> Shot:
+def _shoot(segmenter: Segmenter, target: Target | None, frame: Frame, truth: Mask) -> Shot:
     started = perf_counter()
     out = segmenter.segment(frame, target)
     ms = (perf_counter() - started) * 1e3

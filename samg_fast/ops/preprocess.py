@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import DTypeLike
 
-from samg_fast.bundle import NetworkSpec
+from samg_fast.bundle import ImageSpec
 from samg_fast.checks import Floats, Frame, describe
 from samg_fast.devices.base import Array, Device
 from samg_fast.devices.cpu import CPU
@@ -21,7 +21,7 @@ __all__ = ["preprocess"]
 
 def preprocess(
     frames: Frame,
-    specs: Sequence[NetworkSpec],
+    specs: Sequence[ImageSpec],
     *,
     out: Sequence[Array] | None = None,
     dtype: DTypeLike = np.float32,
@@ -33,7 +33,7 @@ def preprocess(
     ----------
     frames : (B, H, W, 3) uint8 array
         RGB.
-    specs : sequence of one or two NetworkSpec
+    specs : sequence of one or two ImageSpec
         Their `side`, `mean`, `std` and `resize` are used. ``"uint8"`` resizes with Pillow's bilinear filter, columns
         first, rounding to uint8 after each axis (SAM); ``"float"`` divides by 255 and resizes in float32 (DINOv2). The
         padding is zero after normalisation.

@@ -37,17 +37,17 @@ def identify(networks: Networks, references: Sequence[ReferenceImage]) -> Target
         The decoder has too few slots for so many parts.
     """
     bundle = networks.bundle
-    spec = bundle.manifest.encoder
+    spec = bundle.prompted.encoder
     cells = np.stack([each.cells for each in references], axis=1)
     boxes = [Letterbox(each.image.shape[0], each.image.shape[1], spec.side) for each in references]
     at = np.stack([box.points(each.points) for box, each in zip(boxes, references, strict=True)], axis=1)
     at *= spec.grid / spec.side
     shown = ~np.isnan(at[..., 0])
     parts = len(cells) - 1 + len(at)
-    if parts > bundle.manifest.max_parts:
+    if parts > bundle.prompted.max_parts:
         raise InputError(
             f"points and parts are {parts} together, but bundle {bundle.name} has slots for "
-            f"{bundle.manifest.max_parts} at most"
+            f"{bundle.prompted.max_parts} at most"
         )
     features = []
     for maps in zip(*(_dense(networks, each.image) for each in references), strict=True):
@@ -71,4 +71,4 @@ def identify(networks: Networks, references: Sequence[ReferenceImage]) -> Target
 def _dense(networks: Networks, image: Frame) -> tuple[Floats, Floats]:
     """Encode an image: copies of both raw maps, on the encoder's grid."""
     maps = networks.encode(image[None], Stopwatch())
-    return maps.sam[0].copy(), reference.lift(maps.dino[0], networks.bundle.manifest.encoder.grid)
+    return maps.sam[0].copy(), reference.lift(maps.dino[0], networks.bundle.prompted.encoder.grid)

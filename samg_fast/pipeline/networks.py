@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,9 @@ from samg_fast import ops
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Floats, Frame
-from samg_fast.devices.cpu import Cpu
-from samg_fast.errors import BackendError, BundleError
 from samg_fast.ops.geometry import Letterbox
 from samg_fast.ops.reference import ResizedLogits
+from samg_fast.pipeline.opened import OpenNetworks
 from samg_fast.pipeline.schedule import PointSlots, point_slots
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.target import Target
@@ -45,33 +43,13 @@ class Maps(NamedTuple):
     size: Size
 
 
-class _Open(NamedTuple):
-    encoder: Network
-    features: Network | None  # None where the encoder's graph gives them
-    decoder: Network
-
-
-class Networks:
-    """The networks of a bundle, ready to run from several threads at once.
+class Networks(OpenNetworks):
+    """The networks of a bundle that is shown what to cut out.
 
     Parameters
     ----------
-    bundle : Bundle
-        Whose manifest says what the networks take and give.
-    networks : mapping of Role to Network
-        Open networks; without ``"features"`` where the encoder's graph gives them.
-    threads : int or None
-        CPU threads for the kernels between them; None for as many as this process may use.
-    max_batch : int, optional
-        The most frames that the networks take at once; None for any number.
-
-    Attributes
-    ----------
-    bundle : Bundle
-    device : Cpu
-        Where the operations between the networks run.
-    max_batch : int or None
-        The largest number of frames that may be encoded at once; None for any number.
+    bundle, networks, threads, max_batch
+        See `OpenNetworks`; without ``"features"`` where the encoder's graph gives them.
 
     Raises
     ------
@@ -84,34 +62,9 @@ class Networks:
     def __init__(
         self, bundle: Bundle, networks: Mapping[Role, Network], threads: int | None, max_batch: int | None = None
     ) -> None:
-        self.bundle = bundle
-        self._manifest = bundle.manifest
-        self._local = threading.local()
-        self.device = Cpu(threads)
-        self.max_batch = bundle.manifest.batch or max_batch
-        self._open: _Open | None = _Open(networks["encoder"], networks.get("features"), networks["decoder"])
+        super().__init__(bundle, networks, threads, max_batch)
+        self._manifest = bundle.prompted
         self._check()
-
-    @property
-    def opened(self) -> tuple[Network, Network | None, Network]:
-        """Encoder, features and decoder; None where the encoder's graph gives the features.
-
-        Raises
-        ------
-        BackendError
-            They were closed.
-        """
-        return self._networks()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the networks were freed."""
-        return self._open is None
-
-    def close(self) -> None:
-        """Free the networks."""
-        self._open = None
-        self._local = threading.local()
 
     def encode(self, frames: Frame, clock: Stopwatch) -> Maps:
         """Run the image networks.
@@ -128,21 +81,20 @@ class Networks:
         Maps
             Of B frames, or of as many as the graphs are fixed to: the last frame is repeated.
         """
-        networks, manifest = self._networks(), self._manifest
+        networks, manifest = self.opened, self._manifest
         size = (frames.shape[1], frames.shape[2])
-        if manifest.batch is not None and len(frames) < manifest.batch:
-            frames = np.concatenate((frames, np.repeat(frames[-1:], manifest.batch - len(frames), axis=0)))
-        specs = [manifest.encoder] if networks.features is None else [manifest.encoder, manifest.features]
+        frames = self._filled(frames)
+        specs = [manifest.encoder, manifest.features] if "features" in networks else [manifest.encoder]
         shapes = [(len(frames), 3, spec.side, spec.side) for spec in specs]
         images = [self._kept(f"image {index}", shape) for index, shape in enumerate(shapes)]
         ops.preprocess(frames, specs, out=images, device=self.device)
         clock.lap("preprocess")
-        outputs = networks.encoder(image=images[0])
+        outputs = networks["encoder"](image=images[0])
         sam = self._finite("encoder", outputs[manifest.encoder.output])
         clock.lap("encoder")
-        if networks.features is None:
+        if "features" not in networks:
             return Maps(sam, self._finite("encoder", outputs[manifest.features.output]), size)
-        dino = self._finite("features", networks.features(image=images[1])[manifest.features.output])
+        dino = self._finite("features", networks["features"](image=images[1])[manifest.features.output])
         clock.lap("features")
         return Maps(sam, dino, size)
 
@@ -242,7 +194,7 @@ class Networks:
         if count < full:  # the last frame again, as in the maps
             for array in inputs.values():
                 array[count:] = array[count - 1]
-        outputs = self._networks().decoder(embedding=maps.sam, has_mask_input=has_logits, **inputs)
+        outputs = self.opened["decoder"](embedding=maps.sam, has_mask_input=has_logits, **inputs)
         low_res, iou = (self._finite("decoder", outputs[name]) for name in ("low_res_masks", "iou"))
         return low_res[:count, 1:], iou[:count, 1:]
 
@@ -263,18 +215,6 @@ class Networks:
     def to_frame(self, low_res: Floats, size: Size) -> Floats:
         """Bring the logits of M masks (M, 4G, 4G) to the frame, each by itself: (M, H, W)."""
         return self.resize_logits(low_res[:, None], size, weights=np.ones((len(low_res), 1), np.float32)).logits
-
-    def _networks(self) -> _Open:
-        if self._open is None:
-            raise BackendError("this segmenter is closed; load the bundle again")
-        return self._open
-
-    def _kept(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """Return this thread's array of that name, kept as long as its shape stays: backends bind it only once."""
-        arrays: dict[str, Floats] = self._local.__dict__
-        if name not in arrays or arrays[name].shape != shape:
-            arrays[name] = np.zeros(shape, np.float32)
-        return arrays[name]
 
     def _check(self) -> None:
         """Run every network once, and check that its outputs have the names and shapes that the manifest states."""
@@ -297,21 +237,3 @@ class Networks:
         side = 4 * manifest.encoder.grid
         self._check_shape("decoder's low_res_masks without the first", low_res, (1, 3, side, side))
         self._check_shape("decoder's iou without the first", iou, (1, 3))
-
-    def _finite(self, role: Role, array: Floats) -> Floats:
-        """Return what a network gave, if all of it is finite; a sum is not where one of its terms is not."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(array.sum())
-        if not finite:
-            raise BackendError(
-                f"bundle {self.bundle.name}'s {role} gave NaN or infinity: load it with precision='fp32', or export it "
-                "again if that is what it runs in"
-            )
-        return array
-
-    def _check_shape(self, what: str, array: Any, shape: tuple[int, ...]) -> None:
-        if array.shape != shape:
-            raise self._error(f"the {what} has shape {array.shape}, expected {shape}")
-
-    def _error(self, what: str) -> BundleError:
-        return BundleError(f"bundle {self.bundle.name} is not what its manifest says: {what}")

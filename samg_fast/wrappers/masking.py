@@ -37,7 +37,7 @@ class Masking:
     ----------
     segmenter : Segmenter
     target : Target, sequence of Target or None
-        One for all environments, or one for each.
+        One for all environments, or one for each. A fitted bundle needs neither a target nor a reference.
     reference : Reference or None
         Instead of a target: what to identify it from when the first frame arrives.
     count : int
@@ -74,7 +74,12 @@ class Masking:
         lost: Lost,
     ) -> None:
         check_segmenter(segmenter)
-        if (target is None) == (reference is None):
+        fitted = not getattr(segmenter, "needs_target", True)
+        if fitted and reference is not None:
+            raise InputError(
+                f"reference must not be given: bundle {segmenter.bundle.name} is fitted to its target, and needs none"
+            )
+        if not fitted and (target is None) == (reference is None):
             raise InputError("target or reference must be given, one of them and not both")
         if reference is not None and not (isinstance(reference, tuple) and 2 <= len(reference) <= 4):
             raise InputTypeError(
@@ -95,13 +100,14 @@ class Masking:
         self.segmentations: list[Segmentation] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost
-        self._targets = [] if target is None else _one_per_environment(segmenter, target, count)
+        known = [] if target is None else _one_per_environment(segmenter, target, count)
+        self._targets: list[Target | None] = [*known] or [None] * count
         self._last_masks: list[Mask | None] = [None] * count
 
     @property
     def targets(self) -> list[Target]:
-        """Each environment's target; empty until they are identified."""
-        return self._targets
+        """Each environment's target; empty until they are identified, or where the segmenter needs none."""
+        return [target for target in self._targets if target is not None]
 
     def start_episodes(self, which: Iterable[int] | None = None) -> None:
         """Forget the masks of the previous episode, of the environments `which` or of all."""
@@ -135,9 +141,10 @@ class Masking:
 
     def _mask(self, frames: Frame, which: Sequence[int]) -> tuple[Frame, list[Segmentation]]:
         if self._reference is not None:
-            self._targets = [self._segmenter.identify(*self._reference)] * self._count
+            self._targets[:] = [self._segmenter.identify(*self._reference)] * self._count
             self._reference = None
-        segmentations = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
+        known = [target for index in which if (target := self._targets[index]) is not None]
+        segmentations = self._segmenter.segment_batch(frames, known or None)
         masks = np.stack([self._mask_to_show(each, index) for each, index in zip(segmentations, which, strict=True)])
         return _combine(frames, masks, self._mode), segmentations
 

@@ -55,7 +55,7 @@ def test_a_batch_is_divided_into_few_sizes(bundle_folder: Path) -> None:
             for index, found in enumerate(segmenter.segment_batch(frames[:count], target)):
                 assert (found.mask != wanted[index].mask).mean() < 0.01  # float32 rounding in another order
                 assert found.score == pytest.approx(wanted[index].score, abs=1e-4)
-        compiled: Any = [network._compiled for network in segmenter._networks.opened if network is not None]
+        compiled: Any = [network._compiled for network in segmenter._networks.opened.values()]
         assert all(len({shapes[0][1][0] for shapes, _ in each}) <= 4 for each in compiled)
 
 
@@ -69,6 +69,6 @@ def test_a_graph_with_large_weights_is_compiled_for_one_image_at_a_time(
     with samg_fast.load(bundle_folder, backend="openvino", threads=2) as segmenter:
         target = segmenter.identify(image, mask)
         assert len(segmenter.segment_batch(np.stack([image] * 9), target)) == 9
-        for network in segmenter._networks.opened:
+        for network in segmenter._networks.opened.values():
             compiled: Any = network
             assert {shapes[0][1][0] for shapes, _ in compiled._compiled} == {1}

@@ -86,9 +86,9 @@ class Recording:
 def host_decoder(folder: Path) -> tuple[Segmenter, Recording]:
     segmenter = samg_fast.load(folder, backend="onnxruntime", threads=1, device="cpu")
     networks = segmenter._networks
-    decoder = Recording(networks.opened[2])
+    decoder = Recording(networks.opened["decoder"])
     assert networks._open is not None
-    networks._open = networks._open._replace(decoder=decoder)
+    networks._open = {**networks._open, "decoder": decoder}
     return segmenter, decoder
 
 

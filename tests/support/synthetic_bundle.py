@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from samg_fast.bundle import DecoderSpec, Manifest, NetworkSpec, sha256_of, write_manifest
+from samg_fast.bundle import DecoderSpec, NetworkSpec, PromptedManifest, sha256_of, write_manifest
 
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -177,7 +177,7 @@ def write_bundle(
         write_image_network(folder / sam.file, side, {"embedding": (channels, grid)}, seed)
         write_image_network(folder / dino.file, dino.side, {"features": (dino.channels, dino.grid)}, seed + 1)
     write_decoder(folder / "decoder.onnx", channels, grid, prompt_side, slots, seed + 2, target=shared)
-    manifest = Manifest(
+    manifest = PromptedManifest(
         name="synthetic-shared" if shared else "synthetic",
         description="made for tests",
         license="Apache-2.0",

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from samg_fast.bundle import Manifest
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda
 
-__all__ = ["ALIGNMENT", "FIXED", "Arena", "Layout", "Spec", "aligned", "lay_out"]
+__all__ = ["ALIGNMENT", "Arena", "Fixed", "Layout", "Spec", "aligned", "lay_out"]
 
 ALIGNMENT = 256
 """Bytes; what CUDA's own allocations are aligned to, and TensorRT asks for."""
 
-FIXED = {"no mask input": 0.0, "has_mask_input 0": 0.0, "has_mask_input 1": 1.0}
-"""Arrays that no frame writes, each of one value: the first decode's mask input, and whether a decode has one."""
+Fixed = Mapping[str, tuple[tuple[int, ...], float]]
+"""Float32 arrays that no frame writes: name -> (shape without the batch's axis, the value of all its elements)."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,14 @@ def lay_out(
 class Arena:
     """A piece of a GPU's memory.
 
-    It begins with the arrays of `FIXED`: ``"no mask input"`` is (batch, 1, 4G, 4G), the others are (batch,).
+    It begins with the arrays that no frame writes.
 
     Parameters
     ----------
     cuda : Cuda
         The GPU.
-    manifest : Manifest
-        The bundle's.
+    fixed : Fixed
+        The arrays that no frame writes.
     batch : int
         The largest number of frames at once.
     size : int
@@ -119,24 +118,25 @@ class Arena:
         The GPU has too little memory.
     """
 
-    def __init__(self, cuda: Cuda, manifest: Manifest, batch: int, size: int) -> None:
-        side = 4 * manifest.encoder.grid
-        specs = {name: Spec((batch,), np.dtype(np.float32)) for name in FIXED}
-        specs["no mask input"] = Spec((batch, 1, side, side), np.dtype(np.float32))
+    def __init__(self, cuda: Cuda, fixed: Fixed, batch: int, size: int) -> None:
+        specs = {name: Spec((batch, *shape), np.dtype(np.float32)) for name, (shape, _) in fixed.items()}
         layout = lay_out(specs, {}, [*specs])
         self.start = layout.size
         self.memory = cuda.allocate(layout.size + size, "this segmenter")
         self._batch, self._size = batch, size
         self._cuda, self._specs, self._offsets = cuda, specs, layout.offsets
-        for name, value in FIXED.items():
-            cuda.copy(self.fixed(name, batch), cuda.upload(np.full(specs[name].shape, value, np.float32)))
+        for name, (_, value) in fixed.items():
+            cuda.copy(self._fixed(name, batch), cuda.upload(np.full(specs[name].shape, value, np.float32)))
 
     def holds(self, batch: int, size: int) -> bool:
         """Return whether so many frames, whose arrays need so many bytes, fit."""
         return batch <= self._batch and size <= self._size
 
-    def fixed(self, name: str, batch: int) -> Array:
-        """Return one of the arrays that no frame writes, for so many frames."""
+    def fixed(self, batch: int) -> dict[str, Array]:
+        """Return the arrays that no frame writes, for so many frames."""
+        return {name: self._fixed(name, batch) for name in self._specs}
+
+    def _fixed(self, name: str, batch: int) -> Array:
         spec = self._specs[name]
         return self._cuda.place(self.memory, self._offsets[name], (batch, *spec.shape[1:]), spec.dtype)
 

@@ -1,42 +1,36 @@
-"""The SAM-G frame as launches on a GPU: what `samg_fast.pipeline.host` does, without a return to the host."""
+"""A frame as launches on a GPU, without a return to the host: what all programs have in common."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from samg_fast import ops
 from samg_fast.backends import DeviceNetwork
-from samg_fast.bundle import Manifest
+from samg_fast.bundle import ImageSpec, Role
 from samg_fast.devices.cuda import Cuda
 from samg_fast.errors import CaptureError
-from samg_fast.ops.geometry import Letterbox
-from samg_fast.ops.reference import ResizedLogits
-from samg_fast.pipeline.gpu.arrays import EXCLUSIVE, VARYING, FrameArrays, FrameShape, frame_specs
-from samg_fast.pipeline.gpu.memory import Arena, lay_out
-from samg_fast.pipeline.schedule import SCHEDULE, DecodeRule, searched_box
+from samg_fast.pipeline.gpu.arrays import BYTE, RESULT, FrameArrays, FrameShape
+from samg_fast.pipeline.gpu.memory import Arena, Fixed, Spec, lay_out
+from samg_fast.target import Target
 
 if TYPE_CHECKING:
     from cuda.core import Stream
     from cuda.core.graph import Graph
 
-__all__ = ["FrameProgram", "GpuNetworks"]
+__all__ = ["FrameProgram", "Step"]
 
 _log = logging.getLogger("samg_fast")
 
 
-class GpuNetworks(NamedTuple):
-    """A bundle's networks on a GPU."""
-
-    encoder: DeviceNetwork
-    features: DeviceNetwork | None  # None where the encoder's graph gives them
-    decoder: DeviceNetwork
-
-
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """Something that is launched, and the names of what it reads and writes."""
 
     name: str
@@ -45,7 +39,7 @@ class _Step:
     launch: Callable[[Stream], None]
 
 
-class FrameProgram:
+class FrameProgram(ABC):
     """The launches of frames of one shape, on arrays in an arena that other programs use in turn.
 
     Once it has run it is captured as a CUDA graph, where the networks allow that, and is one launch from then on. If
@@ -53,10 +47,8 @@ class FrameProgram:
 
     Parameters
     ----------
-    manifest : Manifest
-        The bundle's.
-    networks : GpuNetworks
-        Opened on `cuda`.
+    networks : mapping of Role to DeviceNetwork
+        The bundle's, opened on `cuda`.
     cuda : Cuda
         The GPU; its stream is where everything is launched, but for what runs beside it.
     shape : FrameShape
@@ -65,23 +57,57 @@ class FrameProgram:
     ----------
     shape : FrameShape
     arrays : FrameArrays
-        Once it is bound. ``"frames"`` and ``"targets"`` go in, `samg_fast.pipeline.gpu.arrays.RESULT` comes out.
+        Once it is bound. ``"frames"`` go in, and ``"targets"`` where it has any; `RESULT` comes out.
+    exclusive : tuple of str
+        Arrays that share their memory with no other, in the order in which they lie there. Those whose size depends on
+        the frames' size come last, as those of `varying` do.
+    varying : tuple of str
+        Other arrays whose size depends on the frames' size or the targets' parts. Networks use none of them, and the
+        places of what networks do use depend on the number of frames alone. This is so for TensorRT, which has a
+        context for each set of places: they are few.
+    ious : int
+        Predicted IoUs of a frame: of one mask, or of four, of which the first is not one to choose.
     """
 
+    exclusive: ClassVar[tuple[str, ...]] = (*RESULT, "frames")
+    varying: ClassVar[tuple[str, ...]] = ()
+    ious: ClassVar[int]
     arrays: FrameArrays
 
-    def __init__(self, manifest: Manifest, networks: GpuNetworks, cuda: Cuda, shape: FrameShape) -> None:
+    def __init__(self, networks: Mapping[Role, DeviceNetwork], cuda: Cuda, shape: FrameShape) -> None:
         self.shape = shape
-        self._manifest, self._networks, self._cuda = manifest, networks, cuda
-        needed = {role: 0 if each is None else each.scratch(shape.batch) for role, each in networks._asdict().items()}
+        self._networks, self._cuda = networks, cuda
+        needed = {role: network.scratch(shape.batch) for role, network in networks.items()}
         self._scratch = {role: size for role, size in needed.items() if size}
         self._stages = self._make_stages()
-        specs, lifetimes = frame_specs(manifest, shape, self._scratch), _lifetimes(self._stages)
-        self._specs = {name: specs[name] for name in (*EXCLUSIVE, *lifetimes)}
-        self._layout = lay_out(self._specs, lifetimes, EXCLUSIVE, VARYING)
-        self._capturable = all(network.capturable for network in networks if network is not None)
+        lifetimes = _lifetimes(self._stages, self.exclusive)
+        specs = {**self._make_specs(), **{f"{role} scratch": Spec((n,), BYTE) for role, n in self._scratch.items()}}
+        self._specs = {name: specs[name] for name in (*self.exclusive, *lifetimes)}
+        self._layout = lay_out(self._specs, lifetimes, self.exclusive, self.varying)
+        self._capturable = all(network.capturable for network in networks.values())
         self._graph: Graph | None = None
         self._tables: Mapping[int, object] = {}  # that the graph reads
+
+    @property
+    @abstractmethod
+    def fixed(self) -> Fixed:
+        """The arrays that no frame writes."""
+
+    @abstractmethod
+    def write_targets(self, memory: NDArray[np.uint8], targets: Sequence[Target]) -> None:
+        """Write the frames' targets into the bytes of ``"targets"``; only where it has that array."""
+
+    @abstractmethod
+    def _make_stages(self) -> list[tuple[Step, ...]]:
+        """List what is launched, in order; the steps of one stage run side by side."""
+
+    @abstractmethod
+    def _make_specs(self) -> dict[str, Spec]:
+        """Return what every array is, but for what networks need to work in."""
+
+    @abstractmethod
+    def _add_views(self) -> None:
+        """Add views to the arrays, once they are bound."""
 
     @property
     def size(self) -> int:
@@ -90,7 +116,8 @@ class FrameProgram:
 
     def bind(self, arena: Arena) -> None:
         """Place its arrays in an arena that is large enough; to be called once, before the first launch."""
-        self.arrays = FrameArrays(self._cuda, arena, self._manifest, self.shape, self._specs, self._layout)
+        self.arrays = FrameArrays(self._cuda, arena, self.shape.batch, self._specs, self._layout)
+        self._add_views()
 
     @property
     def captured(self) -> bool:
@@ -98,7 +125,7 @@ class FrameProgram:
         return self._graph is not None
 
     def launch(self) -> None:
-        """Queue a frame, which turns what lies in ``"frames"`` and ``"targets"`` into the result.
+        """Queue a frame, which turns what lies in ``"frames"``, and in ``"targets"``, into the result.
 
         Raises
         ------
@@ -142,131 +169,30 @@ class FrameProgram:
                 other.launch(side)
                 main.launch(self._cuda.stream)
 
-    def _make_stages(self) -> list[tuple[_Step, ...]]:
-        """List what is launched, in order; the steps of one stage run side by side."""
-        shared = self._networks.features is None
-        images = ("encoder image",) if shared else ("encoder image", "features image")
-        encoder = self._encode("encoder", ("sam", "dino") if shared else ("sam",))
-        stages: list[tuple[_Step, ...]] = [
-            (_Step("preprocess", ("frames",), images, lambda _: self._preprocess(images)),),
-            (encoder,) if shared else (encoder, self._encode("features", ("dino",))),
-            (_Step("similarity_map", ("targets", "sam", "dino"), ("similarity",), lambda _: self._similarity()),),
-            (_Step("topk_points", ("similarity",), ("points",), lambda _: self._points()),),
-        ]
-        for turn, rule in enumerate(SCHEDULE):
-            if rule.searches_box:
-                step = _Step("topk_points", ("similarity", "box"), ("points",), lambda _: self._search_box())
-                stages.append((step,))
-            stages += [(step,) for step in self._decode(turn, rule)]
-        stages.append((_Step("apply_mask", ("frames", "mask"), ("masked",), lambda _: self._apply_mask()),))
-        return stages
-
-    def _encode(self, role: str, outputs: tuple[str, ...]) -> _Step:
-        network = getattr(self._networks, role)
-        specs = {"sam": self._manifest.encoder, "dino": self._manifest.features}
-        scratch = self._scratch_of(role)
-
-        def launch(stream: Stream) -> None:
-            arrays = {specs[name].output: self.arrays[name] for name in outputs}
-            arrays["image"] = self.arrays[f"{role} image"]
-            network.enqueue(arrays, self.shape.batch, stream, self.arrays.get(f"{role} scratch"))
-
-        return _Step(role, (f"{role} image",), (*outputs, *scratch), launch)
-
-    def _decode(self, turn: int, rule: DecodeRule) -> list[_Step]:
-        """List the steps of a decode: its prompt, the network, and its masks at the frame's size."""
-        scratch = self._scratch_of("decoder")
-        mask_input = ("settled",) if rule.refines else ()
-        boxes = ("box",) if rule.refines else ()
-        kept = () if rule is SCHEDULE[-1] else ("settled",)
-
-        def prompt(_: Stream) -> None:
-            letterbox = Letterbox(self.shape.height, self.shape.width, self._manifest.prompt_side)
-            ops.prompt_assembly(
-                self.arrays["points"],
-                self.arrays[f"order {turn}"],
-                self.arrays[f"labels {turn}"],
-                self.arrays["box"] if rule.refines else None,
-                scale=(letterbox.scale_x, letterbox.scale_y),
-                slots=self._manifest.slots,
-                out=(self.arrays["coords"], self.arrays["labels"]),
-                device=self._cuda,
-            )
-
-        def decode(stream: Stream) -> None:
-            arrays = {
-                "embedding": self.arrays["sam"],
-                "point_coords": self.arrays["coords"],
-                "point_labels": self.arrays["labels"],
-                "mask_input": self.arrays["mask input" if rule.refines else "no mask input"],
-                "has_mask_input": self.arrays[f"has_mask_input {int(rule.refines)}"],
-                "low_res_masks": self.arrays["low_res"],
-                "iou": self.arrays["iou"],
-            }
-            if self._manifest.decoder.target:
-                arrays["target"] = self.arrays["target"]
-            self._networks.decoder.enqueue(arrays, self.shape.batch, stream, self.arrays.get("decoder scratch"))
-
-        def resize(_: Stream) -> None:
-            choice = {"weights": self.arrays["weights"]} if rule.weighted else {"iou": self.arrays["three ious"]}
-            ops.resize_logits(
-                self.arrays["three masks"],
-                **choice,
-                prompt_side=self._manifest.prompt_side,
-                height=self.shape.height,
-                width=self.shape.width,
-                out=ResizedLogits(
-                    settled=self.arrays["settled"] if kept else None,  # type: ignore[arg-type]
-                    logits=None,  # type: ignore[arg-type]
-                    **{name: self.arrays[name] for name in ("mask", "area", "box", "chosen")},
-                ),
-                device=self._cuda,
-            )
-
-        return [
-            _Step("prompt_assembly", ("points", "targets", *boxes), ("coords", "labels"), prompt),
-            _Step("decoder", ("sam", "targets", "coords", "labels", *mask_input), ("low_res", "iou", *scratch), decode),
-            _Step("resize_logits", ("low_res", "iou", "targets"), (*kept, "mask", "box", "area", "chosen"), resize),
-        ]
-
-    def _scratch_of(self, role: str) -> tuple[str, ...]:
+    def _scratch_of(self, role: Role) -> tuple[str, ...]:
         return (f"{role} scratch",) if role in self._scratch else ()
 
-    def _preprocess(self, images: Sequence[str]) -> None:
-        specs = [self._manifest.encoder, self._manifest.features][: len(images)]
-        out = [self.arrays[name] for name in images]
-        ops.preprocess(self.arrays["frames"], specs, out=out, device=self._cuda)
+    def _preprocess(self, specs: Mapping[str, ImageSpec]) -> Step:
+        """Return the step that prepares images: name of the array -> what the network that takes it says."""
 
-    def _similarity(self) -> None:
-        ops.similarity_map(
-            *(self.arrays[name] for name in ("sam_features", "dino_features", "sam", "dino")),
-            prompt_side=self._manifest.prompt_side,
-            height=self.shape.height,
-            width=self.shape.width,
-            out=self.arrays["similarity"],
-            device=self._cuda,
-        )
+        def launch(_: Stream) -> None:
+            out = [self.arrays[name] for name in specs]
+            ops.preprocess(self.arrays["frames"], list(specs.values()), out=out, device=self._cuda)
 
-    def _points(self) -> None:
-        """Point at what is most similar in each map, and least similar to the target."""
-        box = searched_box(self.shape.height, self.shape.width)
-        ops.topk_points(self.arrays["every map"], 1, True, out=self.arrays["points max"], device=self._cuda)
-        ops.topk_points(self.arrays["target map"], 1, False, box, out=self.arrays["points min"], device=self._cuda)
+        return Step("preprocess", ("frames",), tuple(specs), launch)
 
-    def _search_box(self) -> None:
-        """Point at what is least similar to the target inside the mask's box, not in its last row or column."""
-        box, out = self.arrays["box"], self.arrays["points min_in_box"]
-        ops.topk_points(self.arrays["target map"], 1, False, box, out=out, device=self._cuda)
+    def _apply_mask(self) -> Step:
+        def launch(_: Stream) -> None:
+            ops.apply_mask(self.arrays["frames"], self.arrays["mask"], out=self.arrays["masked"], device=self._cuda)
 
-    def _apply_mask(self) -> None:
-        ops.apply_mask(self.arrays["frames"], self.arrays["mask"], out=self.arrays["masked"], device=self._cuda)
+        return Step("apply_mask", ("frames", "mask"), ("masked",), launch)
 
 
-def _lifetimes(stages: Sequence[Sequence[_Step]]) -> dict[str, tuple[int, int]]:
+def _lifetimes(stages: Sequence[Sequence[Step]], exclusive: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the first and the last stage in which each array is needed, for those that may share their memory."""
     lifetimes: dict[str, tuple[int, int]] = {}
     for stage, steps in enumerate(stages):
         for step in steps:
-            for name in {*step.reads, *step.writes} - {*EXCLUSIVE}:
+            for name in {*step.reads, *step.writes} - {*exclusive}:
                 lifetimes[name] = (lifetimes.get(name, (stage, stage))[0], stage)
     return lifetimes

@@ -23,7 +23,7 @@ __all__ = ["GpuSegmentation", "GpuSegmentations", "scores_and_boxes"]
 
 
 def scores_and_boxes(
-    answer: NDArray[np.uint8], offsets: Mapping[str, int], batch: int
+    answer: NDArray[np.uint8], offsets: Mapping[str, int], batch: int, ious: int
 ) -> tuple[list[float], list[Box | None]]:
     """Read the score and the box of every frame from what the GPU wrote; no box of an empty mask.
 
@@ -35,6 +35,8 @@ def scores_and_boxes(
         Where each begins, in bytes.
     batch : int
         How many frames to read.
+    ious : int
+        Predicted IoUs of each: of one mask, or of four, of which the first is not one to choose.
 
     Raises
     ------
@@ -46,8 +48,9 @@ def scores_and_boxes(
         values: NDArray[Any] = np.frombuffer(answer, dtype, batch * math.prod(shape), offsets[name])
         return list(values.reshape(batch, *shape).tolist())
 
-    # The first of four masks is not one to choose
-    scores = [row[1 + best] for row, best in zip(part("iou", np.float32, 4), part("chosen", np.int32), strict=True)]
+    first = 0 if ious == 1 else 1
+    ranked = zip(part("iou", np.float32, ious), part("chosen", np.int32), strict=True)
+    scores = [row[first + best] for row, best in ranked]
     if not all(map(math.isfinite, scores)):
         raise BackendError("the decoder gave NaN or infinity: load the bundle with precision='fp32'")
     boxes = [
@@ -112,6 +115,8 @@ class GpuSegmentations:
         Where each begins, in bytes.
     size : tuple of int
         B, H and W.
+    ious : int
+        Predicted IoUs of a frame; see `scores_and_boxes`.
     threshold : float or None
         The bundle's `Manifest.present`.
 
@@ -128,10 +133,11 @@ class GpuSegmentations:
         memory: Buffer,
         offsets: Mapping[str, int],
         size: tuple[int, int, int],
+        ious: int,
         threshold: float | None = None,
     ) -> None:
         self._cuda, self._memory, self._offsets, self._size = cuda, memory, offsets, size
-        self.threshold = threshold
+        self._ious, self.threshold = ious, threshold
 
     @cached_property
     def mask(self) -> Array:
@@ -165,7 +171,7 @@ class GpuSegmentations:
     def _read(self) -> tuple[list[float], list[Box | None]]:
         with self._cuda.use():
             numbers = self._cuda.place(self._memory, 0, (self._offsets["mask"],), np.uint8)  # all that is before it
-            return scores_and_boxes(self._cuda.download(numbers), self._offsets, len(self))
+            return scores_and_boxes(self._cuda.download(numbers), self._offsets, len(self), self._ious)
 
     def __len__(self) -> int:
         return self._size[0]

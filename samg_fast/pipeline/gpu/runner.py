@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samg_fast.bundle import Manifest
+from samg_fast.backends import DeviceNetwork
+from samg_fast.bundle import FittedManifest, Manifest, PromptedManifest, Role
 from samg_fast.checks import Frame
 from samg_fast.devices.base import Array
 from samg_fast.devices.cuda import Cuda, dlpack_device, nbytes
 from samg_fast.errors import BackendError, InputError, InputTypeError
-from samg_fast.pipeline.gpu.arrays import ANSWER, RESULT, FrameShape, target_layout
+from samg_fast.pipeline.gpu.arrays import ANSWER, RESULT, FrameShape
+from samg_fast.pipeline.gpu.fitted import FittedProgram
 from samg_fast.pipeline.gpu.memory import Arena
-from samg_fast.pipeline.gpu.program import FrameProgram, GpuNetworks
+from samg_fast.pipeline.gpu.program import FrameProgram
+from samg_fast.pipeline.gpu.prompted import PromptedProgram
 from samg_fast.pipeline.gpu.results import GpuSegmentations, scores_and_boxes
-from samg_fast.pipeline.schedule import point_slots
 from samg_fast.results import Segmentation
 from samg_fast.target import Target
 
@@ -56,7 +58,9 @@ class _Prepared:
         self.program = program
         self.frames, self.pinned_frames = arrays.piece("frames"), cuda.pinned(nbytes(arrays["frames"]))
         self.staged = self.pinned_frames.bytes.reshape(shape.batch, shape.height, shape.width, 3)
-        self.targets, self.pinned_targets = arrays.piece("targets"), cuda.pinned(nbytes(arrays["targets"]))
+        self.has_targets = arrays.get("targets") is not None
+        if self.has_targets:
+            self.targets, self.pinned_targets = arrays.piece("targets"), cuda.pinned(nbytes(arrays["targets"]))
         self.answer, self.answer_offsets = arrays.piece(*ANSWER), arrays.offsets(ANSWER)
         self.pinned_answer = cuda.pinned(self.answer.size)
         self.result, self.result_offsets = arrays.piece(*RESULT), arrays.offsets(RESULT)
@@ -71,8 +75,8 @@ class GpuFrames:
     ----------
     manifest : Manifest
         The bundle's.
-    networks : GpuNetworks
-        Opened on `cuda`.
+    networks : mapping of Role to DeviceNetwork
+        The bundle's, opened on `cuda`.
     cuda : Cuda
         The GPU.
     max_batch : int or None
@@ -84,22 +88,26 @@ class GpuFrames:
         The GPU has too little memory.
     """
 
-    def __init__(self, manifest: Manifest, networks: GpuNetworks, cuda: Cuda, max_batch: int | None) -> None:
+    def __init__(
+        self, manifest: Manifest, networks: Mapping[Role, DeviceNetwork], cuda: Cuda, max_batch: int | None
+    ) -> None:
         self._manifest, self._cuda, self._max_batch = manifest, cuda, max_batch
-        self._networks: GpuNetworks | None = networks
+        self._networks: Mapping[Role, DeviceNetwork] | None = networks
         self._prepared: OrderedDict[FrameShape, _Prepared] = OrderedDict()
         self._last: _Prepared | None = None  # whose arrays are in the arena
         with cuda.use():
-            first = FrameProgram(manifest, networks, cuda, _OPENED._replace(batch=max_batch or 1))
-            self._arena: Arena | None = Arena(cuda, manifest, first.shape.batch, first.size)
+            first = self._program(networks, _OPENED._replace(batch=max_batch or 1))
+            self._fixed = first.fixed
+            self._arena: Arena | None = Arena(cuda, self._fixed, first.shape.batch, first.size)
 
-    def segment(self, frames: Frame, targets: Sequence[Target]) -> list[Segmentation]:
+    def segment(self, frames: Frame, targets: Sequence[Target | None]) -> list[Segmentation]:
         """Segment frames of the host; see `samg_fast.pipeline.host.segment_frames`.
 
         Parameters
         ----------
         frames : (B, H, W, 3) uint8 array
-        targets : sequence of B Target
+        targets : sequence of B Target or None
+            None where the bundle is fitted to its target.
 
         Returns
         -------
@@ -117,7 +125,7 @@ class GpuFrames:
             self._cuda.synchronize()
             answer = ready.pinned_answer.bytes.copy()
         batch, offsets = ready.program.shape.batch, ready.answer_offsets
-        scores, boxes = scores_and_boxes(answer, offsets, batch)
+        scores, boxes = scores_and_boxes(answer, offsets, batch, ready.program.ious)
         size = batch * frames.shape[1] * frames.shape[2]
         masks = answer[offsets["mask"] : offsets["mask"] + size].view(np.bool_).reshape(batch, *frames.shape[1:3])
         total = (time.perf_counter() - start) * 1e3 / count
@@ -134,7 +142,7 @@ class GpuFrames:
         ]
 
     def segment_on_gpu(
-        self, name: str, frames: Any, axes: int, targets: Sequence[Target], stream: Any
+        self, name: str, frames: Any, axes: int, targets: Sequence[Target | None], stream: Any
     ) -> GpuSegmentations:
         """Segment frames of the GPU's memory, without waiting for them.
 
@@ -145,7 +153,7 @@ class GpuFrames:
         frames : (B, H, W, 3) or (H, W, 3) uint8 array of the GPU
         axes : int
             Of the frames: 4, or 3 for a single one.
-        targets : sequence of B Target
+        targets : sequence of B Target or None
         stream : stream or None
             The caller's: what it holds comes before the frame, and what it gets later after it. None waits instead.
 
@@ -181,7 +189,9 @@ class GpuFrames:
             else:
                 cuda.order(cuda.stream, caller)
             cuda.free_after(caller, result)
-            return GpuSegmentations(cuda, result, ready.result_offsets, (count, height, width), self._manifest.present)
+            size_of = (count, height, width)
+            ious, threshold = ready.program.ious, self._manifest.present
+            return GpuSegmentations(cuda, result, ready.result_offsets, size_of, ious, threshold)
 
     def _check(self, name: str, value: Any, axes: int, *, ordered: bool) -> Array:
         """Return an array of the GPU as it came, if frames are what it is; `ordered` as in `Cuda.view`."""
@@ -213,24 +223,34 @@ class GpuFrames:
         self._prepared.clear()
         self._last = self._arena = None
 
-    def _ready(self, frames: Sequence[int], targets: Sequence[Target]) -> _Prepared:
+    def _ready(self, frames: Sequence[int], targets: Sequence[Target | None]) -> _Prepared:
         """Return the program for frames of a shape, with the targets written to its memory."""
         batch = self._manifest.batch or frames[0]
-        shape = FrameShape(batch, frames[1], frames[2], 1 + max([target.parts for target in targets]))
+        known = [target for target in targets if target is not None]
+        shape = FrameShape(batch, frames[1], frames[2], 1 + max([target.parts for target in known], default=0))
         ready = self._prepared.get(shape) or self._prepare(shape)
         self._prepared.move_to_end(shape)
         if ready is not self._last:  # another program has used the arena since
             ready.held = ()
             self._last = ready
-        whose = (*targets, *[targets[-1]] * (batch - len(targets)))
+        if not ready.has_targets:
+            return ready
+        whose = (*known, *[known[-1]] * (batch - len(known)))
         if len(whose) != len(ready.held) or not all(map(is_, whose, ready.held)):
             if ready.copied is not None:
                 ready.copied.sync()  # until then the pinned memory is read
-            _write_targets(self._manifest, ready, whose)
+            ready.program.write_targets(ready.pinned_targets.bytes, whose)
             self._cuda.move(ready.targets, ready.pinned_targets.memory)
             ready.copied = self._cuda.stream.record()
             ready.held = whose
         return ready
+
+    def _program(self, networks: Mapping[Role, DeviceNetwork], shape: FrameShape) -> FrameProgram:
+        manifest = self._manifest
+        if isinstance(manifest, FittedManifest):
+            return FittedProgram(manifest, networks, self._cuda, shape)
+        assert isinstance(manifest, PromptedManifest)
+        return PromptedProgram(manifest, networks, self._cuda, shape)
 
     def _prepare(self, shape: FrameShape) -> _Prepared:
         """Make and keep the program of a shape; an arena that is too small for it is replaced."""
@@ -239,14 +259,14 @@ class GpuFrames:
         if len(self._prepared) == _MAX_PROGRAMS:
             self._cuda.synchronize()
             self._prepared.popitem(last=False)[1].program.close()
-        program = FrameProgram(self._manifest, self._networks, self._cuda, shape)
+        program = self._program(self._networks, shape)
         if self._arena is None or not self._arena.holds(shape.batch, program.size):
             batch, size = (
                 (shape.batch, program.size) if self._arena is None else self._arena.grown(shape.batch, program.size)
             )
             # Graphs know the old one's addresses
             self._drop()
-            self._arena = Arena(self._cuda, self._manifest, batch, size)
+            self._arena = Arena(self._cuda, self._fixed, batch, size)
         program.bind(self._arena)
         ready = self._prepared[shape] = _Prepared(program, self._cuda)
         return ready
@@ -258,20 +278,3 @@ def _wanted(name: str, axes: int) -> str:
 
 def _found(array: Array) -> str:
     return f"{array.dtype} of shape {tuple(array.shape)}"
-
-
-def _write_targets(manifest: Manifest, ready: _Prepared, targets: Sequence[Target]) -> None:
-    """Write targets as the program reads them; the features of parts that a target lacks are 0."""
-    program, memory = ready.program, ready.pinned_targets.bytes
-    memory[:] = 0
-    arrays = {
-        name: memory[offset : offset + spec.bytes].view(spec.dtype).reshape(spec.shape)
-        for name, (offset, spec) in target_layout(manifest, program.shape).items()
-    }
-    for index, target in enumerate(targets):
-        arrays["sam_features"][index, : 1 + target.parts] = target.all_sam
-        arrays["dino_features"][index, : 1 + target.parts] = target.all_dino
-        arrays["weights"][index] = target.mask_weights
-        arrays["target"][index] = target.sam
-    for turn, slots in enumerate(point_slots(tuple([target.parts for target in targets]))):
-        arrays[f"order {turn}"][:], arrays[f"labels {turn}"][:] = slots
