@@ -43,8 +43,6 @@ class Backgrounds:
     ----------
     clips, photos : sequence of VideoClip
         Videos, and clips of one image.
-    rendered : callable, optional
-        Returns a rendered image and the mask of the objects in it, which are distractors then.
     rng : numpy.random.Generator
     bank : int
         How many procedural images are kept at a time; they are slowly replaced.
@@ -54,21 +52,23 @@ class Backgrounds:
         self,
         clips: Sequence[VideoClip],
         photos: Sequence[VideoClip],
-        rendered: Callable[[], tuple[Frame, Mask]] | None,
         rng: np.random.Generator,
         *,
         bank: int = 200,
     ) -> None:
-        self.clips, self.photos, self.rendered, self.rng = clips, photos, rendered, rng
+        self.clips, self.photos, self.rng = clips, photos, rng
         self.odds = Odds()
         self.bank = [self._procedural() for _ in range(bank)]
 
-    def draw(self, side: int) -> tuple[Frame, Mask]:
-        """Return a random (side, side, 3) image, and the mask of rendered objects in it."""
+    def draw(self, side: int, rendered: Callable[[], tuple[Frame, Mask]]) -> tuple[Frame, Mask]:
+        """Return a random (side, side, 3) image, and the mask of rendered objects in it, which are distractors.
+
+        ``rendered`` returns a rendered image and the mask of its objects.
+        """
         rng = self.rng
-        image, objects = self._varied(side)
+        image, objects = self._varied(side, rendered)
         if rng.random() < self.odds.mixed:
-            other, more = self._varied(side)
+            other, more = self._varied(side, rendered)
             if rng.random() < 0.7:
                 here = _half_plane(side, rng)
                 return np.where(here[..., None], image, other), np.where(here, objects, more)
@@ -77,7 +77,7 @@ class Backgrounds:
                 return (share * image + (1 - share) * other).astype(np.uint8), objects
         return image, objects
 
-    def _varied(self, side: int) -> tuple[Frame, Mask]:
+    def _varied(self, side: int, rendered: Callable[[], tuple[Frame, Mask]]) -> tuple[Frame, Mask]:
         """Return a random crop of a random image, flipped, with its colours changed."""
         rng, kind = self.rng, self.rng.random()
         odds, objects = self.odds, None
@@ -88,8 +88,8 @@ class Backgrounds:
             clip = self.clips[int(rng.integers(len(self.clips)))]
             image = clip.frames[int(rng.integers(len(clip.frames)))]
             share = 1.0 if rng.random() < 0.4 else float(rng.uniform(0.35, 1.0))
-        elif self.rendered is not None and kind < odds.photo + odds.clip + odds.rendered:
-            image, objects = self.rendered()
+        elif kind < odds.photo + odds.clip + odds.rendered:
+            image, objects = rendered()
             share = 1.0 if rng.random() < 0.5 else float(rng.uniform(0.4, 1.0))
         else:
             index = int(rng.integers(len(self.bank)))

@@ -7,9 +7,9 @@ shown, and not whatever looks like a robot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from .pool import Group
 
 Lesson = Literal["whole", "part", "half", "scenery", "absent"]
 LESSONS: tuple[Lesson, ...] = get_args(Lesson)
+
+_Pixel = TypeVar("_Pixel", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Lessons:
         Each image shows another scene: nothing is to be found.
     """
 
-    whole: float = 0.56
-    part: float = 0.15
-    half: float = 0.08
+    whole: float = 0.54
+    part: float = 0.14
+    half: float = 0.11
     scenery: float = 0.05
     absent: float = 0.16
 
@@ -137,7 +139,7 @@ class Composer:
         lessons: Lessons,
         rng: np.random.Generator,
         *,
-        rivals: float = 0.55,
+        rivals: float = 0.6,
         clean: tuple[float, float] = (0.62, 0.12),
     ) -> None:
         self.groups, self.lessons, self.rng, self.rivals, self.clean = groups, lessons, rng, rivals, clean
@@ -147,7 +149,7 @@ class Composer:
             for index, group in enumerate(groups)
         }
         self.weights = np.asarray(weights, float) / np.sum(weights)
-        self.backgrounds = Backgrounds(clips, photos, self._rendered, rng)
+        self.backgrounds = Backgrounds(clips, photos, rng)
 
     def pair(self, lesson: Lesson | None = None) -> tuple[Example, Example]:
         """Return a reference and a query."""
@@ -165,7 +167,7 @@ class Composer:
         else:
             masks = _targets(first, second, lesson, rng)
             clean = (bool(rng.random() < self.clean[0]), bool(rng.random() < self.clean[1]))
-        recolour = rng.random() < 0.25
+        recolour = rng.random() < 0.5
         pair = [
             self._example(group, view, mask, mask, clean=as_rendered, recolour=recolour)
             for view, mask, as_rendered in zip((first, second), masks, clean, strict=True)
@@ -178,39 +180,41 @@ class Composer:
     def _absent(self, group: Group, first: View) -> tuple[Example, Example]:
         """Return images of two scenes; each one's target is not in the other."""
         rng = self.rng
-        other = self._group()
-        for _ in range(20):
-            if other.source != group.source:
-                break
-            other = self._group()
+        other = self._group(unlike=group)
         second = _view(other, int(rng.integers(len(other.rgb))))
         pair = []
         for origin, view in ((group, first), (other, second)):
             lesson: Lesson = "whole" if rng.random() < 0.8 else "part"
             (shown, _), nothing = _targets(view, view, lesson, rng), np.zeros(view.kind.shape, bool)
             clean = bool(rng.random() < 0.45)
-            example = self._example(origin, view, shown, nothing, clean=clean, recolour=rng.random() < 0.2)
+            example = self._example(origin, view, shown, nothing, clean=clean, recolour=rng.random() < 0.5)
             # Parts are matched between images of one scene only
             pair.append(replace(example, body=np.zeros_like(example.body)))
         return pair[0], pair[1]
 
     def _example(self, group: Group, view: View, shown: Mask, target: Mask, *, clean: bool, recolour: bool) -> Example:
-        """Compose one image: background, colours, and things of other scenes."""
+        """Compose one image: background, colours, the target's place, and things of other scenes."""
         rng = self.rng
+        elsewhere = not clean and rng.random() < 0.3
+        if elsewhere:
+            view, shown, target = _elsewhere(view, shown, target, rng)
         frame, moves = view.rgb, view.moves
         pasted, over = np.zeros(moves.shape, bool), np.zeros(moves.shape, bool)
         replaced = np.zeros(moves.shape, bool)
         if not clean:
-            if recolour and rng.random() < 0.6:
-                frame = np.where(moves[..., None], jitter(frame, 0.5, rng), frame)
-            replaced = _replaced(view.kind, rng)
+            if recolour and rng.random() < 0.75:
+                frame = np.where(moves[..., None], jitter(frame, rng.uniform(0.3, 1.3), rng), frame)
+            replaced = ~moves if elsewhere else _replaced(view.kind, rng)
             if replaced.any():
-                behind, objects = self.backgrounds.draw(len(moves))
+                if elsewhere and rng.random() < 0.5:  # beside what is at home there
+                    behind, objects = self._rendered(group)
+                else:
+                    behind, objects = self.backgrounds.draw(len(moves), lambda: self._rendered(group))
                 frame = np.where(replaced[..., None], behind, frame)
                 pasted = objects & replaced
             elif rng.random() < 0.5:
                 frame = np.where(moves[..., None], frame, jitter(frame, 1.0, rng))
-        if rng.random() < (0.15 if clean else self.rivals):
+        if rng.random() < (0.25 if clean else self.rivals):
             for _ in range(int(rng.choice([1, 1, 2]))):
                 frame, there = self._paste(group, frame, view, shown, copies=not recolour)
                 over |= there
@@ -245,9 +249,7 @@ class Composer:
         rng, side = self.rng, len(frame)
         nothing = np.zeros((side, side), bool)
         copy = copies and rng.random() < 0.15
-        origin = group if copy else self._group()
-        if not copy and origin.source == group.source and group.source != "primitives":
-            return frame, nothing
+        origin = group if copy else self._group(unlike=group)
         other = _view(origin, int(rng.integers(len(origin.rgb))))
         cut = other.moves
         if rng.random() < 0.2:
@@ -259,7 +261,8 @@ class Composer:
             thing = _in_colours_of(thing, cut, frame, shown)
         elif rng.random() < 0.4:
             thing = jitter(thing, 0.7, rng)
-        thing, cut = _placed(thing, cut, rng)
+        place = _placement(cut, rng, 0.55, 1.35)
+        thing, cut = place(thing), place(cut)
         least = 0.6 * shown.sum()  # of the target that must stay in sight
         if rng.random() < 0.65 or (shown & ~cut).sum() < least:
             cut = cut & ~view.moves
@@ -267,13 +270,18 @@ class Composer:
             return frame, nothing
         return np.where(cut[..., None], thing, frame), cut
 
-    def _rendered(self) -> tuple[Frame, Mask]:
-        group = self._group()
+    def _rendered(self, unlike: Group) -> tuple[Frame, Mask]:
+        group = self._group(unlike=unlike)
         view = _view(group, int(self.rng.integers(len(group.rgb))))
         return view.rgb, view.moves
 
-    def _group(self) -> Group:
-        return self.groups[int(self.rng.choice(len(self.groups), p=self.weights))]
+    def _group(self, *, unlike: Group | None = None) -> Group:
+        """Draw a group; of another source than ``unlike``, unless it is of random objects or there is no other."""
+        for _ in range(20):
+            found = self.groups[int(self.rng.choice(len(self.groups), p=self.weights))]
+            if unlike is None or found.source != unlike.source or (found.source == "primitives" and found is not unlike):
+                break
+        return found
 
 
 def _view(group: Group, index: int) -> View:
@@ -359,26 +367,48 @@ def _in_colours_of(thing: Frame, cut: Mask, frame: Frame, target: Mask) -> Frame
     return recoloured
 
 
-def _placed(thing: Frame, cut: Mask, rng: np.random.Generator) -> tuple[Frame, Mask]:
-    """Scale, flip and shift a thing at random, inside an image of its size."""
+def _placement(
+    cut: Mask, rng: np.random.Generator, smallest: float, largest: float
+) -> Callable[[NDArray[_Pixel]], NDArray[_Pixel]]:
+    """Draw a scale, a flip and a shift that put the middle of ``cut`` somewhere in the image.
+
+    Returns
+    -------
+    callable
+        Moves an image or a mask of the same size; what enters is 0.
+    """
     side = len(cut)
-    size = int(side * rng.uniform(0.55, 1.35))
-    image = np.asarray(Image.fromarray(thing).resize((size, size), Image.Resampling.BILINEAR))
-    mask = np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.NEAREST))
-    if rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    rows, columns = np.nonzero(mask)
-    placed, there = np.zeros_like(thing), np.zeros_like(cut)
-    if len(rows) == 0:
-        return placed, there
-    # The middle of the thing comes to rest somewhere in the image
-    down = int(rng.integers(side) - (rows.min() + rows.max()) // 2)
-    right = int(rng.integers(side) - (columns.min() + columns.max()) // 2)
-    inside = (rows + down >= 0) & (rows + down < side) & (columns + right >= 0) & (columns + right < side)
-    rows, columns = rows[inside], columns[inside]
-    placed[rows + down, columns + right] = image[rows, columns]
-    there[rows + down, columns + right] = True
-    return placed, there
+    size, mirrored = int(side * rng.uniform(smallest, largest)), bool(rng.random() < 0.5)
+
+    def resized(image: NDArray[_Pixel]) -> NDArray[_Pixel]:
+        method = Image.Resampling.BILINEAR if image.ndim == 3 else Image.Resampling.NEAREST
+        found = np.asarray(Image.fromarray(image).resize((size, size), method))
+        return found[:, ::-1] if mirrored else found
+
+    rows, columns = np.nonzero(resized(cut))
+    middle = [(each.min() + each.max()) // 2 if len(each) else size // 2 for each in (rows, columns)]
+    down, right = (int(rng.integers(side)) - int(each) for each in middle)
+    into = [slice(max(shift, 0), min(size + shift, side)) for shift in (down, right)]
+    out_of = [slice(max(-shift, 0), min(side - shift, size)) for shift in (down, right)]
+
+    def place(image: NDArray[_Pixel]) -> NDArray[_Pixel]:
+        placed = np.zeros_like(image)
+        placed[into[0], into[1]] = resized(image)[out_of[0], out_of[1]]
+        return placed
+
+    return place
+
+
+def _elsewhere(view: View, shown: Mask, target: Mask, rng: np.random.Generator) -> tuple[View, Mask, Mask]:
+    """Put what moves elsewhere in the image, at another size; nothing else remains, and most of the target is in it."""
+    for _ in range(10):
+        place = _placement(view.moves, rng, 0.7, 1.35)
+        moves, placed_shown, placed_target = place(view.moves), place(shown), place(target)
+        if min(placed_shown.sum() - 0.6 * shown.sum(), placed_target.sum() - 0.6 * target.sum()) >= 0:
+            kind = np.where(moves, KIND_MOVING, KIND_SKY).astype(np.uint8)
+            moved = View(place(view.rgb), kind, np.where(moves, place(view.body), 0).astype(np.uint8))
+            return moved, placed_shown, placed_target
+    return view, shown, target
 
 
 def collate(pairs: Sequence[tuple[Example, Example]], side: int) -> dict[str, NDArray[np.generic]]:

@@ -36,13 +36,14 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def _emphasis() -> dict[str, float]:
-    """Return higher weights for the domains of the paper's tasks, the highest for the smallest and thinnest target."""
+    """Return higher weights: the paper's domains, most for the smallest target; the hands; objects of any shape."""
     paper = ("walker", "cartpole", "finger", "cheetah", "hopper", "quadruped")
     hands = ("adroit_door", "adroit_hammer", "adroit_pen")
     return {
         "suite/ball_in_cup": 3.5,
         **{f"suite/{domain}": 2.0 for domain in paper},
         **{f"gymnasium_robotics/{name}": 3.0 for name in hands},
+        "primitives": 2.0,
     }
 
 
@@ -74,7 +75,7 @@ class Settings:
     shape : Shape
     """
 
-    steps: int = 6500
+    steps: int = 10000
     pairs: int = 16
     rate: float = 2e-3
     decay: float = 0.02
