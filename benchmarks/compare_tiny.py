@@ -103,7 +103,7 @@ def compare_tiny(
 
 def _segment(task: PackTask, opened: dict[str, Segmenter], found: dict[str, list[tuple[float, float, float]]]) -> None:
     """Add the milliseconds, the IoU with fp32's mask and that with the truth, of every frame of a task."""
-    targets = {key: each.identify(task.reference, task.reference_mask) for key, each in opened.items()}
+    targets = {key: each.target_for(task.reference, task.reference_mask) for key, each in opened.items()}
     for key, segmenter in opened.items():
         segmenter.segment(task.reference, targets[key])
     for frames, truths in task.settings.values():

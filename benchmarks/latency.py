@@ -105,7 +105,7 @@ def measure(
         Configuration → its `Times`.
     """
     targets = {
-        key: [segmenter.identify(each.reference, each.reference_mask) for each in shown]
+        key: [segmenter.target_for(each.reference, each.reference_mask) for each in shown]
         for key, segmenter in segmenters.items()
     }
     for key, segmenter in segmenters.items():

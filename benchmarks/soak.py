@@ -84,7 +84,7 @@ class ReplayDm(dm_env.Environment):  # type: ignore[misc]  # dm_env has no types
         return specs.DiscreteArray(1)
 
 
-def _gymnasium(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[], int]:
+def _gymnasium(segmenter: Segmenter, target: Target | None, frames: Frame) -> Callable[[], int]:
     env = MaskedObservation(
         TimeLimit(Replay(frames), EPISODE), segmenter, target, mode="rgbm", threshold=THRESHOLD, lost="hold"
     )
@@ -98,7 +98,7 @@ def _gymnasium(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[
     return step
 
 
-def _dm_env(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[], int]:
+def _dm_env(segmenter: Segmenter, target: Target | None, frames: Frame) -> Callable[[], int]:
     env = MaskedPixels(ReplayDm(frames), segmenter, target, mode="rgbm", threshold=THRESHOLD, lost="hold")
 
     def step() -> int:
@@ -108,7 +108,7 @@ def _dm_env(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[],
     return step
 
 
-def _vector(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[], int]:
+def _vector(segmenter: Segmenter, target: Target | None, frames: Frame) -> Callable[[], int]:
     inside = SyncVectorEnv(
         [lambda: TimeLimit(Replay(frames), EPISODE)] * ENVIRONMENTS, autoreset_mode=AutoresetMode.SAME_STEP
     )
@@ -123,7 +123,7 @@ def _vector(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[],
     return step
 
 
-def _episodes(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[], int]:
+def _episodes(segmenter: Segmenter, target: Target | None, frames: Frame) -> Callable[[], int]:
     """Segment whole episodes, of which no two in a row are as long, as one would whose end is the task's."""
     lengths = np.random.default_rng(0)
 
@@ -135,7 +135,7 @@ def _episodes(segmenter: Segmenter, target: Target, frames: Frame) -> Callable[[
     return step
 
 
-KINDS: dict[str, Callable[[Segmenter, Target, Frame], Callable[[], int]]] = {
+KINDS: dict[str, Callable[[Segmenter, Target | None, Frame], Callable[[], int]]] = {
     "gymnasium": _gymnasium,
     "dm_env": _dm_env,
     "vector": _vector,
@@ -226,7 +226,7 @@ def main(
         configuration = Configuration(bundle, backend, precision, threads)
         read = {}
         with configuration.open() as segmenter, progress_bar("steps", steps * len(kinds)) as advance:
-            target = segmenter.identify(shown.reference, shown.reference_mask)
+            target = segmenter.target_for(shown.reference, shown.reference_mask)
             for each in kinds:
                 step = KINDS[each](segmenter, target, shown.frames)
                 read[each] = measure(step, steps, warm_up, readings, advance)

@@ -53,7 +53,7 @@ def main(
         rows = []
         for name in names(backend):
             with samg_fast.load("tiny", backend=name, precision=precision, threads=1) as segmenter:
-                target = segmenter.identify(walker.reference, walker.reference_mask)
+                target = segmenter.target_for(walker.reference, walker.reference_mask)
                 for method in multiprocessing.get_all_start_methods():
                     context: Any = multiprocessing.get_context(method)
                     answers, barrier = context.Queue(), context.Barrier(_WORKERS)

@@ -171,7 +171,7 @@ def measure(
         Configuration → its `Times`.
     """
     targets = {
-        key: [segmenter.identify(each.reference, each.reference_mask) for each in shown]
+        key: [segmenter.target_for(each.reference, each.reference_mask) for each in shown]
         for key, segmenter in segmenters.items()
     }
     several = [(task, frame) for task, each in enumerate(shown) for frame in range(len(each.frames))]
@@ -193,7 +193,7 @@ def measure(
     return times
 
 
-def _one_task(segmenter: Segmenter, shown: Shown, target: Target, times: Times) -> None:
+def _one_task(segmenter: Segmenter, shown: Shown, target: Target | None, times: Times) -> None:
     """Step through a task's frames in every mode, and segment each without a wrapper."""
     clocked, replays = Clocked(segmenter), {mode: Replay(shown.frames) for mode in CHANNELS}
     masked = {
@@ -216,7 +216,7 @@ def _one_task(segmenter: Segmenter, shown: Shown, target: Target, times: Times) 
 def _one_round_together(
     segmenter: Segmenter,
     frames: Frame,
-    targets: Sequence[Target],
+    targets: Sequence[Target | None],
     truths: Sequence[Mask],
     times: Times,
 ) -> None:

@@ -60,7 +60,7 @@ class Backgrounds:
         self.odds = Odds()
         self.bank = [self._procedural() for _ in range(bank)]
 
-    def draw(self, side: int, rendered: Callable[[], tuple[Frame, Mask]]) -> tuple[Frame, Mask]:
+    def draw(self, side: int, rendered: Callable[[], tuple[Frame, Mask]] | None = None) -> tuple[Frame, Mask]:
         """Return a random (side, side, 3) image, and the mask of rendered objects in it, which are distractors.
 
         ``rendered`` returns a rendered image and the mask of its objects.
@@ -77,7 +77,7 @@ class Backgrounds:
                 return (share * image + (1 - share) * other).astype(np.uint8), objects
         return image, objects
 
-    def _varied(self, side: int, rendered: Callable[[], tuple[Frame, Mask]]) -> tuple[Frame, Mask]:
+    def _varied(self, side: int, rendered: Callable[[], tuple[Frame, Mask]] | None) -> tuple[Frame, Mask]:
         """Return a random crop of a random image, flipped, with its colours changed."""
         rng, kind = self.rng, self.rng.random()
         odds, objects = self.odds, None
@@ -88,7 +88,7 @@ class Backgrounds:
             clip = self.clips[int(rng.integers(len(self.clips)))]
             image = clip.frames[int(rng.integers(len(clip.frames)))]
             share = 1.0 if rng.random() < 0.4 else float(rng.uniform(0.35, 1.0))
-        elif kind < odds.photo + odds.clip + odds.rendered:
+        elif rendered is not None and kind < odds.photo + odds.clip + odds.rendered:
             image, objects = rendered()
             share = 1.0 if rng.random() < 0.5 else float(rng.uniform(0.4, 1.0))
         else:

@@ -7,7 +7,6 @@
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from samg_fast.bundle.zoo import BundleInfo, bundles
@@ -17,6 +16,7 @@ from samg_fast.errors import (
     CheckpointError,
     DownloadError,
     FileError,
+    FitError,
     InputError,
     InputTypeError,
     MissingExtraError,
@@ -35,6 +35,7 @@ __all__ = [
     "Decode",
     "DownloadError",
     "FileError",
+    "FitError",
     "InputError",
     "InputTypeError",
     "MissingExtraError",
@@ -46,6 +47,7 @@ __all__ = [
     "bundles",
     "control",
     "envs",
+    "fit",
     "load",
     "wrappers",
 ]
@@ -54,11 +56,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from samg_fast import control, envs, wrappers
+    from samg_fast.fitting import fit
 else:
     _ON_DEMAND = ("control", "envs", "wrappers")
 
-    def __getattr__(name: str) -> ModuleType:
-        """Import these subpackages on first use, because their libraries are optional extras."""
+    def __getattr__(name: str) -> object:
+        """Import these on first use, because their libraries are optional extras."""
         if name in _ON_DEMAND:
             return import_module(f"{__name__}.{name}")
+        if name == "fit":
+            return import_module(f"{__name__}.fitting").fit
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

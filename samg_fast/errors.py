@@ -15,6 +15,7 @@ __all__ = [
     "DownloadError",
     "EngineParityError",
     "FileError",
+    "FitError",
     "InputError",
     "InputTypeError",
     "MissingExtraError",
@@ -45,6 +46,10 @@ class BundleError(SamgError, ValueError):
 
 class CheckpointError(SamgError, ValueError):
     """A file is not the official checkpoint: missing, truncated, altered, of another model, or not only tensors."""
+
+
+class FitError(SamgError, RuntimeError):
+    """A fitted network is worse than its teacher."""
 
 
 class DownloadError(SamgError, OSError):

@@ -259,15 +259,17 @@ class Segmenter(AcrossProcesses):
         return self._segment_on_host(frame[None], [target], trace)[0]
 
     @overload
-    def segment_batch(self, frames: Frame, target: Target | Sequence[Target] | None = None) -> list[Segmentation]: ...
+    def segment_batch(
+        self, frames: Frame, target: Target | Sequence[Target | None] | None = None
+    ) -> list[Segmentation]: ...
 
     @overload
     def segment_batch(
-        self, frames: Any, target: Target | Sequence[Target] | None = None, *, stream: Any = None
+        self, frames: Any, target: Target | Sequence[Target | None] | None = None, *, stream: Any = None
     ) -> GpuSegmentations: ...
 
     def segment_batch(
-        self, frames: Any, target: Target | Sequence[Target] | None = None, *, stream: Any = None
+        self, frames: Any, target: Target | Sequence[Target | None] | None = None, *, stream: Any = None
     ) -> list[Segmentation] | GpuSegmentations:
         """Cut the target out of several frames of one size, all together.
 
@@ -358,13 +360,13 @@ class Segmenter(AcrossProcesses):
         """Whether it must be shown what to cut out; a fitted bundle need not be."""
         return self.bundle.fitted is None
 
-    def target_for(self, image: Frame, mask: Mask) -> Target | None:
+    def target_for(self, image: Frame | Sequence[Frame], mask: Mask | Sequence[Mask]) -> Target | None:
         """Return what `segment` is to be shown: what `identify` learns, or None if the bundle is fitted to its target.
 
         Parameters
         ----------
-        image : (H, W, 3) uint8 array
-        mask : (H, W) bool array
+        image, mask
+            See `identify`.
 
         Raises
         ------

@@ -77,7 +77,7 @@ def evaluate(segmenter: Segmenter, frames: TaskFrames) -> dict[str, Scores]:
         Setting → `Scores`.
     """
     images, masks = zip((frames.reference, frames.reference_mask), *frames.further, strict=True)
-    target = segmenter.identify(images, masks)
+    target = segmenter.target_for(images, masks)
     scores: dict[str, Scores] = {}
     for setting, (shown, truths) in frames.settings.items():
         found = np.stack([segmenter.segment(frame, target).mask for frame in shown])

@@ -21,6 +21,7 @@ from samg_fast.cli.demo import demo
 from samg_fast.cli.distill import distill
 from samg_fast.cli.doctor import doctor
 from samg_fast.cli.export import export
+from samg_fast.cli.fit import fit
 from samg_fast.cli.identify import identify
 from samg_fast.cli.models import models
 from samg_fast.cli.pull import pull
@@ -102,6 +103,7 @@ _add(list_engines, "samg-fast cache list", to=_cache, name="list")
 _add(clear, "samg-fast cache clear", to=_cache)
 _add(identify, "samg-fast identify walker.png mask.png --point 40,24 -o walker.safetensors")
 _add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
+_add(fit, "samg-fast fit walker.safetensors --frames walker.mp4 -o walker-fit")
 _add(demo, "samg-fast demo --out out --json out/figures.json")
 _add(control, "samg-fast control --task walker_walk --setting video_hard --hz 40 --seconds 20")
 _add(distill, "samg-fast distill --out distilled --clips videos")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from samg_fast.bundle.zoo import bundles
 from samg_fast.checks import check_whole
 from samg_fast.envs.scene import Scene
-from samg_fast.envs.tasks import nearest
-from samg_fast.errors import InputError, InputTypeError
+from samg_fast.envs.tasks import find_task, nearest
+from samg_fast.errors import BundleError, InputError, InputTypeError
+from samg_fast.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from samg_fast.envs.backgrounds import Clip
     from samg_fast.envs.settings import Palette
     from samg_fast.envs.tasks import Task
+    from samg_fast.segmenter import Segmenter
 
 __all__ = ["make", "stack"]
 
@@ -35,12 +38,13 @@ def make(
     clips: str | PathLike[str] | Sequence[Clip] | None = None,
     colors: str | PathLike[str] | Palette | None = None,
     ground_truth: bool = False,
+    mask: str | None = None,
     api: str = "gymnasium",
 ) -> Any:
     """Make an environment with image observations.
 
-    To mask the images, mask first and stack afterwards: make the environment with ``frame_stack=None``, wrap it, then
-    call `stack`.
+    To mask the images with a segmenter of your own, mask first and stack afterwards: make the environment with
+    ``frame_stack=None``, wrap it, then call `stack`.
 
     Parameters
     ----------
@@ -73,6 +77,8 @@ def make(
     ground_truth : bool
         Whether to include the exact mask of every image, (H, W) bool: in gymnasium as ``info["mask"]``, in dm_env as
         ``observation["mask"]``. With a stack it is the mask of the latest image.
+    mask : {"fitted"}, optional
+        Mask the images with the bundle that ships for this task, `samg_fast.load` of its name.
     api : {"gymnasium", "dm_env"}
         See `samg_fast.envs.gymnasium.PixelTask` and `samg_fast.envs.dm_env.PixelTask`.
 
@@ -89,6 +95,8 @@ def make(
         A number is not a whole number, or clips or colours have the wrong type.
     FileError
         A colour file cannot be read. `reset` and `step` raise it if a clip cannot be decoded.
+    BundleError
+        No fitted bundle ships for the task.
     MissingExtraError
         The task's simulation, or gymnasium, is not installed.
     RenderingError
@@ -100,9 +108,26 @@ def make(
         check_whole("frame_stack", frame_stack, 1)
     # Imported before the scene is opened, so that a missing gymnasium leaves no scene to close.
     pixel_task = importlib.import_module(f"samg_fast.envs.{api}").PixelTask
+    segmenter = None if mask is None else _fitted(mask, task)
     scene = Scene(task, setting, size, seed, clips, colors, action_repeat, camera)
     environment = pixel_task(scene, ground_truth=ground_truth)
+    if segmenter is not None:
+        wrappers = importlib.import_module(f"samg_fast.wrappers.{api}")
+        environment = (wrappers.MaskedObservation if api == "gymnasium" else wrappers.MaskedPixels)(
+            environment, segmenter
+        )
     return environment if frame_stack is None else stack(environment, frame_stack)
+
+
+def _fitted(mask: str, task: str | Task) -> Segmenter:
+    """Open the fitted bundle of a task."""
+    if mask != "fitted":
+        raise InputError(f"mask must be 'fitted' or None, not {mask!r}")
+    name = find_task(task).name
+    known = [each.name for each in bundles() if each.shipped]
+    if name not in known:
+        raise BundleError(f"no fitted bundle ships for {name}: make one with samg-fast fit, and wrap the environment")
+    return load(name)
 
 
 def stack(env: Any, frames: int, pixels_key: str = "pixels") -> Any:

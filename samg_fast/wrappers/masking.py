@@ -143,8 +143,7 @@ class Masking:
         if self._reference is not None:
             self._targets[:] = [self._segmenter.identify(*self._reference)] * self._count
             self._reference = None
-        known = [target for index in which if (target := self._targets[index]) is not None]
-        segmentations = self._segmenter.segment_batch(frames, known or None)
+        segmentations = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
         masks = np.stack([self._mask_to_show(each, index) for each, index in zip(segmentations, which, strict=True)])
         return _combine(frames, masks, self._mode), segmentations
 

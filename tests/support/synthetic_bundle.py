@@ -14,7 +14,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from samg_fast.bundle import DecoderSpec, NetworkSpec, PromptedManifest, sha256_of, write_manifest
+from samg_fast.bundle import (
+    DecoderSpec,
+    FittedManifest,
+    ImageSpec,
+    NetworkSpec,
+    PromptedManifest,
+    sha256_of,
+    write_manifest,
+)
 
 SAM_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 SAM_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -189,6 +197,41 @@ def write_bundle(
         encoder=replace(sam, sha256=sha256_of(folder / sam.file)),
         features=replace(dino, sha256=sha256_of(folder / dino.file)),
         decoder=DecoderSpec(file="decoder.onnx", sha256=sha256_of(folder / "decoder.onnx"), target=shared),
+    )
+    write_manifest(folder, manifest)
+    return folder
+
+
+def write_fitted_bundle(folder: Path, *, side: int = 48, target: str | None = None, batch: int | None = None) -> Path:
+    """Write a bundle whose one network finds what is bright, and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph, first = _Graph(0), batch or "B"
+    smooth = graph.constant(np.ones((1, 3, 3, 3)) / 27)
+    bright = graph.node("Conv", "image", smooth, graph.constant([-0.3]), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    logits = graph.node("Mul", bright, graph.constant(4.0), output="logits")
+    most = graph.node("ReduceMax", logits, axes=[2, 3], keepdims=0)
+    graph.node("Sigmoid", most, output="score")
+    shapes = {"logits": [first, 1, side, side], "score": [first, 1]}
+    graph.save(folder / "network.onnx", {"image": [first, 3, side, side]}, shapes)
+    manifest = FittedManifest(
+        name="fitted",
+        description="made for tests",
+        license="Apache-2.0",
+        source="tests/support/synthetic_bundle.py",
+        opset=17,
+        precisions=("fp32",),
+        network=ImageSpec(
+            file="network.onnx",
+            sha256=sha256_of(folder / "network.onnx"),
+            side=side,
+            mean=SAM_MEAN,
+            std=SAM_STD,
+            resize="uint8",
+        ),
+        target=target,
+        accuracy={"network": 0.9},
+        present=0.6,
+        batch=batch,
     )
     write_manifest(folder, manifest)
     return folder
