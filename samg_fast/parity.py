@@ -317,12 +317,16 @@ def _clear_points(trace: Trace) -> Mask:
 
 
 def _differences(found: Floats, wanted: Floats) -> tuple[float, float, float, float]:
-    """Return the maximum and mean difference relative to the range, the cosine and the correlation."""
+    """Return the maximum and mean difference relative to the range, the cosine and the correlation.
+
+    A single number, such as a fitted network's score, has no range and no correlation: its size is taken.
+    """
     a, b = (np.asarray(x, np.float64).ravel() for x in (found, wanted))
     if not np.isfinite(a).all():
         return np.inf, np.inf, np.nan, np.nan
-    difference = np.abs(a - b) / np.ptp(b)
-    return float(difference.max()), float(difference.mean()), _cosine(a, b), _cosine(a - a.mean(), b - b.mean())
+    difference = np.abs(a - b) / (np.ptp(b) or np.abs(b).max() or 1.0)
+    correlation = np.nan if np.ptp(b) == 0 else _cosine(a - a.mean(), b - b.mean())
+    return float(difference.max()), float(difference.mean()), _cosine(a, b), correlation
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

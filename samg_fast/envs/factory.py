@@ -123,7 +123,7 @@ def _fitted(mask: str, task: str | Task) -> Segmenter:
     """Open the fitted bundle of a task."""
     if mask != "fitted":
         raise InputError(f"mask must be 'fitted' or None, not {mask!r}")
-    name = find_task(task).name
+    name = find_task(task).name if isinstance(task, str) else task.name
     known = [each.name for each in bundles() if each.shipped]
     if name not in known:
         raise BundleError(f"no fitted bundle ships for {name}: make one with samg-fast fit, and wrap the environment")

@@ -23,6 +23,7 @@ from samg_fast.cli.cache import _age
 from samg_fast.devices import driver
 from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.key import EngineKey
+from support.synthetic_bundle import write_fitted_bundle
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 
@@ -91,6 +92,12 @@ class TestBuild:
         assert second.stdout.count("cached") == 2
         assert f"engine cache: {folder}" in second.stdout
         assert second.stderr == ""
+
+    def test_a_fitted_bundle_is_one_engine(self, tmp_path: Path) -> None:
+        folder = write_fitted_bundle(tmp_path / "fitted")
+        result = invoke("build", str(folder), *AHEAD[2:], "8.9", "--batch", "1", "--json", "-")
+        assert result.exit_code == 0, result.output
+        assert [each["role"] for each in json.loads(result.stdout)["engines"]] == ["network"]
 
     def test_the_json_goes_to_a_file(self, tmp_path: Path) -> None:
         result = invoke(*AHEAD, "8.9", "--batch", "2", "--json", str(tmp_path / "figures.json"))

@@ -20,7 +20,7 @@ from samg_fast.media import VideoReader
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import Pack, PackTask, load_pack
 from support.rendering import needs_rendering
-from support.synthetic_bundle import picture, write_bundle
+from support.synthetic_bundle import picture, write_bundle, write_fitted_bundle
 
 
 class Oracle:
@@ -30,7 +30,7 @@ class Oracle:
     backend = "none"
     precision = "fp32"
 
-    def identify(self, image: Any, mask: Any) -> None:
+    def target_for(self, image: Any, mask: Any) -> None:
         assert image.shape[:2] == mask.shape
 
     def segment(self, frame: NDArray[np.uint8], target: None) -> SimpleNamespace:
@@ -151,6 +151,12 @@ class TestPictures:
         sheet = demo_pictures.contact_sheet(segmenter, report)
         assert sheet.shape[0] > 4 * 168  # two rows for each of two tasks
         assert sheet.shape[1] > 8 * 168  # four columns for each of two settings
+
+    def test_a_fitted_bundle_has_no_similarity_to_draw(self, tmp_path: Path) -> None:
+        with samg_fast.load(write_fitted_bundle(tmp_path), threads=1) as fitted:
+            report = demo.run(fitted, demo.pack_episodes(small_pack(2)))
+            assert {run.target for run in report.runs} == {None}
+            assert demo_pictures.contact_sheet(fitted, report).shape[1] > 8 * 168
 
     def test_sheet_of_tasks_with_different_settings(self, segmenter: samg_fast.Segmenter) -> None:
         pack = small_pack(1)

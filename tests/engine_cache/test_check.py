@@ -21,6 +21,7 @@ from samg_fast.engine_cache.cache import EngineCache
 from samg_fast.engine_cache.check import EngineCheck, find_layers
 from samg_fast.errors import BackendError, EngineParityError, MissingExtraError
 from support.engines import fake_backends, in_halves
+from support.synthetic_bundle import write_fitted_bundle
 
 pytest.importorskip("filelock", reason="filelock is not installed")
 
@@ -59,6 +60,13 @@ class TestCheck:
     def test_a_good_engine(self, tiny: Bundle) -> None:
         words = self.check(tiny, self.unexpected)("encoder", "fp32", b"good")
         assert words.startswith("cosine 1.000000 with ")
+
+    def test_a_fitted_bundles_engine(self, tmp_path: Path) -> None:
+        bundle = Bundle.open(write_fitted_bundle(tmp_path))
+        check = self.check(bundle, lambda *_: ("/Conv",))
+        assert check("network", "fp32", b"good").startswith("cosine 1.000000 with ")
+        with pytest.raises(EngineParityError, match="the engine of fitted's network at fp32 does not agree"):
+            check("network", "fp32", b"bad")
 
     def test_every_batch_size_is_tried(self, tiny: Bundle) -> None:
         def run(name: str, engine: bytes) -> Network:

@@ -20,6 +20,7 @@ from samg_fast.bundle import ROLES, Bundle, FileSpec, Manifest, Role
 from samg_fast.cli import app
 from samg_fast.errors import BackendError, BundleError, FileError, InputError, InputTypeError, SamgError
 from support.fixed_batch import fixed_batch
+from support.synthetic_bundle import write_fitted_bundle
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
 
@@ -74,6 +75,14 @@ class TestConfig:
         # Triton allows no empty dims: (B,), and only that, is sent as (B, 1)
         assert [port.name for port in config.input if port.HasField("reshape")] == ["has_mask_input"]
         assert not config.input[4].reshape.shape
+
+    def test_a_fitted_bundle_is_one_model(self, tmp_path: Path) -> None:
+        bundle = Bundle.open(write_fitted_bundle(tmp_path / "fitted"))
+        (model,) = write_repository(bundle, tmp_path / "models", most=4)
+        assert (model.name, model.role, model.max_batch_size) == ("fitted_network", "network", 4)
+        config = config_of(tmp_path / "models" / "fitted_network")
+        assert dims(config.input) == {"image": [3, 48, 48]}
+        assert dims(config.output) == {"logits": [1, 48, 48], "score": [1]}
 
     def test_a_fixed_batch_is_an_axis_like_any_other(self, bundle: Bundle, tmp_path: Path) -> None:
         fixed = fixed_batch(bundle, tmp_path / "fixed", 2)

@@ -36,7 +36,7 @@ class FakeSegmenter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def identify(self, image: Any, mask: Any) -> str:
+    def target_for(self, image: Any, mask: Any) -> str:
         """Return the only target there is."""
         self.references = image, mask
         return "target"

@@ -60,7 +60,11 @@ class ColourFinder:
     """Stands in for a segmenter: finds the target's colour, as sure as the next of `scores` says."""
 
     bundle = SimpleNamespace(
-        name="colours", fingerprint=FINGERPRINT, manifest=SimpleNamespace(max_parts=2, present=None)
+        name="colours",
+        fingerprint=FINGERPRINT,
+        fitted=None,
+        prompted=SimpleNamespace(max_parts=2),
+        manifest=SimpleNamespace(present=None),
     )
     check_target = Segmenter.check_target
 

@@ -108,7 +108,7 @@ def test_no_target_is_lost_by_default_unless_the_bundle_says_so() -> None:
     assert masking(ColourFinder([-0.2]))(squares(0)[None]).astype(bool).sum() == 16
     scores = [0.39, 0.4]
     finder = ColourFinder([*scores, *scores, -0.5])
-    finder.bundle = SimpleNamespace(**{**vars(finder.bundle), "manifest": SimpleNamespace(max_parts=2, present=0.4)})
+    finder.bundle = SimpleNamespace(**{**vars(finder.bundle), "manifest": SimpleNamespace(present=0.4)})
     assert [masking(finder)(squares(0)[None]).any() for _ in scores] == [False, True]
     assert [masking(finder, lost="frame", mode="mask")(squares(0)[None]).all() for _ in scores] == [True, False]
     assert masking(finder, threshold=-1.0)(squares(0)[None]).any()
