@@ -28,7 +28,7 @@ ENVIRONMENT = $(firstword $(wildcard $(VENV)/.dev) $(VENV)/.$(1))
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 # What make check leaves out of tests/: what needs torch, a simulator or a compiler; and what takes long: programs in processes
 # of their own, the fakes of a GPU and of TensorRT, fuzzing, and the examples in documents.
-HEAVY := benchmarks distill envs examples export scripts engine backends/tensorrt backends/test_memory.py pipeline/gpu \
+HEAVY := benchmarks distill envs examples export fitting scripts engine backends/tensorrt backends/test_memory.py pipeline/gpu \
 	ops/test_fuzz.py ops/test_refusals.py devices cli/test_build.py test_docs.py test_processes.py
 KERNEL_TESTS := engine/test_bindings.py $(patsubst %,ops/test_%.py,fuzz refusals preprocess similarity_map topk_points \
 	resize_logits prompt_assembly apply_mask)

@@ -98,7 +98,9 @@ def main(
     count: Annotated[int, typer.Option(help="Frames to record of each task.", min=32)] = 600,
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 3000,
     minutes: Annotated[float | None, typer.Option(help="Fewer steps, if they take longer.")] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="Images and videos to put behind the targets.")] = None,
+    backgrounds: Annotated[
+        list[Path] | None, typer.Option(help="Images and videos to put behind the targets; repeat for several.")
+    ] = None,
     without: Annotated[str, typer.Option(help="Videos of it that are not opened, separated by commas.")] = "",
     settings: Annotated[str, typer.Option(help="Settings to measure in.")] = "original,color_hard,video_hard",
     clips: Annotated[Path | None, typer.Option(help="Videos to measure with; procedural ones without it.")] = None,
@@ -122,7 +124,7 @@ def main(
         plan = Plan(episodes, frames, stride, seed, reference_seed, palettes=palettes)
         if clips is not None:
             plan = replace(plan, clips=load_backgrounds(clips, names(clip_names), modes, [size], plan))
-        behind = _behind(backgrounds, names(without))
+        behind = _behind(backgrounds or [], names(without))
         results = []
         with progress_bar("tasks", len(chosen)) as advance:
             for task in chosen:
@@ -144,10 +146,10 @@ def main(
             save_json(json_file, {**about, "results": [each.to_json() for each in results]})
 
 
-def _behind(folder: Path | None, without: Sequence[str]) -> list[VideoClip]:
+def _behind(folders: Sequence[Path], without: Sequence[str]) -> list[VideoClip]:
     from samg_fast.fitting.sources import read_backgrounds
 
-    return [] if folder is None else read_backgrounds(folder, without=without)
+    return [clip for folder in folders for clip in read_backgrounds(folder, without=without)]
 
 
 def _fit(

@@ -59,7 +59,10 @@ def fit(
         Path | None, typer.Option(metavar="DIR", help="Masks of --frames, of the same names, as labels.")
     ] = None,
     backgrounds: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images and videos to put behind the target; subfolders count.")
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Images and videos to put behind the target; subfolders count; repeat for several."
+        ),
     ] = None,
     without: Annotated[str, typer.Option(metavar="NAME,…", help="Videos of --backgrounds that are not opened.")] = "",
     more: Annotated[bool, typer.Option(help="Go on from the bundle in --out with new frames.")] = False,
@@ -96,7 +99,8 @@ def fit(
         raise typer.BadParameter("one of them must say what the target is", param_hint="TARGET or --masks")
     check_json(json)
     known = None if target is None else Target.load(target)
-    behind = [] if backgrounds is None else read_backgrounds(backgrounds, without=[n for n in without.split(",") if n])
+    unread = [name for name in without.split(",") if name]
+    behind = [clip for folder in backgrounds or () for clip in read_backgrounds(folder, without=unread)]
     with graceful_interrupt() as stop, progress_bar() as bar:
         tasks: dict[str, Any] = {}
 

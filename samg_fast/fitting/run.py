@@ -155,16 +155,15 @@ def fit(
     images, truths = _checked(frames, masks)
     job = _job(images, truths, segmenter, target, steps, minutes, seed)
     _check_folder(folder, training, job, more)
-    labels, added = _labels(training, job, images, truths, segmenter, target, seed, progress, more=more)
-    blocks = np.arange(len(labels)) * min(_BLOCKS, len(labels)) // len(labels)
-    held = blocks % _HELD == _HELD // 2
+    labels, held, added = _labels(training, job, images, truths, segmenter, target, seed, progress, more=more)
     _check_enough(labels, held, len(images))
     behind = [clip for number, clip in enumerate(backgrounds) if number % _HELD != _HELD - 1]
     others = [clip for number, clip in enumerate(backgrounds) if number % _HELD == _HELD - 1]
 
     earlier = load_state(training / "checkpoint.pt") if more else None
     shape = Shape(side=_side(*labels.frames.shape[1:3])) if earlier is None else earlier.model.shape
-    settings = Settings(steps=steps, minutes=minutes, seed=seed, shape=shape)
+    rate = Settings.rate if earlier is None else Settings.rate / 3  # so that little is forgotten
+    settings = Settings(steps=steps, minutes=minutes, seed=seed, shape=shape, rate=rate)
     state = train(
         labels[np.flatnonzero(~held)],
         behind,
@@ -248,14 +247,24 @@ def _labels(
     progress: Callable[[str, int, int], None],
     *,
     more: bool,
-) -> tuple[Labels, int]:
-    """Return the labels of the frames, with old ones, and how many are new; an interrupted run goes on with its own."""
+) -> tuple[Labels, Mask, int]:
+    """Label the frames, unless an interrupted run has done so.
+
+    Returns
+    -------
+    labels : Labels
+        With `more`, the old ones too.
+    held : (N,) bool
+        Which are held out; with `more`, the old ones stay what they were.
+    added : int
+        How many are new.
+    """
     begun, file = training / "job.json", training / ("more.npz" if more else "labels.npz")
     noted = json.loads(begun.read_text()) if begun.exists() else {}
     if file.exists() and noted.get("job") == job:
-        return _read(file), int(noted["added"])
+        return *_read(file), int(noted["added"])
     known = _read(training / "labels.npz") if more else None
-    size = _size(*images[0].shape[:2]) if known is None else known.frames.shape[1:3]
+    size = _size(*images[0].shape[:2]) if known is None else known[0].frames.shape[1:3]
     if truths is not None:
         found = Labels(np.stack(images), np.stack(truths))
     else:
@@ -272,16 +281,20 @@ def _labels(
         np.stack([_resized(each, size) for each in found.frames]) if len(found) else np.zeros((0, *size, 3), np.uint8),
         np.stack([_resized(each, size) for each in found.masks]) if len(found) else np.zeros((0, *size), bool),
     )
-    every = small if known is None else concatenate([known, small])
+    # Neighbours are alike: blocks of them are held out together
+    blocks = np.arange(len(small)) * min(_BLOCKS, len(small)) // max(len(small), 1)
+    held: Mask = blocks % _HELD == _HELD // 2
+    every = small if known is None else concatenate([known[0], small])
+    held = held if known is None else np.concatenate([known[1], held])
     with replacing(file) as temporary:
-        np.savez_compressed(temporary, frames=every.frames, masks=every.masks)
+        np.savez_compressed(temporary, frames=every.frames, masks=every.masks, held=held)
     write_text(begun, json.dumps({"job": job, "added": len(small)}) + "\n")
-    return every, len(small)
+    return every, held, len(small)
 
 
-def _read(file: Path) -> Labels:
+def _read(file: Path) -> tuple[Labels, Mask]:
     with np.load(file) as arrays:
-        return Labels(arrays["frames"], arrays["masks"])
+        return Labels(arrays["frames"], arrays["masks"]), arrays["held"]
 
 
 def _check_enough(labels: Labels, held: Mask, given: int) -> None:
@@ -329,9 +342,8 @@ def _accept(
     least = 0.5 if taught is None else taught.iou
     refused = found.iou < least
     verdict = (
-        f"Refused: it agrees with the labels of held-out frames by {found.iou:.3f}, and must by {least:.3f}."
-        if refused
-        else f"Accepted: it agrees with the labels of held-out frames by {found.iou:.3f}, and must by {least:.3f}."
+        f"{'Refused' if refused else 'Accepted'}: it agrees with the labels of held-out frames by {found.iou:.3f}, and "
+        f"must by {least:.3f}."
     )
     rows = _facts(report, frames.clean, found, taught)
     write_report(folder / _REPORT, f"{name}: fitted to one target", verdict, rows, frames, found, taught)

@@ -20,7 +20,7 @@ Policy = Callable[[Frame], Any]
 """Returns an action for a frame."""
 
 _EPISODE = 10  # frames, after which a new episode begins elsewhere: episodes begin in many poses
-_MANY = 120  # images of a background clip, at most
+_MANY = 40  # images of a background clip, at most: those of fifty clips take 250 MB
 
 
 def frames_of(path: Path) -> list[tuple[str, Frame]]:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
 import samg_fast
 from samg_fast.bundle import Bundle
@@ -134,6 +135,8 @@ def test_more_goes_on_without_forgetting(fitted: Path, tmp_path: Path) -> None:
     assert mean_iou(folder, range(1000, 1020)) > mean_iou(fitted, range(1000, 1020)) - 0.05
     with np.load(folder / "training" / "labels.npz") as arrays:
         assert len(arrays["frames"]) == 48 + 40
+        with np.load(fitted / "training" / "labels.npz") as before_arrays:  # what was held out stays so
+            np.testing.assert_array_equal(arrays["held"][:48], before_arrays["held"])
 
 
 def test_frames_of_several_sizes_are_resized(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
