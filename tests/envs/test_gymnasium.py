@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import pytest
 from numpy.typing import NDArray
 
 from samg_fast import envs
+from samg_fast.bundle import zoo
 from samg_fast.envs import SETTINGS, backgrounds, stack
 from samg_fast.envs.backgrounds import ClipFolder
 from samg_fast.envs.rendering import KIND_FLOOR, KIND_SKY
 from samg_fast.envs.scene import Scene
 from samg_fast.envs.settings import Colors, load_colors
-from samg_fast.errors import FileError, InputError, InputTypeError, RenderingError, SamgError
+from samg_fast.errors import BundleError, FileError, InputError, InputTypeError, RenderingError, SamgError
 from support.clips import Flat, write_video
 from support.paths import SHARED_CLIPS
 from support.rendering import needs_rendering
+from support.synthetic_bundle import write_fitted_bundle
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
 
@@ -465,3 +468,35 @@ def test_a_fork_of_a_rendering_process_says_what_to_do_instead() -> None:
     vector.close()
     assert single.step([0.0])[0].shape == (9, 8, 8)
     single.close()
+
+
+class TestFitted:
+    """``mask="fitted"``: with the bundle that ships for the task, a synthetic one here."""
+
+    @pytest.fixture(autouse=True)
+    def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_fitted_bundle(tmp_path / "walker_walk")
+        monkeypatch.setattr(zoo, "BUNDLES", tmp_path)
+
+    @pytest.mark.parametrize("api", ["gymnasium", "dm_env"])
+    def test_images_are_masked(self, api: str) -> None:
+        options: Any = {"setting": "video_hard", "size": 48, "frame_stack": 2, "seed": 3, "api": api}
+        with (
+            closing(envs.make("walker_walk", **options)) as plain,
+            closing(envs.make("walker_walk", mask="fitted", **options)) as masked,
+        ):
+            if api == "gymnasium":
+                frame, shown = plain.reset()[0], masked.reset()[0]
+            else:
+                frame, shown = plain.reset().observation["pixels"], masked.reset().observation["pixels"]
+        assert shown.shape == frame.shape == (6, 48, 48)
+        assert (shown == 0).mean() > (frame == 0).mean()
+        np.testing.assert_array_equal(shown[shown != 0], frame[shown != 0])
+
+    def test_a_task_without_one(self) -> None:
+        with pytest.raises(BundleError, match="no fitted bundle ships for hopper_stand: make one with samg-fast fit"):
+            envs.make("hopper_stand", mask="fitted")
+
+    def test_another_word(self) -> None:
+        with pytest.raises(InputError, match="mask must be 'fitted' or None, not 'tiny'"):
+            envs.make("walker_walk", mask="tiny")
