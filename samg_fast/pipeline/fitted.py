@@ -9,7 +9,8 @@ import numpy as np
 from samg_fast import ops
 from samg_fast.backends import Network
 from samg_fast.bundle import Bundle, FittedManifest, Role
-from samg_fast.checks import Box, Floats, Frame
+from samg_fast.checks import Floats, Frame
+from samg_fast.pipeline.found import segmentations
 from samg_fast.pipeline.opened import OpenNetworks
 from samg_fast.pipeline.stopwatch import Stopwatch
 from samg_fast.results import Segmentation
@@ -60,19 +61,8 @@ class FittedNetwork(OpenNetworks):
             device=self.device,
         )
         clock.lap("resize")
-        boxes: list[Box] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.box.tolist()]
         timings = clock.milliseconds(len(frames))
-        return [
-            Segmentation(
-                frame=frame.copy(),
-                mask=found.mask[index],
-                score=float(score[index, 0]),
-                box=boxes[index] if found.area[index] else None,
-                timings=timings.copy(),
-                threshold=self._present,
-            )
-            for index, frame in enumerate(frames)
-        ]
+        return segmentations(frames, found, score[:, 0].tolist(), timings, self._present)
 
     def _run(self, frames: Frame, clock: Stopwatch) -> tuple[Floats, Floats]:
         """Return the logits (B, 1, S, S) and the scores (B, 1) of B frames."""

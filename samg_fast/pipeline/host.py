@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from samg_fast import ops
 from samg_fast.checks import Box, Floats, Frame, Mask
+from samg_fast.pipeline.found import segmentations
 from samg_fast.pipeline.networks import Maps, Networks
 from samg_fast.pipeline.schedule import SCHEDULE, PointSlots, point_rows, point_slots, searched_box
 from samg_fast.pipeline.stopwatch import Stopwatch
@@ -59,20 +60,10 @@ def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target],
         if trace:
             decodes.append(_Seen(points.copy(), slots, asked, iou.copy(), low_res.copy(), found.mask))
             clock.skip()
-    boxes: list[Box] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.box.tolist()]
     timings = clock.milliseconds(len(frames))
-    return [
-        Segmentation(
-            frame=frame.copy(),
-            mask=found.mask[index],
-            score=float(iou[index, found.chosen[index]]),
-            box=boxes[index] if found.area[index] else None,
-            timings=timings.copy(),
-            trace=_trace(index, targets[index], similarity, decodes) if trace else None,
-            threshold=networks.bundle.manifest.present,
-        )
-        for index, frame in enumerate(frames)
-    ]
+    scores = [float(iou[index, chosen]) for index, chosen in enumerate(found.chosen)]
+    traces = [_trace(index, target, similarity, decodes) for index, target in enumerate(targets)] if trace else None
+    return segmentations(frames, found, scores, timings, networks.bundle.manifest.present, traces)
 
 
 def first_logits(networks: Networks, maps: Maps, target: Target) -> Floats:
