@@ -279,7 +279,11 @@ class Composer:
         """Draw a group; of another source than ``unlike``, unless it is of random objects or there is no other."""
         for _ in range(20):
             found = self.groups[int(self.rng.choice(len(self.groups), p=self.weights))]
-            if unlike is None or found.source != unlike.source or (found.source == "primitives" and found is not unlike):
+            if (
+                unlike is None
+                or found.source != unlike.source
+                or (found.source == "primitives" and found is not unlike)
+            ):
                 break
         return found
 
