@@ -75,7 +75,7 @@ class Settings:
     shape : Shape
     """
 
-    steps: int = 10000
+    steps: int = 8000
     pairs: int = 16
     rate: float = 2e-3
     decay: float = 0.02

@@ -32,7 +32,7 @@ def distill(
         typer.Option(metavar="NAME,…", help="Clips that are not opened at all, so that they can measure the result."),
     ] = "",
     groups: Annotated[int, typer.Option(min=25, help="Groups of twenty images to render.")] = 3000,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 10000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 8000,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of images per step.")] = 16,
     photos: Annotated[bool, typer.Option(help="Also use photographs out of Debian's and Python's packages.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,

@@ -129,13 +129,41 @@ def test_clean_images_stay_as_they_were_rendered() -> None:
     assert 0.6 < np.mean(same) <= 1.0  # in the others something was pasted
 
 
+def test_a_target_is_put_elsewhere_with_all_that_is_known_of_it() -> None:
+    """Colours, mask and bodies move together, at another size, and most of the target stays in the image."""
+    rng, group = np.random.default_rng(0), square_group(0)
+    view = compose.View(group.rgb[0], group.kind[0], np.where(group.kind[0] == 3, group.body[0], 0).astype(np.uint8))
+    half = view.moves & (np.arange(40)[:, None] < np.nonzero(view.moves)[0].mean())
+    places, sizes = set(), set()
+    for _ in range(30):
+        moved, shown, target = compose._elsewhere(view, view.moves, half, rng)
+        assert (shown == moved.moves).all()
+        assert (target <= shown).all()
+        assert target.sum() >= 0.6 * half.sum()
+        assert set(moved.body[shown]) == set(view.body[view.moves])
+        assert not moved.body[~shown].any()
+        # The square is brighter than what is around it, but for its rim, which is resampled
+        assert moved.rgb[shown].mean() > 0.75 * view.rgb[view.moves].mean()
+        rows, columns = np.nonzero(shown)
+        places.add((int(rows.mean()), int(columns.mean())))
+        sizes.add(int(shown.sum()))
+    assert len(places) > 20
+    assert max(sizes) > 1.3 * min(sizes)
+
+
+def test_nothing_of_the_own_scene_is_a_rival() -> None:
+    groups = [square_group(seed, source="own" if seed % 2 else "other") for seed in range(6)]
+    pairs = composer(groups)
+    assert {pairs._group(unlike=groups[0]).source for _ in range(50)} == {"own"}
+
+
 def test_backgrounds_vary_and_name_the_things_in_them() -> None:
     rng = np.random.default_rng(0)
     still = compose.VideoClip("grey", np.full((1, 50, 60, 3), 128, np.uint8))
     thing = np.zeros((40, 40), bool)
     thing[10:30, 10:30] = True
-    backgrounds = Backgrounds([still], [still], lambda: (np.full((40, 40, 3), 9, np.uint8), thing), rng, bank=2)
-    seen = [backgrounds.draw(40) for _ in range(60)]
+    backgrounds = Backgrounds([still], [still], rng, bank=2)
+    seen = [backgrounds.draw(40, lambda: (np.full((40, 40, 3), 9, np.uint8), thing)) for _ in range(60)]
     assert all(image.shape == (40, 40, 3) and objects.shape == (40, 40) for image, objects in seen)
     shares = [objects.mean() for _, objects in seen]
     assert min(shares) == 0.0
