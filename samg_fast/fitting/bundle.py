@@ -66,7 +66,7 @@ def write_bundle(
         written = Path(trial) / "network.onnx"
         write_compact(model, (image[:2],), _INPUTS, _OUTPUTS, written)
         expected = {output: value.numpy() for output, value in zip(_OUTPUTS, model(image), strict=True)}
-        parity = compare(written, {"image": image.numpy()}, expected)
+        parity: list[Parity] = compare(written, {"image": image.numpy()}, expected)
         digest = sha256_of(written)
         # A name of its own: until the manifest names it, the one before stays whole
         file = folder / f"network-{digest[:12]}.onnx"

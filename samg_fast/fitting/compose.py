@@ -122,7 +122,8 @@ class Composer:
 
     def _behind(self) -> Frame:
         height, width = self._shown.masks.shape[1:]
-        return self._backgrounds.draw(self._side)[0][:height, :width]
+        behind: Frame = self._backgrounds.draw(self._side)[0]
+        return behind[:height, :width]
 
 
 def _moved(image: Frame, mask: Mask, rng: np.random.Generator) -> tuple[Frame, Mask]:
