@@ -14,6 +14,7 @@ import logging
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -124,13 +125,16 @@ def main(
         plan = Plan(episodes, frames, stride, seed, reference_seed, palettes=palettes)
         if clips is not None:
             plan = replace(plan, clips=load_backgrounds(clips, names(clip_names), modes, [size], plan))
-        behind = _behind(backgrounds or [], names(without))
+        missing = {
+            task for task in chosen if labels is not Labels.shipped and not (fits / task / "manifest.json").exists()
+        }
+        behind = _behind(backgrounds or [], names(without)) if missing else []
         results = []
         with progress_bar("tasks", len(chosen)) as advance:
             for task in chosen:
                 folder: str | Path = task if labels is Labels.shipped else fits / task
                 took = None
-                if labels is not Labels.shipped and not (fits / task / "manifest.json").exists():
+                if task in missing:
                     took = _fit(task, fits / task, teacher, labels, behind, count, steps, minutes, size, reference_seed)
                 shown = render(View(task, size), modes, plan)
                 with samg_fast.load(folder, threads=threads) as fitted:
@@ -165,8 +169,6 @@ def _fit(
     seed: int,
 ) -> float:
     """Fit one task, and return the minutes it took."""
-    from time import monotonic
-
     from samg_fast.fitting import fit
     from samg_fast.fitting.sources import record
 

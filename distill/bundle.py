@@ -13,7 +13,7 @@ from samg_fast.export.compact import Parity, compare, fold, round_weights, write
 from samg_fast.export.graph import OPSET
 
 from .model import EMPTY_SLOT, Tiny
-from .train import MEAN, STD
+from .optimise import MEAN, STD
 
 _ENCODER, _DECODER = "encoder.onnx", "decoder.onnx"
 _PROMPTS = ("embedding", "point_coords", "point_labels", "mask_input", "has_mask_input", "target")

@@ -27,12 +27,10 @@ from samg_fast.metrics import area_under_curve
 from .compose import LESSONS, Lesson, Lessons, Material, collate, stream
 from .episode import Outcome, run_episode
 from .model import Shape, Tiny
+from .optimise import MEAN, STD, MovingAverage, adamw
 from .pool import Group
 
 logger = logging.getLogger(__name__)
-
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""ImageNet's mean and standard deviation on 0..255, as in SAM."""
 
 
 def _emphasis() -> dict[str, float]:
@@ -113,24 +111,6 @@ def normalise(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     image = ((batch["image"].float() - mean) / std).contiguous(memory_format=torch.channels_last)
     return {**batch, "image": image}
-
-
-class MovingAverage:
-    """Exponential moving average of a model's weights and statistics."""
-
-    def __init__(self, model: Tiny, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    def update(self, model: Tiny) -> None:
-        """Update the average with the model's current state."""
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 10))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -272,11 +252,7 @@ def train(
     torch.manual_seed(settings.seed)
     model = Tiny(settings.shape)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    heavy = [p for p in model.parameters() if p.ndim > 1]
-    light = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": heavy, "weight_decay": settings.decay}, {"params": light, "weight_decay": 0.0}], lr=settings.rate
-    )
+    optimiser = adamw(model, rate=settings.rate, decay=settings.decay)
     average, start = MovingAverage(model, settings.average), 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)

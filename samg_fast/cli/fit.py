@@ -84,9 +84,11 @@ def fit(
     The same command resumes a run that was interrupted.
     """
     with extra("fitting", "fit"):
+        from samg_fast.fitting.run import check_folder
         from samg_fast.fitting.run import fit as run
-        from samg_fast.fitting.sources import frames_of, masks_of, read_backgrounds, record
+        from samg_fast.fitting.sources import masks_of, read_backgrounds, record
     import samg_fast
+    from samg_fast.media import frames_in
     from samg_fast.target import Target
 
     if (frames is None) == (env is None):
@@ -98,6 +100,7 @@ def fit(
     if frames is not None and target is None and masks is None:
         raise typer.BadParameter("one of them must say what the target is", param_hint="TARGET or --masks")
     check_json(json)
+    check_folder(out, more=more)
     known = None if target is None else Target.load(target)
     unread = [name for name in without.split(",") if name]
     behind = [clip for folder in backgrounds or () for clip in read_backgrounds(folder, without=unread)]
@@ -118,7 +121,7 @@ def fit(
             given = truths if truth else None
         else:
             assert frames is not None
-            named = frames_of(frames)
+            named = list(frames_in(frames))
             images = [image for _, image in named]
             given = None if masks is None else masks_of(masks, [name for name, _ in named])
         teacher = None

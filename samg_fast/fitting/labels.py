@@ -95,24 +95,22 @@ def label(
         without the target.
     """
     rng = np.random.default_rng([seed, 1])
+    knows_absence = segmenter.bundle.manifest.present is not None
     masks, agreements, absent = [], [], []
     for first in range(0, len(frames), _AT_ONCE):
         part = frames[first : first + _AT_ONCE]
-        looks = []
-        present = np.zeros((4, len(part)), bool)
-        for number, (seen, back) in enumerate(_looks(part, rng)):
+        looks, presents = [], []
+        for seen, back in _looks(part, rng):
             found = segmenter.segment_batch(seen, target)
             looks.append(back(np.stack([each.mask for each in found])))
-            present[number] = [each.present for each in found]
-        most = np.sum(looks, axis=0) * 2 > len(looks)
+            presents.append([each.present for each in found])
+        most, present = np.sum(looks, axis=0) * 2 > len(looks), np.array(presents)
+        agreement = np.array([np.mean([iou(look[index], most[index]) for look in looks]) for index in range(len(part))])
         masks.append(most)
-        for index in range(len(part)):
-            agreements.append(float(np.mean([iou(look[index], most[index]) for look in looks])))
-        absent.append(~present.any(0) if segmenter.bundle.manifest.present is not None else np.zeros(len(part), bool))
-        missing = ~present[0] | ~most.any((1, 2))
-        agreements[first:] = np.where(missing, 0.0, agreements[first:]).tolist()
+        agreements.append(np.where(present[0] & most.any((1, 2)), agreement, 0.0))
+        absent.append(~present.any(0) & knows_absence)
         advance(len(part))
-    every, sure, gone = np.concatenate(masks), np.asarray(agreements), np.concatenate(absent)
+    every, sure, gone = np.concatenate(masks), np.concatenate(agreements), np.concatenate(absent)
     kept = sure >= AGREEMENT
     if kept.sum() > 1:
         kept &= sure >= np.quantile(sure[kept], _LEAST_SURE)

@@ -7,9 +7,8 @@ frames' own and no pixel is resampled.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +34,6 @@ class Shape:
     side: int = 84
     widths: tuple[int, int, int, int] = (16, 32, 64, 96)
     depths: tuple[int, int, int, int] = (1, 1, 1, 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a plain dictionary."""
-        return asdict(self)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, activation: bool = True) -> nn.Sequential:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,8 @@ from samg_fast.files import output_folder, replacing, write_text
 from samg_fast.loading import load
 from samg_fast.ops.geometry import Letterbox
 
-from .bundle import write_bundle
-from .evaluate import Measured, held_out_frames, measure
+from .bundle import publish, write_bundle
+from .evaluate import Held, Measured, held_out_frames, measure
 from .labels import Labels, concatenate, label
 from .network import Shape
 from .report import write_report
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from samg_fast.segmenter import Segmenter
     from samg_fast.target import Target
 
-__all__ = ["LEAST", "FitReport", "fit"]
+__all__ = ["LEAST", "FitReport", "check_folder", "fit"]
 
 LEAST = 32
 """Frames with the target that a fit needs at least."""
@@ -146,6 +146,7 @@ def fit(
     FileError
         The folder cannot be written, holds another fit, or with `more` none.
     """
+    check_folder(out, more=more)
     folder = output_folder(Path(out))
     training = output_folder(folder / "training")
     if segmenter is None and masks is None:
@@ -154,7 +155,8 @@ def fit(
         segmenter.check_target(target)
     images, truths = _checked(frames, masks)
     job = _job(images, truths, segmenter, target, steps, minutes, seed)
-    _check_folder(folder, training, job, more)
+    if not more:
+        _check_job(training, job)
     labels, held, added = _labels(training, job, images, truths, segmenter, target, seed, progress, more=more)
     _check_enough(labels, held, len(images))
     behind = [clip for number, clip in enumerate(backgrounds) if number % _HELD != _HELD - 1]
@@ -225,14 +227,25 @@ def _job(
     return digest.hexdigest()
 
 
-def _check_folder(folder: Path, training: Path, job: str, more: bool) -> None:
+def check_folder(out: str | os.PathLike[str], *, more: bool) -> None:
+    """Check that a fit may go into a folder, before frames are recorded for it.
+
+    Raises
+    ------
+    FileError
+        It holds a fit; or with `more` none.
+    """
+    folder = Path(out)
     done = (folder / MANIFEST).exists()
-    if more and not (done and (training / "checkpoint.pt").exists()):
+    if more and not (done and (folder / "training" / "checkpoint.pt").exists()):
         raise FileError(f"{folder} holds no fitted bundle with its training: fit one before you give it more")
     if done and not more:
         raise FileError(f"{folder} holds a fitted bundle already: give another folder, or give it more frames")
+
+
+def _check_job(training: Path, job: str) -> None:
     begun = training / "job.json"
-    if begun.exists() and not more and json.loads(begun.read_text())["job"] != job:
+    if begun.exists() and json.loads(begun.read_text())["job"] != job:
         raise FileError(f"{training} is of a fit that was interrupted, of other frames or options: remove it")
 
 
@@ -322,18 +335,41 @@ def _accept(
 ) -> FitReport:
     """Measure a trained network, and write it unless it is worse than its teacher; the report in any case."""
     frames = held_out_frames(held, clips, seed=seed)
-    facts: dict[str, Any] = {
-        "name": name,
-        "description": f"fitted to one target on {labelled} frames",
-        "source": f"samg-fast fit, {state.step} steps, seed {seed}"
-        + ("" if segmenter is None else f", teacher {segmenter.bundle.name}"),
-        "target": None if target is None else target.digest,
-    }
     taught = None if segmenter is None else measure(segmenter, target, frames)
+    taught_by = "" if segmenter is None else f", teacher {segmenter.bundle.name}"
     with tempfile.TemporaryDirectory(prefix="samg-fast-") as trial:
-        write_bundle(state.model, Path(trial), list(frames.frames[:8]), **facts, accuracy={}, present=None)
+        manifest = write_bundle(
+            state.model, Path(trial), list(frames.frames),
+            name=name, description=f"fitted to one target on {labelled} frames",
+            source=f"samg-fast fit, {state.step} steps, seed {seed}{taught_by}",
+            target=None if target is None else target.digest,
+        )  # fmt: skip
         with load(trial, device="cpu") as student:
             found = measure(student, None, frames)
+        report = _reported(
+            state, held, frames, found, taught, folder, name=name, given=given, labelled=labelled, more=more
+        )
+        accuracy = {"network": report.iou} | ({} if report.teacher_iou is None else {"teacher": report.teacher_iou})
+        present = round(float(np.clip(np.quantile(found.scores, 1 - _KEPT), 0, 1)), 3)
+        publish(Path(trial), replace(manifest, accuracy=accuracy, present=present), folder)
+    Bundle.open(folder)
+    return report
+
+
+def _reported(
+    state: State,
+    held: Labels,
+    frames: Held,
+    found: Measured,
+    taught: Measured | None,
+    folder: Path,
+    *,
+    name: str,
+    given: int,
+    labelled: int,
+    more: bool,
+) -> FitReport:
+    """Write the report, and refuse a network that is worse than its teacher."""
     report = FitReport(
         folder, given, labelled, len(held), state.step, round(state.seconds, 1), round(found.iou, 4),
         None if taught is None else round(taught.iou, 4), round(found.ms, 3),
@@ -353,10 +389,6 @@ def _accept(
             f"the fitted network agrees with held-out labels by {found.iou:.3f} and must by {least:.3f}: nothing but "
             f"{folder / _REPORT} is written; give more frames, more steps or other backgrounds"
         )
-    accuracy = {"network": round(found.iou, 4), **({} if taught is None else {"teacher": round(taught.iou, 4)})}
-    present = round(float(np.clip(np.quantile(found.scores, 1 - _KEPT), 0, 1)), 3)
-    write_bundle(state.model, folder, list(frames.frames), **facts, accuracy=accuracy, present=present)
-    Bundle.open(folder)
     return report
 
 

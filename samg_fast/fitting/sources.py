@@ -7,31 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from samg_fast.checks import Frame, Mask
-from samg_fast.envs.backgrounds import VIDEO_SUFFIXES, VideoClip
+from samg_fast.envs.backgrounds import VIDEO_SUFFIXES, VideoClip, find_clips
 from samg_fast.errors import FileError, InputError
-from samg_fast.media import frames_in, read_image, read_mask
+from samg_fast.media import read_image, read_mask
 from samg_fast.media.images import IMAGE_SUFFIXES
 
-__all__ = ["Policy", "frames_of", "masks_of", "read_backgrounds", "record"]
+__all__ = ["Policy", "masks_of", "read_backgrounds", "record"]
 
 Policy = Callable[[Frame], Any]
 """Returns an action for a frame."""
 
 _EPISODE = 10  # frames, after which a new episode begins elsewhere: episodes begin in many poses
 _MANY = 40  # images of a background clip, at most: those of fifty clips take 250 MB
-
-
-def frames_of(path: Path) -> list[tuple[str, Frame]]:
-    """Read the frames of a folder of images or of a video, with their names.
-
-    Raises
-    ------
-    FileError
-        There are none, or one cannot be read.
-    """
-    return list(frames_in(path))
 
 
 def masks_of(folder: Path, names: Sequence[str]) -> list[Mask]:
@@ -63,8 +53,6 @@ def read_backgrounds(folder: Path, *, without: Sequence[str] = ()) -> list[Video
     FileError, InputError
         There are none, or one cannot be read.
     """
-    from samg_fast.envs.backgrounds import find_clips
-
     if not folder.is_dir():
         raise FileError(f"{folder} is no folder of images and videos")
     files = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]
@@ -134,8 +122,6 @@ def record(
 
 
 def _reduced(image: Frame, side: int = 400) -> Frame:
-    from PIL import Image
-
     height, width = image.shape[:2]
     factor = side / min(height, width)
     if factor >= 1:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from samg_fast.checks import Frame, Mask
+from samg_fast.distill.losses import mask_loss, true_iou
+from samg_fast.distill.optimise import MEAN, STD, MovingAverage, adamw
 from samg_fast.envs.backgrounds import VideoClip
 from samg_fast.files import replacing
 
@@ -23,10 +24,7 @@ from .compose import Composer
 from .labels import Labels
 from .network import FittedNet, Shape
 
-__all__ = ["MEAN", "STD", "Settings", "State", "load_state", "normalise", "segment", "train"]
-
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""ImageNet's mean and standard deviation on 0..255."""
+__all__ = ["Settings", "State", "load_state", "train"]
 
 _MEASURED = 30  # steps, from which the speed is known
 
@@ -128,23 +126,20 @@ def train(
     if weights is not None:
         model.load_state_dict(weights.state_dict())
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stubs lack it
-    heavy = [p for p in model.parameters() if p.ndim > 1]
-    light = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": heavy, "weight_decay": settings.decay}, {"params": light, "weight_decay": 0.0}], lr=settings.rate
-    )
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimiser = adamw(model, rate=settings.rate, decay=settings.decay)
+    average = MovingAverage(model, settings.average)
     step, steps, seconds = 0, settings.steps, 0.0
     if path.exists():
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
-        average, step, steps, seconds = saved["average"], saved["step"], saved["steps"], saved["seconds"]
+        step, steps, seconds = saved["step"], saved["steps"], saved["seconds"]
+        average.state, average.steps = saved["average"], step
     began = time.monotonic() - seconds
 
     def save() -> None:
         state = {
-            "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
+            "model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state, "step": step,
             "steps": steps, "seconds": time.monotonic() - began, "settings": asdict(settings),
         }  # fmt: skip
         with replacing(path) as temporary:
@@ -165,18 +160,14 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
             optimiser.step()
             step += 1
-            decay = min(settings.average, step / (step + 10))
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - decay)
-                else:
-                    average[name].copy_(value)
+            average.update(model)
             if settings.minutes is not None and step == _MEASURED:
                 steps = _affordable(settings, (time.monotonic() - began) / step)
             progress(step, steps, float(loss.detach()))
-            if step % save_every == 0 or step == steps or stop():
+            ended = step == steps or stop()
+            if ended or step % save_every == 0:
                 save()
-            if stop():
+            if ended:
                 break
     return load_state(path)
 
@@ -192,7 +183,7 @@ def _rate(step: int, steps: int, settings: Settings) -> float:
     return settings.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))))
 
 
-def normalise(images: Frame) -> Tensor:
+def _normalise(images: Frame) -> Tensor:
     """Return images (B, S, S, 3) uint8 as the network takes them, (B, 3, S, S)."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     values: Tensor = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - mean) / std  # channels last
@@ -201,24 +192,9 @@ def normalise(images: Frame) -> Tensor:
 
 def _loss(model: FittedNet, images: Frame, masks: Mask) -> Tensor:
     """Cross-entropy and dice of the masks, and the error of the predicted IoU."""
-    wanted = torch.from_numpy(masks).float()[:, None]
+    wanted = torch.from_numpy(masks).float()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, score = model(normalise(images))
+        logits, score = model(_normalise(images))
     logits, score = logits.float(), score.float()
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted)
-    probability = logits.sigmoid()
-    overlap = (probability * wanted).sum((1, 2, 3))
-    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2, 3)) + wanted.sum((1, 2, 3)) + 1)
-    with torch.no_grad():
-        found = logits > 0
-        both = (found & (wanted > 0)).sum((1, 2, 3)).float()
-        true = both / (found | (wanted > 0)).sum((1, 2, 3)).clamp(min=1)
-    loss: Tensor = 5 * entropy + dice.mean() + F.mse_loss(score[:, 0], true)
-    return loss
-
-
-@torch.no_grad()
-def segment(model: FittedNet, images: Frame) -> tuple[Mask, Any]:
-    """Return the masks (B, S, S) bool and scores (B,) of images at the network's side."""
-    logits, score = model.eval()(normalise(images))
-    return (logits[:, 0] > 0).numpy(), score[:, 0].numpy()
+    masks_alike: Tensor = mask_loss(logits, wanted).mean()
+    return masks_alike + F.mse_loss(score, true_iou(logits.detach(), wanted))
