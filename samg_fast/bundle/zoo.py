@@ -32,11 +32,14 @@ class BundleInfo:
         One-line description.
     path : pathlib.Path
         Its folder.
+    fitted : bool
+        Whether it finds one target alone, and needs none.
     """
 
     name: str
     description: str
     path: Path
+    fitted: bool = False
 
     @property
     def shipped(self) -> bool:
@@ -56,11 +59,9 @@ def exported_folder() -> Path:
 
 
 def bundles() -> list[BundleInfo]:
-    """Return the named bundles on this machine: the shipped ones, then the exported ones."""
-    return [
-        BundleInfo(manifest.parent.name, _description(manifest), manifest.parent)
-        for manifest in (*sorted(BUNDLES.glob(f"*/{MANIFEST}")), *_exported())
-    ]
+    """Return the named bundles on this machine: the shipped ones, fitted ones last, then the exported ones."""
+    shipped = [_info(manifest) for manifest in sorted(BUNDLES.glob(f"*/{MANIFEST}"))]
+    return [*sorted(shipped, key=lambda info: info.fitted), *(_info(manifest) for manifest in _exported())]
 
 
 def official_models(name: str) -> tuple[str, str] | None:
@@ -111,9 +112,11 @@ def _exported() -> list[Path]:
         return []
 
 
-def _description(manifest: Path) -> str:
-    """Return a manifest's description, or why it cannot be read; opening the bundle reports all other problems."""
+def _info(manifest: Path) -> BundleInfo:
+    """Read what is listed of a bundle, or why it cannot be read; opening the bundle reports all other problems."""
+    folder = manifest.parent
     try:
-        return str(json.loads(manifest.read_bytes())["description"])
+        fields = json.loads(manifest.read_bytes())
+        return BundleInfo(folder.name, str(fields["description"]), folder, "network" in fields)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} cannot be read: {error}"
+        return BundleInfo(folder.name, f"its {MANIFEST} cannot be read: {error}", folder)

@@ -66,7 +66,9 @@ def fit(
     ] = None,
     without: Annotated[str, typer.Option(metavar="NAME,…", help="Videos of --backgrounds that are not opened.")] = "",
     more: Annotated[bool, typer.Option(help="Go on from the bundle in --out with new frames.")] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Fewer steps, if they take longer.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Fewer steps, if labelling and training take longer.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3000,
     size: Annotated[int, typer.Option(min=32, help="Side of the frames of --env in pixels.")] = 84,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,

@@ -20,7 +20,13 @@ def models(json: JsonOption = None) -> None:
     show_table(("bundle", "origin", "description"), rows, json_to=json)
     say(_OFFICIAL, json_to=json)
     figures = [
-        {"name": info.name, "shipped": info.shipped, "path": str(info.path), "description": info.description}
+        {
+            "name": info.name,
+            "shipped": info.shipped,
+            "fitted": info.fitted,
+            "path": str(info.path),
+            "description": info.description,
+        }
         for info in found
     ]
     write_json(json, {"bundles": figures})

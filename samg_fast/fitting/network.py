@@ -32,8 +32,8 @@ class Shape:
     """
 
     side: int = 84
-    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-    depths: tuple[int, int, int, int] = (1, 1, 1, 1)
+    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, activation: bool = True) -> nn.Sequential:

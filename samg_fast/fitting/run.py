@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def fit(
     name : str, optional
         Of the bundle; by default the folder's.
     minutes : float, optional
-        Fewer `steps`, if they take longer than this.
+        Fewer `steps`, if labelling and training take longer than this.
     steps : int
         Training steps.
     seed : int
@@ -147,6 +148,7 @@ def fit(
         The folder cannot be written, holds another fit, or with `more` none.
     """
     check_folder(out, more=more)
+    began = monotonic()
     folder = output_folder(Path(out))
     training = output_folder(folder / "training")
     if segmenter is None and masks is None:
@@ -165,7 +167,8 @@ def fit(
     earlier = load_state(training / "checkpoint.pt") if more else None
     shape = Shape(side=_side(*labels.frames.shape[1:3])) if earlier is None else earlier.model.shape
     rate = Settings.rate if earlier is None else Settings.rate / 3  # so that little is forgotten
-    settings = Settings(steps=steps, minutes=minutes, seed=seed, shape=shape, rate=rate)
+    left = None if minutes is None else max(minutes - (monotonic() - began) / 60, 0.0)
+    settings = Settings(steps=steps, minutes=left, seed=seed, shape=shape, rate=rate)
     state = train(
         labels[np.flatnonzero(~held)],
         behind,
