@@ -39,7 +39,7 @@ __all__ = ["Result", "app", "markdown"]
 
 app = typer.Typer(add_completion=False)
 
-GROUPS = {"eight paper tasks": EIGHT, "hands": ADROIT, "unseen by tiny": UNSEEN}
+GROUPS = {"the paper's": EIGHT, "hands": ADROIT, "unseen by tiny": UNSEEN}
 
 
 class Labels(str, Enum):
@@ -208,7 +208,7 @@ def markdown(results: Sequence[Result], settings: Sequence[str]) -> str:
     for group, members in GROUPS.items():
         chosen = [each for each in results if each.task in members]
         if len(chosen) > 1:
-            lines.append(f"| **mean, {len(chosen)} {group}** | {cells(chosen)} | | |")
+            lines.append(f"| **mean of {len(chosen)}: {group}** | {cells(chosen)} | | |")
     return "\n".join(lines)
 
 

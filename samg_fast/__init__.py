@@ -23,6 +23,7 @@ from samg_fast.errors import (
     SamgError,
 )
 from samg_fast.loading import load
+from samg_fast.pipeline.propose import Proposals
 from samg_fast.results import Decode, Segmentation, Trace
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
@@ -39,6 +40,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "MissingExtraError",
+    "Proposals",
     "SamgError",
     "Segmentation",
     "Segmenter",

@@ -16,6 +16,7 @@ __all__ = [
     "Floats",
     "Frame",
     "Mask",
+    "check_box",
     "check_floats",
     "check_frame",
     "check_frames",
@@ -153,6 +154,37 @@ def check_points(
             inside = f"0 <= x <= {width - 1} and 0 <= y <= {height - 1}"
             raise InputError(f"{name} has ({x:g}, {y:g}), which is not a point of the picture: expected {inside}")
     return points
+
+
+def check_box(name: str, value: Sequence[float] | ArrayLike, shape: tuple[int, ...]) -> Box:
+    """Return `value` as a box inside a frame, in whole pixels.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : sequence of 4 float
+        (x_min, y_min, x_max, y_max), corners inclusive.
+    shape : tuple of int
+        Shape of the frame; the first two entries count.
+
+    Raises
+    ------
+    InputTypeError
+        The entries are not numbers.
+    InputError
+        They are not four, the box has no area, or a corner is outside the frame.
+    """
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        given = np.zeros(0)
+    if given.shape != (4,):
+        raise InputError(f"{name} must be four numbers, (x_min, y_min, x_max, y_max), not {value!r}")
+    low, high = np.floor(check_points(name, given.reshape(2, 2), shape)).astype(int).tolist()
+    if not (low[0] < high[0] and low[1] < high[1]):
+        raise InputError(f"{name} has no area: its second corner must lie to the right of the first one and below it")
+    return low[0], low[1], high[0], high[1]
 
 
 def check_floats(name: str, value: Any, shape: tuple[int | None, ...], *, finite: bool = False) -> Floats:

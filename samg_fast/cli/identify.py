@@ -26,14 +26,16 @@ from samg_fast.cli.common import (
 POOR = 0.5  # IoU of a target with its own mask, below which less than half of what it marks and misses is right
 
 
-def _point(text: str) -> tuple[float, float]:
-    """Read "x,y"."""
+def _numbers(text: str, count: int, option: str) -> list[float]:
+    """Read so many numbers, "x,y" or "x0,y0,x1,y1"."""
     try:
-        x, y = (float(part) for part in text.split(","))
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        words = f"{text!r} is not two numbers with a comma between"
-        raise typer.BadParameter(words, param_hint="--point") from None
-    return x, y
+        numbers = []
+    if len(numbers) != count:
+        words = f"{text!r} is not {'two' if count == 2 else 'four'} numbers with a comma between"
+        raise typer.BadParameter(words, param_hint=option)
+    return numbers
 
 
 def _pair(text: str) -> tuple[Path, Path]:
@@ -48,9 +50,26 @@ def _pair(text: str) -> tuple[Path, Path]:
 def identify(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture of the target, without clutter.")],
     mask: Annotated[
-        Path, typer.Argument(metavar="MASK", help="A picture of the same size: white where the target is.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="MASK",
+            show_default=False,
+            help="A picture of the same size: white where the target is. Without one, --click or --box.",
+        ),
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The target to write: NAME.safetensors.")],
+    click: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="A click on the target, in place of MASK; may be repeated."),
+    ] = None,
+    away: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="X,Y", help="A click on what does not belong to it; may be repeated."),
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="A box around the target, in place of MASK.")
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(metavar="IMAGE,MASK", help="Another picture of the target and its mask; may be repeated."),
@@ -82,8 +101,9 @@ def identify(
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Learn a target from one picture and its mask, or from several.
+    """Learn a target from one picture and its mask, or from several; or from clicks.
 
+    With --click, --not and --box the mask is made of them, and written beside the target as NAME.mask.png to look at.
     The target goes into a small file that `samg-fast segment` takes. To show what it is worth, every picture is
     segmented with it and compared with its mask. A mask is white where the target is; what else a mask file may be, and
     what is refused, is in docs/media.md.
@@ -91,11 +111,20 @@ def identify(
     import numpy as np
 
     from samg_fast.files import check_writable
-    from samg_fast.media import read_image, read_mask, read_masked_image
+    from samg_fast.media import read_image, read_mask, read_masked_image, write_image
     from samg_fast.metrics import iou
 
-    points, parts = [_point(each) for each in point or ()], part or []
-    images, masks = zip((image, mask), *(_pair(each) for each in also or ()), strict=True)
+    points, parts = [_numbers(each, 2, "--point") for each in point or ()], part or []
+    clicks = [_numbers(each, 2, "--click") for each in click or ()]
+    others = [_numbers(each, 2, "--not") for each in away or ()]
+    corners = None if box is None else _numbers(box, 4, "--box")
+    clicked = bool(clicks or corners)
+    if (mask is not None) == clicked or (others and not clicked):
+        raise typer.BadParameter("must be given, or else --click or --box, and not both", param_hint="MASK")
+    images = (image, *(_pair(each)[0] for each in also or ()))
+    masks = (*(() if mask is None else (mask,)), *(_pair(each)[1] for each in also or ()))
+    if masked_picture and mask is None:
+        raise typer.BadParameter("reads MASK, which is not given", param_hint="--masked-picture")
     if masked_picture and also:
         raise typer.BadParameter("reads one picture only, so not with --also", param_hint="--masked-picture")
     if masked_picture and label is not None:
@@ -103,16 +132,21 @@ def identify(
     if any(path.exists() and out.exists() and path.samefile(out) for path in (*images, *masks, *parts)):
         raise typer.BadParameter("would overwrite a picture it is made of", param_hint="--out")
     check_writable(out)
+    drawn = out.with_suffix(".mask.png")
     check_json(json)
     pictures = [read_image(each) for each in images]
     with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if masked_picture:
-            masked = read_masked_image(mask)
+            masked = read_masked_image(masks[0])
             truths = [np.any(masked, axis=2)]
             part_pictures = [read_masked_image(each) for each in parts]
             target = segmenter.identify_masked_picture(pictures[0], masked, points, part_pictures)
         else:
             truths = [read_mask(each, label=label) for each in masks]
+            if clicked:
+                labels = [1] * len(clicks) + [0] * len(others)
+                truths = [segmenter.propose(pictures[0], clicks + others, labels, corners).found, *truths]
+                write_image(drawn, truths[0])
             part_masks = [read_mask(each, label=label) for each in parts]
             if also:
                 nothing = [()] * len(also)
@@ -127,8 +161,11 @@ def identify(
     agreement = " ".join(f"{each:.2f}" for each in ious)
     say(f"{out}: {count} part{'' if count == 1 else 's'}, IoU on {own} {agreement}", json_to=json)
     _warn(images, ious, [each.present for each in found])
+    if clicked:
+        say(f"{drawn}: the mask that was made of the clicks", json_to=json)
     figures = {
         "target": str(out),
+        "mask": str(drawn) if clicked else str(mask),
         "bundle": target.bundle,
         "parts": count,
         "iou": round(sum(ious) / len(ious), 4),

@@ -34,7 +34,7 @@ def test_table() -> None:
         "| walker_walk | 0.700 | 0.800 | 0.700 | 3.2 | 551 |",
         "| hopper_stand | 0.500 | 1.000 | 1.000 | – | 551 |",
         "| adroit_pen | 0.500 | 0.250 | 0.250 | – | 551 |",
-        "| **mean, 2 eight paper tasks** | 0.600 | 0.900 | 0.700 | | |",
+        "| **mean of 2: the paper's** | 0.600 | 0.900 | 0.700 | | |",
     ]
     assert results[0].to_json()["fitted"] == {"original": {"iou": 0.8, "worst": 0.7}}
     with pytest.raises(InputError, match="tasks is empty"):

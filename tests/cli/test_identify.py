@@ -97,3 +97,40 @@ def test_a_target_that_does_not_find_itself(
     if warned:
         assert "image.png (IoU 0.00)" in lines[0]
         assert "--point" in lines[0]
+
+
+def test_clicks_in_place_of_a_mask(desk: Path, tmp_path: Path) -> None:
+    """The mask that was made of them lies beside the target, and identifies the same."""
+
+    def run(*given: Any) -> Result:
+        words = ["identify", desk / "image.png", *given, "--bundle", desk / "bundle", "--threads", 1]
+        return CliRunner().invoke(app, [str(each) for each in words])
+
+    clicks = ("--click", "40,40", "--click", "44,40", "--not", "5,5", "--box", "20,10,70,70")
+    result = run(*clicks, "-o", tmp_path / "clicked.safetensors")
+    assert result.exit_code == 0, result.output
+    assert run(tmp_path / "clicked.mask.png", "-o", tmp_path / "masked.safetensors").exit_code == 0
+    clicked, masked = (samg_fast.Target.load(tmp_path / f"{name}.safetensors") for name in ("clicked", "masked"))
+    np.testing.assert_array_equal(clicked.sam, masked.sam)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "must be given, or else --click or --box"),
+        (("mask.png", "--click", "3,3"), "and not both"),
+        (("--not", "3,3"), "must be given, or else --click or --box"),
+        (("--click", "3"), "'3' is not two numbers with a comma between"),
+        (("--box", "1,2,3"), "'1,2,3' is not four numbers with a comma between"),
+        (("--click", "84,3"), "points has (84, 3), which is not a point of the picture"),
+        (("--box", "3,3,3,9"), "box has no area"),
+        (("--click", "3,3", "--masked-picture"), "reads MASK, which is not given"),
+    ],
+)
+def test_bad_clicks(desk: Path, tmp_path: Path, given: tuple[str, ...], words: str) -> None:
+    mask = [str(desk / each) if each == "mask.png" else each for each in given]
+    options = ["-o", str(tmp_path / "t.safetensors"), "--bundle", str(desk / "bundle"), "--threads", "1"]
+    result = CliRunner().invoke(app, ["identify", str(desk / "image.png"), *mask, *options])
+    assert result.exit_code in (1, 2)
+    assert words in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
