@@ -23,6 +23,7 @@ from samg_fast.errors import (
     SamgError,
 )
 from samg_fast.loading import load
+from samg_fast.objects import Objects
 from samg_fast.pipeline.propose import Proposals
 from samg_fast.results import Decode, Segmentation, Trace
 from samg_fast.segmenter import Segmenter
@@ -40,6 +41,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "MissingExtraError",
+    "Objects",
     "Proposals",
     "SamgError",
     "Segmentation",

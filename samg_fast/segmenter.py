@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
+
 from samg_fast.backends import DeviceNetwork, GpuRuntime, Network, Runtime
 from samg_fast.bundle import Bundle, Role
 from samg_fast.checks import Frame, check_frame, check_frames
 from samg_fast.devices import process
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.objects import Objects, check_objects, gathered
 from samg_fast.pipeline.fitted import FittedNetwork
 from samg_fast.pipeline.gpu.results import GpuSegmentation, GpuSegmentations
 from samg_fast.pipeline.gpu.runner import GpuFrames, is_on_gpu
@@ -97,20 +100,29 @@ class Segmenter(Prompting):
     def segment(self, frame: Frame, target: Target | None = None, *, trace: bool = False) -> Segmentation: ...
 
     @overload
+    def segment(self, frame: Frame, target: Mapping[str, Target], *, trace: bool = False) -> Objects: ...
+
+    @overload
     def segment(self, frame: Any, target: Target | None = None, *, stream: Any = None) -> GpuSegmentation: ...
 
     def segment(
-        self, frame: Any, target: Target | None = None, *, trace: bool = False, stream: Any = None
-    ) -> Segmentation | GpuSegmentation:
-        """Cut the target out of a frame.
+        self,
+        frame: Any,
+        target: Target | Mapping[str, Target] | None = None,
+        *,
+        trace: bool = False,
+        stream: Any = None,
+    ) -> Segmentation | Objects | GpuSegmentation:
+        """Cut the target out of a frame, or several of them.
 
         Parameters
         ----------
         frame : (H, W, 3) uint8 array
             RGB, of any size. An array in the memory of the segmenter's GPU (DLPack or ``__cuda_array_interface__``)
             stays there, and so does what comes out.
-        target : Target, optional
-            Made with this bundle. A fitted bundle needs none: it has its own, and accepts no other.
+        target : Target or mapping of str to Target, optional
+            Made with this bundle. A fitted bundle needs none: it has its own, and accepts no other. Of several named
+            objects the frame is encoded once (on a GPU, and by a bundle for a fixed batch, once for each).
         trace : bool
             Whether to keep what every step saw. On a GPU the steps between the networks then run on the host. A fitted
             bundle has one step, and nothing to keep.
@@ -123,17 +135,22 @@ class Segmenter(Prompting):
         Returns
         -------
         Segmentation
-            Or `samg_fast.pipeline.gpu.results.GpuSegmentation`, of a frame on a GPU.
+            Or `Objects`, of several named ones; or `samg_fast.pipeline.gpu.results.GpuSegmentation`, of a frame on a
+            GPU.
 
         Raises
         ------
         InputTypeError, InputError
-            `frame` is not a uint8 RGB picture, or not on the segmenter's device, or `target` is no target.
+            `frame` is not a uint8 RGB picture, or not on the segmenter's device, or `target` is no target; or several
+            are named for a frame on a GPU.
         BundleError
             The target was made with another bundle, or is not the one that a fitted bundle has; or `trace` is asked of
             a fitted bundle.
         """
         self._open_here()
+        if isinstance(target, Mapping):
+            frame = self._on_host("frame", frame, stream)
+            return self._segment_objects(check_frame("frame", frame)[None], target, trace)[0]
         self.check_target(target)
         if trace:
             _ = self.bundle.prompted
@@ -151,13 +168,20 @@ class Segmenter(Prompting):
     ) -> list[Segmentation]: ...
 
     @overload
+    def segment_batch(self, frames: Frame, target: Mapping[str, Target]) -> list[Objects]: ...
+
+    @overload
     def segment_batch(
         self, frames: Any, target: Target | Sequence[Target | None] | None = None, *, stream: Any = None
     ) -> GpuSegmentations: ...
 
     def segment_batch(
-        self, frames: Any, target: Target | Sequence[Target | None] | None = None, *, stream: Any = None
-    ) -> list[Segmentation] | GpuSegmentations:
+        self,
+        frames: Any,
+        target: Target | Sequence[Target | None] | Mapping[str, Target] | None = None,
+        *,
+        stream: Any = None,
+    ) -> list[Segmentation] | list[Objects] | GpuSegmentations:
         """Cut the target out of several frames of one size, all together.
 
         The openvino backend compiles the networks for each batch size it meets, which takes a while the first time. A
@@ -167,15 +191,16 @@ class Segmenter(Prompting):
         ----------
         frames : (B, H, W, 3) uint8 array
             RGB; on the host, or in the memory of the segmenter's GPU, as in `segment`.
-        target : Target or sequence of B Target, optional
-            One for all, or one for each. A fitted bundle needs none.
+        target : Target, sequence of B Target or mapping of str to Target, optional
+            One for all, or one for each; or several named objects in every frame, as in `segment`. A fitted bundle
+            needs none.
         stream : stream, optional
             For frames on a GPU; see `segment`.
 
         Returns
         -------
         list of B Segmentation
-            What `segment` gives, to float32 rounding in the networks. Of frames on a GPU,
+            What `segment` gives, to float32 rounding in the networks; `Objects` of named ones. Of frames on a GPU,
             `samg_fast.pipeline.gpu.results.GpuSegmentations`.
 
         Raises
@@ -187,6 +212,8 @@ class Segmenter(Prompting):
             A target was made with another bundle, or is not the one that a fitted bundle has.
         """
         self._open_here()
+        if isinstance(target, Mapping):
+            return self._segment_objects(check_frames("frames", self._on_host("frames", frames, stream)), target)
         on_gpu = is_on_gpu(frames)
         if not on_gpu:
             frames = check_frames("frames", frames)
@@ -195,10 +222,7 @@ class Segmenter(Prompting):
         targets = self._check_targets(target, count)
         if on_gpu:
             return self._segment_on_gpu("frames", frames, targets, False, stream)
-        at_once = self._networks.max_batch or (
-            count if self._on_gpu else _FRAMES_A_THREAD * self._networks.device.threads
-        )
-        parts = [slice(first, first + at_once) for first in range(0, count, at_once)]
+        parts = self._parts(count)
         if self._on_gpu is not None:
             return [each for part in parts for each in self._on_gpu.segment(frames[part], targets[part])]
         return [each for part in parts for each in self._segment_on_host(frames[part], targets[part], trace=False)]
@@ -230,6 +254,40 @@ class Segmenter(Prompting):
             if isinstance(self._networks, FittedNetwork):
                 return self._networks.segment(frames)
             return segment_frames(self._networks, frames, cast("Sequence[Target]", targets), trace)
+
+    def _parts(self, count: int, objects: int = 1) -> list[slice]:
+        """Divide so many frames into as many as go through the networks at once, each with so many objects."""
+        at_once = self._networks.max_batch or (
+            count if self._on_gpu else _FRAMES_A_THREAD * self._networks.device.threads
+        )
+        step = max(1, at_once // objects)
+        return [slice(first, first + step) for first in range(0, count, step)]
+
+    def _segment_objects(self, frames: Frame, target: Mapping[str, Target], trace: bool = False) -> list[Objects]:
+        """Segment several objects in every frame."""
+        _ = self.bundle.prompted
+        named = check_objects(target)
+        for name, each in named.items():
+            self.check_target(each, f"target[{name!r}]")
+        count, targets = len(named), list(named.values())
+        if self._on_gpu is None and self._networks.max_batch is None:
+            found: list[Segmentation] = []
+            with process.CALL:
+                for part in self._parts(len(frames), count):
+                    some = frames[part]
+                    found += segment_frames(self._prompted, some, targets * len(some), trace, objects=count)
+        elif trace:
+            found = [self.segment(frame, each, trace=True) for frame in frames for each in targets]
+        else:
+            found = self.segment_batch(np.repeat(frames, count, axis=0), targets * len(frames))
+        return gathered(named, found)
+
+    def _on_host(self, name: str, frames: Any, stream: Any) -> Any:
+        """Refuse what is in a GPU's memory."""
+        if is_on_gpu(frames):
+            raise InputError(f"{name} is in a GPU's memory, where one target is found at a time: copy it to the host")
+        _check_no_stream(stream)
+        return frames
 
     def _segment_on_gpu(
         self, name: str, frames: Any, targets: Sequence[Target | None], trace: bool, stream: Any

@@ -20,24 +20,30 @@ from samg_fast.target import Target
 __all__ = ["first_logits", "segment_frames"]
 
 
-def segment_frames(networks: Networks, frames: Frame, targets: Sequence[Target], trace: bool) -> list[Segmentation]:
+def segment_frames(
+    networks: Networks, frames: Frame, targets: Sequence[Target], trace: bool, *, objects: int = 1
+) -> list[Segmentation]:
     """Segment a batch of frames.
 
     Parameters
     ----------
     networks : Networks
     frames : (B, H, W, 3) uint8 array
-    targets : sequence of B Target
-        Made with the networks' bundle.
+    targets : sequence of B * N Target
+        Made with the networks' bundle; frame by frame.
     trace : bool
         Whether to keep what every step saw.
+    objects : int
+        N: how many targets each frame has. A frame is encoded once for all of them.
 
     Returns
     -------
-    list of B Segmentation
+    list of B * N Segmentation
     """
     clock = Stopwatch()
     maps = networks.encode(frames, clock)
+    if objects > 1:
+        maps, frames = networks.repeat(maps, objects), np.repeat(frames, objects, axis=0)
     similarity = networks.similarity(maps, targets)
     clock.lap("similarity")
     points = _first_points(networks, similarity)

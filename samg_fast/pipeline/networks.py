@@ -98,6 +98,15 @@ class Networks(OpenNetworks):
         clock.lap("features")
         return Maps(sam, dino, size)
 
+    def repeat(self, maps: Maps, objects: int) -> Maps:
+        """Return the maps of every frame so many times, (B * objects, …), valid until the same thread does so again."""
+        dense = []
+        for name, each in (("sam", maps.sam), ("dino", maps.dino)):
+            kept = self._kept(f"{name} of objects", (len(each) * objects, *each.shape[1:]))
+            kept.reshape(len(each), objects, *each.shape[1:])[:] = each[:, None]
+            dense.append(kept)
+        return Maps(dense[0], dense[1], maps.size)
+
     def similarity(self, maps: Maps, targets: Sequence[Target]) -> Floats:
         """Return the similarity of frames with their targets, and with the parts of these.
 
