@@ -24,14 +24,12 @@ from benchmarks.common import (
     ExportedOption,
     JsonOption,
     SamOption,
-    Shown,
-    choose,
-    heading,
     one_line_errors,
-    provenance,
     save_json,
 )
 from benchmarks.official.contenders import SegmenterContender, painted
+from samg_fast.bench.contenders import Shown, choose
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.errors import MissingExtraError
 from samg_fast.samples import load_pack
 

@@ -23,26 +23,21 @@ from benchmarks.common import (
     JsonOption,
     PrecisionsOption,
     SettingOption,
-    choose,
     configurations,
-    heading,
-    labels,
-    numbers,
     one_line_errors,
-    open_segmenters,
     progress_bar,
-    provenance,
-    rounds_in_turn,
     save_json,
 )
+from samg_fast.bench.contenders import choose, labels, numbers, open_segmenters, rounds_in_turn
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.metrics import percentiles
 from samg_fast.samples import load_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.common import Shown
     from samg_fast import Segmenter
+    from samg_fast.bench.contenders import Shown
 
 __all__ = ["Call", "app", "markdown", "measure"]
 

@@ -29,18 +29,14 @@ from benchmarks.common import (
     JsonOption,
     SamOption,
     SettingOption,
-    Shown,
     TasksOption,
-    choose,
-    heading,
-    names,
     one_line_errors,
     progress_bar,
-    provenance,
-    rounds_in_turn,
     save_json,
 )
 from benchmarks.official.agreement import Agreement, agreement
+from samg_fast.bench.contenders import Shown, choose, names, rounds_in_turn
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.errors import InputError, MissingExtraError, SamgError
 from samg_fast.metrics import percentiles
 from samg_fast.pipeline.stopwatch import STAGES

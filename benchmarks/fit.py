@@ -23,7 +23,9 @@ import typer
 import samg_fast
 from benchmarks.accuracy.__main__ import evaluate
 from benchmarks.accuracy.frames import Plan, View, load_backgrounds, render
-from benchmarks.common import heading, names, one_line_errors, progress_bar, provenance, save_json
+from benchmarks.common import one_line_errors, progress_bar, save_json
+from samg_fast.bench.contenders import names
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.envs.dmc import reference
 from samg_fast.envs.settings import check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN, find_task

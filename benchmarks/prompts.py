@@ -18,7 +18,9 @@ import numpy as np
 import typer
 
 import samg_fast
-from benchmarks.common import JsonOption, heading, names, one_line_errors, progress_bar, provenance, save_json
+from benchmarks.common import JsonOption, one_line_errors, progress_bar, save_json
+from samg_fast.bench.contenders import names
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.checks import Frame, Mask
 from samg_fast.envs.dmc import reference
 from samg_fast.envs.tasks import EIGHT, UNSEEN, find_task

@@ -21,20 +21,10 @@ from dm_env import specs
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from benchmarks.common import (
-    Configuration,
-    JsonOption,
-    SettingOption,
-    choose,
-    heading,
-    labels,
-    names,
-    one_line_errors,
-    progress_bar,
-    provenance,
-    save_json,
-)
+from benchmarks.common import Configuration, JsonOption, SettingOption, one_line_errors, progress_bar, save_json
 from benchmarks.wrappers import Replay
+from samg_fast.bench.contenders import choose, labels, names
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.errors import InputError
 from samg_fast.samples import load_pack
 from samg_fast.wrappers.dm_env import MaskedPixels

@@ -15,7 +15,9 @@ from typing import Annotated, Any
 import typer
 
 import samg_fast
-from benchmarks.common import BackendsOption, heading, names, one_line_errors, provenance
+from benchmarks.common import BackendsOption, one_line_errors
+from samg_fast.bench.contenders import names
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.samples import load_pack
 
 __all__ = ["app"]

@@ -26,17 +26,13 @@ from benchmarks.common import (
     PrecisionsOption,
     SettingOption,
     TasksOption,
-    choose,
     configurations,
-    heading,
-    labels,
-    names,
     one_line_errors,
-    open_segmenters,
     progress_bar,
-    provenance,
     save_json,
 )
+from samg_fast.bench.contenders import choose, labels, names, open_segmenters
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
@@ -46,8 +42,8 @@ from samg_fast.wrappers.masking import CHANNELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.common import Shown
     from samg_fast import Segmenter, Target
+    from samg_fast.bench.contenders import Shown
     from samg_fast.checks import Frame, Mask
     from samg_fast.results import Segmentation
 

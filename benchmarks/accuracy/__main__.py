@@ -31,19 +31,9 @@ from benchmarks.accuracy.report import (
     sheet,
     summary,
 )
-from benchmarks.common import (
-    Configuration,
-    PrecisionsOption,
-    configurations,
-    heading,
-    labels,
-    names,
-    one_line_errors,
-    open_segmenters,
-    progress_bar,
-    provenance,
-    save_json,
-)
+from benchmarks.common import Configuration, PrecisionsOption, configurations, one_line_errors, progress_bar, save_json
+from samg_fast.bench.contenders import labels, names, open_segmenters
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.envs.settings import SETTINGS, check_setting, is_color, open_colors
 from samg_fast.envs.tasks import ADROIT, EIGHT, UNSEEN
 from samg_fast.errors import InputError

@@ -27,16 +27,9 @@ from benchmarks.common import (
     ExportedOption,
     JsonOption,
     SettingOption,
-    Shown,
     TasksOption,
-    choose,
-    heading,
-    names,
-    numbers,
     one_line_errors,
-    open_segmenters,
     progress_bar,
-    provenance,
     save_json,
 )
 from benchmarks.gpu.measure import identify, likeness, masks, measure, place, resized
@@ -44,6 +37,8 @@ from benchmarks.gpu.report import BATCH, EAGER, bars, figures, markdown
 from benchmarks.official.agreement import agreement
 from benchmarks.official.contenders import Contender, EagerContender, SegmenterContender
 from samg_fast.backends import parse_device, probe
+from samg_fast.bench.contenders import Shown, choose, names, numbers, open_segmenters
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.bundle.zoo import official_models
 from samg_fast.devices import driver
 from samg_fast.devices.cuda import Cuda

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import Shown, rounds_in_turn
 from benchmarks.official.contenders import SegmenterContender
+from samg_fast.bench.contenders import Shown, rounds_in_turn
 from samg_fast.metrics import iou
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from samg_fast.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from benchmarks.common import Shown
     from benchmarks.official.contenders import EagerContender
+    from samg_fast.bench.contenders import Shown
 
 __all__ = ["check_torch", "exact_frames", "open_official"]
 

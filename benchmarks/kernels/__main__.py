@@ -22,7 +22,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.common import JsonOption, heading, names, one_line_errors, progress_bar, provenance, save_json
+from benchmarks.common import JsonOption, one_line_errors, progress_bar, save_json
+from samg_fast.bench.contenders import names
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.devices.machine import cores
 from samg_fast.errors import InputError, MissingExtraError, SamgError
 from samg_fast.metrics import percentiles

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from samg_fast import __version__
 from samg_fast.cli.adapt import adapt
+from samg_fast.cli.bench import bench
 from samg_fast.cli.build import build
 from samg_fast.cli.cache import clear, list_engines
 from samg_fast.cli.control import control
@@ -108,6 +109,7 @@ _add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
 _add(fit, "samg-fast fit walker.safetensors --frames walker.mp4 -o walker-fit")
 _add(demo, "samg-fast demo --out out --json out/figures.json")
 _add(control, "samg-fast control --task walker_walk --setting video_hard --hz 40 --seconds 20")
+_add(bench, "samg-fast bench tiny --precision fp32,bf16 --threads 1,2")
 _add(distill, "samg-fast distill --out distilled --clips videos")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.calls import Call, markdown, measure
-from benchmarks.common import Configuration, choose
+from benchmarks.common import Configuration
+from samg_fast.bench.contenders import choose
 from samg_fast.samples import load_pack
 
 

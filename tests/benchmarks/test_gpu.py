@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 import samg_fast
-from benchmarks.common import Shown, choose
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import measure, report
 from benchmarks.gpu.measure import Times
 from benchmarks.official.contenders import SegmenterContender
 from samg_fast import _engine
+from samg_fast.bench.contenders import Shown, choose
 from samg_fast.bundle import Bundle
 from samg_fast.devices import driver
 from samg_fast.devices.cuda import Cuda

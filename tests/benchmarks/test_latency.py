@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import samg_fast
-from benchmarks import latency
-from benchmarks.common import Configuration, choose, heading, names, numbers, provenance, rounds_in_turn
+from benchmarks import latency as program
+from benchmarks.common import Configuration
+from samg_fast.bench import latency
+from samg_fast.bench.contenders import choose, names, numbers, rounds_in_turn
+from samg_fast.bench.provenance import heading, provenance
 from samg_fast.errors import InputError
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import Pack, PackTask
@@ -102,12 +105,14 @@ def fake_load(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_latency_runs_from_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "latency.json"
     options = ["--backend", "x,y", "--precision", "fp32,bf16", "--frames", "1", "--rounds", "2", "--warm-up", "0"]
-    result = CliRunner().invoke(latency.app, [*options, "--tasks", "walker_walk", "--json", str(out)])
+    result = CliRunner().invoke(program.app, [*options, "--tasks", "walker_walk", "--json", str(out)])
     assert result.exit_code == 0, result.output
     assert result.output.count("this machine has no bf16") == 2
     figures = json.loads(out.read_text())
     assert set(figures["results"]) == {"fake, x, fp32", "fake, y, fp32"}
-    assert figures["scope"] == {"setting": "video_hard", "size": [84, 84], "frames": 1, "rounds": 2, "warm_up": 0}
+    round_of = {"setting": "video_hard", "size": [84, 84], "frames": 1, "tasks": 1}
+    assert figures["scope"] == {**round_of, "rounds": 2, "warm_up": 0}
+    assert len(figures["not_timed"]) == 2
 
 
 @pytest.mark.usefixtures("fake_load")
@@ -121,7 +126,7 @@ def test_latency_runs_from_end_to_end(tmp_path: Path) -> None:
     ],
 )
 def test_latency_fails_in_one_line(options: list[str], complaint: str) -> None:
-    result = CliRunner().invoke(latency.app, options)
+    result = CliRunner().invoke(program.app, options)
     assert result.exit_code == 1
     assert complaint in result.stderr
     assert result.stderr.count("\n") == 1
@@ -135,7 +140,7 @@ def test_latency_times_a_real_segmenter(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", shared=True)
     out = tmp_path / "latency.json"
     options = ["--bundle", str(folder), "--backend", "onnxruntime", "--threads", "1", "--frames", "1", "--rounds", "1"]
-    result = CliRunner().invoke(latency.app, [*options, "--tasks", "cheetah_run", "--json", str(out)])
+    result = CliRunner().invoke(program.app, [*options, "--tasks", "cheetah_run", "--json", str(out)])
     assert result.exit_code == 0, result.output
     (figures,) = json.loads(out.read_text())["results"].values()
     assert 0 < figures["stages"]["encoder"] < figures["p50"]

@@ -326,10 +326,10 @@ def test_the_eager_reference_on_a_gpu() -> None:
     torch = pytest.importorskip("torch", reason="the eager reference needs the extra export")
     if torch.version.cuda is None:
         pytest.skip("this PyTorch is built without CUDA")
-    from benchmarks.common import Shown
     from benchmarks.eager.frame import EagerSamg
     from benchmarks.gpu.reference import exact_frames
     from benchmarks.official.contenders import EagerContender
+    from samg_fast.bench.contenders import Shown
     from support.golden_frames import Turn, check_frame
 
     with np.load(GOLDEN / "samg_l0_dinov2_vits14_cartpole.npz") as golden:
