@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,10 @@ from samg_fast.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from samg_fast.checks import Frame
     from samg_fast.control import Controller, Report
+    from samg_fast.segmenter import Segmenter
+    from samg_fast.target import Target
 
 _WARM_UP = 3  # networks are compiled for their shapes at the first frame, which must not count as a step
 
@@ -42,7 +45,13 @@ def _finite(value: float) -> float:
 
 
 def control(
-    task: Annotated[str, typer.Option(metavar="TASK", help="A task of dm_control or an Adroit hand: needs OpenGL.")],
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="A task of dm_control or an Adroit hand: needs OpenGL.")
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(metavar="N|URL", help="A camera in place of a task: its number, or rtsp://… and the like."),
+    ] = None,
     setting: Annotated[
         str, typer.Option(metavar="SETTING", help="original, color_easy, color_hard, video_easy or video_hard.")
     ] = "original",
@@ -80,46 +89,97 @@ def control(
 
     Every step simulates and renders the task with a random action; the newest mask gives the masked image. Prints the
     achieved rate, the age of the masks when they are used, missed deadlines, segmented and dropped frames, and CPU
-    usage. If the run is interrupted, the measurements so far are printed.
+    usage. If the run is interrupted, the measurements so far are printed. With --camera, every step takes the newest
+    picture of a camera instead, and nothing is controlled; a camera that goes away is said and opened again.
     """
     from samg_fast.control import Controller
     from samg_fast.devices import machine
-    from samg_fast.envs.dmc import LiveTask
     from samg_fast.target import Target
 
     if wait > 1e3 / hz:
         raise typer.BadParameter(f"longer than a step, which takes {1e3 / hz:g} ms at {hz:g} Hz", param_hint="--wait")
+    if (task is None) == (camera is None):
+        raise typer.BadParameter("or --camera must be given, and not both", param_hint="--task")
     check_json(json)
     given = None if target is None else Target.load(target)
-    with LiveTask(task, setting, size, seed, clips, colors, action_repeat=1) as live:
-        frame = live.reset()  # fail early if rendering fails: opening a segmenter may take minutes
-        with open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
-            identified = given or segmenter.target_for(*live.reference())
-            for _ in range(_WARM_UP):
-                segmenter.segment(frame, identified)
-            steps = (live.step() for _ in count())
-            with Controller(segmenter, identified, steps, hz=hz, wait=wait / 1e3) as controller:
-                with progress("controlling", max(1, round(seconds * hz))) as advance:
-                    _run(controller, seconds, advance, stop)
-                interrupted = stop()
-            report = controller.report()
-            _show(report, f"{task}, {setting}, {size}×{size}: {segmenter.describe()}", json)
-            figures = {
-                "task": task,
-                "setting": setting,
-                "size": size,
-                "seed": seed,
-                "bundle": segmenter.bundle.name,
-                "backend": segmenter.backend,
-                "precision": segmenter.precision,
-                "device": segmenter.device,
-                "cores": machine.cores(),
-                "complete": not interrupted,
-            }
+    seen = _Pictures(camera) if camera is not None else _Steps(str(task), setting, size, seed, clips, colors)
+    with seen, open_segmenter(bundle, backend, precision, device, threads) as segmenter, graceful_interrupt() as stop:
+        identified = given or seen.target(segmenter)
+        for _ in range(_WARM_UP):
+            segmenter.segment(seen.first, identified)
+        with Controller(segmenter, identified, seen.frames(), hz=hz, wait=wait / 1e3) as controller:
+            with progress("controlling", max(1, round(seconds * hz))) as advance:
+                _run(controller, seconds, advance, stop)
+            interrupted = stop()
+        report = controller.report()
+        _show(report, seen, segmenter, json)
+        figures = {
+            **seen.figures,
+            "bundle": segmenter.bundle.name,
+            "backend": segmenter.backend,
+            "precision": segmenter.precision,
+            "device": segmenter.device,
+            "cores": machine.cores(),
+            "complete": not interrupted,
+        }
     write_json(json, figures | report.to_json())
     if interrupted:
         typer.echo(f"samg-fast: interrupted; this is of the {report.ticks} steps that were done", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+class _Steps:
+    """What a task shows: a step for every frame."""
+
+    doing = "simulate and render"
+
+    def __init__(self, task: str, setting: str, size: int, seed: int, clips: Path | None, colors: Path | None) -> None:
+        from samg_fast.envs.dmc import LiveTask
+
+        self._live = LiveTask(task, setting, size, seed, clips, colors, action_repeat=1)
+        self.words = f"{task}, {setting}"
+        self.figures: dict[str, Any] = {"task": task, "setting": setting, "size": size, "seed": seed}
+
+    def __enter__(self) -> None:
+        self.first = self._live.reset()  # fail early if rendering fails: opening a segmenter may take minutes
+
+    def __exit__(self, *_: object) -> None:
+        self._live.close()
+
+    def target(self, segmenter: Segmenter) -> Target | None:
+        return segmenter.target_for(*self._live.reference())
+
+    def frames(self) -> Iterator[Frame | None]:
+        return (self._live.step() for _ in count())
+
+
+class _Pictures:
+    """What a camera shows: its newest picture, or none where there is no new one."""
+
+    doing = "take a picture"
+
+    def __init__(self, camera: str) -> None:
+        from samg_fast.media import Camera
+
+        self._camera = Camera(camera)
+        self.words = f"camera {camera}"
+        self.figures: dict[str, Any] = {"camera": camera}
+
+    def __enter__(self) -> None:
+        first = self._camera.read()
+        assert first is not None  # it would have raised
+        self.first = first
+
+    def __exit__(self, *_: object) -> None:
+        self._camera.close()
+
+    def target(self, segmenter: Segmenter) -> Target | None:
+        if segmenter.needs_target:
+            raise typer.BadParameter(f"bundle {segmenter.bundle.name} must be shown what to cut out", param_hint="-t")
+        return None
+
+    def frames(self) -> Iterator[Frame | None]:
+        return (self._camera.read(0.0) for _ in count())
 
 
 def _run(controller: Controller, seconds: float, advance: Callable[[], None], stop: Callable[[], bool]) -> None:
@@ -134,16 +194,17 @@ def _run(controller: Controller, seconds: float, advance: Callable[[], None], st
             break
 
 
-def _show(report: Report, what: str, json: Path | None) -> None:
+def _show(report: Report, seen: _Steps | _Pictures, segmenter: Segmenter, json: Path | None) -> None:
     from samg_fast.devices import machine
 
-    say(f"{what}\n", json_to=json)
+    height, width = seen.first.shape[:2]
+    say(f"{seen.words}, {height}×{width}: {segmenter.describe()}\n", json_to=json)
     frames = report.frames
     rows = [
         ("rate", "-" if report.rate is None else f"{report.rate:.2f} Hz of {report.hz:g}"),
         ("deadlines", f"{report.met} met, {report.missed} missed"),
         ("age of the mask", _list(report.ages) or "no mask was ready"),
-        ("simulate and render", _list(report.source)),
+        (seen.doing, _list(report.source)),
         ("steps", f"{report.ticks}, of them {report.blind} before the first mask"),
         ("frames", f"{frames.seen} seen, {frames.segmented} segmented, {frames.dropped} dropped"),
         ("processor", "-" if report.cpu is None else f"{report.cpu:.2f} of {machine.cores()} cores"),

@@ -15,6 +15,7 @@ import samg_fast
 from samg_fast.cli import app
 from samg_fast.errors import BackendError, RenderingError
 from samg_fast.samples import load_pack
+from support.camera_server import CameraServer
 from support.rendering import needs_rendering
 from support.synthetic_bundle import picture
 
@@ -191,3 +192,38 @@ def test_help_has_an_example() -> None:
     assert result.exit_code == 0
     assert "Example:\n    samg-fast control" in result.stdout
     assert "--json" in result.stdout
+
+
+class TestCamera:
+    def run(self, *options: object) -> Result:
+        return CliRunner().invoke(app, ["control", *(str(option) for option in options)])
+
+    def test_its_newest_picture_is_segmented(self, bundle_folder: Path, tmp_path: Path) -> None:
+        with samg_fast.load(bundle_folder, threads=1) as segmenter:
+            segmenter.identify(*picture(48, 64)).save(tmp_path / "t.safetensors")
+        server, out = CameraServer(), tmp_path / "figures.json"
+        try:
+            options = ("--bundle", bundle_folder, "--threads", 1, "--hz", 10, "--seconds", 1, "--json", out)
+            result = self.run("--camera", server.address, "-t", tmp_path / "t.safetensors", *options)
+        finally:
+            server.close()
+        assert result.exit_code == 0, result.output
+        figures = json.loads(out.read_text())
+        assert figures["camera"] == server.address
+        assert figures["ticks"] > 0
+        assert "take a picture" in result.stdout
+
+    def test_what_is_refused(self, bundle_folder: Path) -> None:
+        result = self.run("--camera", "97", "--bundle", bundle_folder)
+        assert "cannot open camera 97: No such file or directory" in result.stderr
+        for options in ((), ("--camera", "0", "--task", TASK)):
+            result = self.run(*options)
+            assert result.exit_code == 2
+            assert "or --camera must be given, and not both" in " ".join(result.stderr.split())
+        server = CameraServer()
+        try:
+            result = self.run("--camera", server.address, "--bundle", bundle_folder)
+        finally:
+            server.close()
+        assert result.exit_code == 2
+        assert "must be shown what to cut out" in " ".join(result.stderr.split())
