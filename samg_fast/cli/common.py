@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "BackendOption",
+    "BackgroundOption",
     "BundleOption",
     "DeviceOption",
     "JsonOption",
@@ -79,6 +80,14 @@ def _device(text: str) -> str:
     return text
 
 
+BackgroundOption = Annotated[
+    str,
+    typer.Option(
+        metavar="COLOUR|noise|blur|grey|PATH",
+        help="What stands where the target does not: a colour, noise, the frame blurred or grey, or a picture, a "
+        "video or a folder of these.",
+    ),
+]
 BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shipped bundle or the folder of one.")]
 BackendOption = Annotated[
     str,

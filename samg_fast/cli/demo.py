@@ -11,6 +11,7 @@ import typer
 from samg_fast.cli.common import (
     INTERRUPTED,
     BackendOption,
+    BackgroundOption,
     BundleOption,
     DeviceOption,
     JsonOption,
@@ -51,6 +52,7 @@ def demo(
         typer.Option(metavar="TASK", help="Run this dm_control task instead of the frames that ship: needs OpenGL."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a live episode.")] = 0,
+    background: BackgroundOption = "black",
     bundle: BundleOption = "tiny",
     backend: BackendOption = "auto",
     precision: PrecisionOption = Precision.fp32,  # the same figures on every processor
@@ -63,6 +65,7 @@ def demo(
     Every target is identified on one clean image. The frames and their ground truth ship with the package, so that
     neither a display nor OpenGL is needed.
     """
+    from samg_fast.background import Backgrounds
     from samg_fast.demo import pictures as demo_pictures
     from samg_fast.demo import run as demonstration
     from samg_fast.files import output_folder
@@ -72,6 +75,7 @@ def demo(
         raise typer.BadParameter("--live names its task itself", param_hint="--tasks")
     folder = output_folder(out)
     check_json(json)
+    Backgrounds(background)  # before anything is segmented
     with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
         if live is None:
             from samg_fast.samples import load_pack
@@ -97,7 +101,7 @@ def demo(
         _show(report, json)
         write_json(json, report.to_json())  # before the images, so that interrupting those does not lose the figures
         with progress("writing the video", len(report.shots)) as advance:
-            demo_pictures.write_video(report, folder / "demo.mp4", advance=advance)
+            demo_pictures.write_video(report, folder / "demo.mp4", background=background, advance=advance)
         write_image(folder / "contact_sheet.png", demo_pictures.contact_sheet(segmenter, report))
     say(f"wrote {folder / 'demo.mp4'} and {folder / 'contact_sheet.png'}", json_to=json)
     if interrupted:

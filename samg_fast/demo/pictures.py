@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from samg_fast import ops
+from samg_fast.background import Background, Backgrounds
 from samg_fast.media import VideoWriter, drawing
 
 if TYPE_CHECKING:
@@ -22,7 +24,13 @@ VIDEO_FPS = 12
 _CELL = 168  # pixels that a frame of the sheet may take
 
 
-def write_video(report: Report, path: str | os.PathLike[str], *, advance: Callable[[], None] = lambda: None) -> None:
+def write_video(
+    report: Report,
+    path: str | os.PathLike[str],
+    *,
+    background: Background = None,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
     """Write every frame as a row of frame, mask over frame, and masked observation, enlarged.
 
     Parameters
@@ -30,6 +38,8 @@ def write_video(report: Report, path: str | os.PathLike[str], *, advance: Callab
     report : Report
     path : str or os.PathLike
         For example ``demo.mp4``.
+    background : Background
+        What the masked observations have behind the target; drawn anew for every task and setting.
     advance : callable
         Called after every frame.
 
@@ -40,11 +50,14 @@ def write_video(report: Report, path: str | os.PathLike[str], *, advance: Callab
     """
     height, width = (max(shot.frame.shape[axis] for shot in report.shots) for axis in (0, 1))
     factor = drawing.watchable(height, width)
+    behind = Backgrounds(background)
+    behind.seed(0)
     with VideoWriter(path, VIDEO_FPS) as video:
         for each in report.runs:
+            behind.start_episodes([0])
             for number, shot in enumerate(each.shots):
                 words = f"{each.task}  {each.setting}  frame {number}  IoU {shot.iou:.2f}  {shot.ms:.1f} ms"
-                masked = np.where(shot.mask[..., None], shot.frame, 0).astype(np.uint8)
+                masked = ops.apply_mask(shot.frame[None], shot.mask[None], behind.behind(shot.frame[None], [0]))[0]
                 panels = [
                     drawing.enlarge(shot.frame, factor),
                     drawing.overlay(shot.frame, shot.mask, factor=factor),

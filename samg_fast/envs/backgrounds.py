@@ -21,12 +21,10 @@ from samg_fast.checks import check_frames, check_whole, describe
 from samg_fast.envs.procedural import ProceduralClip, procedural_clip
 from samg_fast.envs.settings import clip_folder
 from samg_fast.errors import FileError, InputError, InputTypeError
-from samg_fast.media import VideoReader
+from samg_fast.media import VIDEO_SUFFIXES, VideoReader
 
 __all__ = ["Clip", "ClipFolder", "FileClip", "ProceduralClip", "VideoClip", "find_clips", "load_clips"]
 __all__ += ["open_clips", "procedural_clip"]
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 class Clip(Protocol):

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from samg_fast.checks import Frame, Mask
-from samg_fast.envs.backgrounds import VIDEO_SUFFIXES, VideoClip, find_clips
+from samg_fast.envs.backgrounds import VideoClip, find_clips
 from samg_fast.errors import FileError, InputError
-from samg_fast.media import read_image, read_mask
+from samg_fast.media import VIDEO_SUFFIXES, read_image, read_mask
 from samg_fast.media.images import IMAGE_SUFFIXES
 
 __all__ = ["Policy", "masks_of", "read_backgrounds", "record"]

@@ -14,7 +14,10 @@ from samg_fast.media.animations import Animation, is_animation
 from samg_fast.media.completeness import missing_bytes
 from samg_fast.media.streams import VideoStreamSource, av_reason
 
-__all__ = ["TimedFrame", "VideoReader"]
+__all__ = ["VIDEO_SUFFIXES", "TimedFrame", "VideoReader"]
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+"""What is taken for a video where a folder is searched; a file that is named may have any."""
 
 _log = logging.getLogger("samg_fast")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from samg_fast.background import Background
 from samg_fast.checks import check_whole, describe
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.loading import load
@@ -96,6 +97,11 @@ class MaskedPixels(SingleTarget, _Wrapper):
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target: an empty one; the last mask of the episode, or an empty one if there was none
         yet; or the whole frame, which leaves the image unmasked.
+    background : str, path, sequence of 3 int or (H, W, 3) uint8 array, optional
+        What the masked image has behind the target: a colour, "noise", "blur", "grey", or pictures and videos, drawn
+        anew for every episode; see `samg_fast.background.Background`. Black by default.
+    background_seed : int, optional
+        Of what is drawn; by default every environment draws otherwise.
 
     Attributes
     ----------
@@ -124,6 +130,8 @@ class MaskedPixels(SingleTarget, _Wrapper):
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
+        background: Background = None,
+        background_seed: int | None = None,
     ) -> None:
         super().__init__(env)
         spec = _observation_spec(env)
@@ -132,7 +140,10 @@ class MaskedPixels(SingleTarget, _Wrapper):
             raise InputError(
                 f"env must show one picture at a time, (H, W, 3) or (1, H, W, 3), not {self._pixels.shape}"
             )
-        self._masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
+        self._masking = Masking(
+            segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost, background=background
+        )
+        self._masking.seed(background_seed)
         self._shape = (*self._pixels.shape[:-1], CHANNELS[mode])
         masked = specs.BoundedArray(self._shape, np.uint8, 0, 255, of_pixels.name)
         self._spec = self._pixels.write(spec, masked)
@@ -208,7 +219,7 @@ class FrameStackWithSAMG(_Wrapper):
         pixels; and ``extra_masked_images_list``, files of masked images of its parts. The lists may be None.
     segmenter : Segmenter or str
         A segmenter, or the name or folder of a bundle, which is opened here and closed with the environment.
-    threshold, lost
+    threshold, lost, background, background_seed
         As in `MaskedPixels`.
 
     Attributes
@@ -235,6 +246,8 @@ class FrameStackWithSAMG(_Wrapper):
         segmenter: Segmenter | str | os.PathLike[str] = "tiny",
         threshold: float | None = None,
         lost: Lost = "empty",
+        background: Background = None,
+        background_seed: int | None = None,
     ) -> None:
         check_whole("num_frames", num_frames, 1)
         find_pixels(_observation_spec(env), pixels_key)
@@ -243,7 +256,10 @@ class FrameStackWithSAMG(_Wrapper):
         self._opened = None if used is segmenter else used
         try:
             target = _official_target(used, handmade_4_SAM)
-            masked = MaskedPixels(env, used, target, pixels_key=pixels_key, threshold=threshold, lost=lost)
+            masked = MaskedPixels(
+                env, used, target, pixels_key=pixels_key, threshold=threshold, lost=lost, background=background,
+                background_seed=background_seed,
+            )  # fmt: skip
         except BaseException:
             self._close_opened()
             raise

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from samg_fast.background import Background
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
@@ -87,6 +88,9 @@ class MaskedObservation(SingleTarget, _Wrapper):
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target: an empty one; the last mask of the episode, or an empty one if there was none
         yet; or the whole frame, which leaves the image unmasked.
+    background : str, path, sequence of 3 int or (H, W, 3) uint8 array, optional
+        What the masked image has behind the target: a colour, "noise", "blur", "grey", or pictures and videos, drawn
+        anew for every episode; see `samg_fast.background.Background`. Black by default.
 
     Attributes
     ----------
@@ -115,6 +119,7 @@ class MaskedObservation(SingleTarget, _Wrapper):
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
+        background: Background = None,
     ) -> None:
         if not isinstance(env, gymnasium.Env):
             raise InputTypeError(f"env must be a gymnasium.Env, not {type(env).__name__}")
@@ -122,7 +127,9 @@ class MaskedObservation(SingleTarget, _Wrapper):
         pixels, _ = find_pixels(env.observation_space, pixels_key)
         if len(pixels.shape) != 3:
             raise InputError(f"env must show one picture at a time, (H, W, 3), not {pixels.shape}")
-        masking = Masking(segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost)
+        masking = Masking(
+            segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost, background=background
+        )
         super().__init__(env)
         self._pixels, self._masking = pixels, masking
         self._saved_kwargs = _SharedArguments(
@@ -133,6 +140,7 @@ class MaskedObservation(SingleTarget, _Wrapper):
             mode=mode,
             threshold=threshold,
             lost=lost,
+            background=background,
         )
         box = gymnasium.spaces.Box(0, 255, (*pixels.shape[:2], CHANNELS[mode]), np.uint8)
         self.observation_space = pixels.write(env.observation_space, box)
@@ -147,6 +155,11 @@ class MaskedObservation(SingleTarget, _Wrapper):
         if spec is not None:
             spec.__class__ = _MaskedSpec
         return spec
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode of the wrapped environment; the seed is that of the backgrounds too."""
+        self._masking.seed(seed)
+        return super().reset(seed=seed, options=options)
 
     def _transform(self, observation: Any, *, first: bool) -> Any:
         if first:

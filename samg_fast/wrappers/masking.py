@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from samg_fast import ops
-from samg_fast.checks import Frame, Mask, describe
+from samg_fast.background import Background, Backgrounds
+from samg_fast.checks import Frame, Mask, describe, is_whole
 from samg_fast.errors import InputError, InputTypeError
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
@@ -48,6 +49,8 @@ class Masking:
         `Manifest.present`; without that, no target is ever lost.
     lost : Lost
         Any value but "empty" needs a threshold, here or in the bundle.
+    background : Background
+        What stands where the mask is not set; of the masked image only.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Masking:
         mode: Mode,
         threshold: float | None,
         lost: Lost,
+        background: Background = None,
     ) -> None:
         check_segmenter(segmenter)
         fitted = not getattr(segmenter, "needs_target", True)
@@ -97,6 +101,9 @@ class Masking:
                 f"lost is {lost!r}, but without a threshold no target is ever lost, and bundle {segmenter.bundle.name} "
                 "states none: give both"
             )
+        if background is not None and mode != "composite":
+            raise InputError(f"background is what the masked image has behind the target: mode {mode!r} has none")
+        self._backgrounds = None if background is None else Backgrounds(background, count)
         self.segmentations: list[Segmentation] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost
@@ -109,10 +116,19 @@ class Masking:
         """Each environment's target; empty until they are identified, or where the segmenter needs none."""
         return [target for target in self._targets if target is not None]
 
+    def seed(self, seed: object) -> None:
+        """Draw backgrounds by the seed of a reset, if it is a number or a list that begins with one."""
+        first = seed[0] if isinstance(seed, Sequence) and seed else seed
+        if self._backgrounds is not None and is_whole(first):
+            self._backgrounds.seed(first)
+
     def start_episodes(self, which: Iterable[int] | None = None) -> None:
-        """Forget the masks of the previous episode, of the environments `which` or of all."""
-        for index in range(self._count) if which is None else which:
+        """Forget the masks and backgrounds of the previous episode, of the environments `which` or of all."""
+        started = list(range(self._count) if which is None else which)
+        for index in started:
             self._last_masks[index] = None
+        if self._backgrounds is not None:
+            self._backgrounds.start_episodes(started)
 
     def __call__(self, frames: Frame) -> Frame:
         """Mask one frame of every environment, as one batch.
@@ -145,7 +161,11 @@ class Masking:
             self._reference = None
         segmentations = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
         masks = np.stack([self._mask_to_show(each, index) for each, index in zip(segmentations, which, strict=True)])
-        return _combine(frames, masks, self._mode), segmentations
+        if self._mode == "composite":
+            behind = None if self._backgrounds is None else self._backgrounds.behind(frames, which)
+            return ops.apply_mask(frames, masks, behind), segmentations
+        grey: Frame = masks[..., None].astype(np.uint8) * np.uint8(255)
+        return grey if self._mode == "mask" else np.concatenate((frames, grey), axis=-1), segmentations
 
     def _mask_to_show(self, segmentation: Segmentation, index: int) -> Mask:
         """Return the mask that was found in an environment, or its substitute if the target is lost."""
@@ -172,13 +192,6 @@ class SingleTarget:
     def target(self) -> Target | None:
         """What is cut out; None until it is identified."""
         return self._masking.targets[0] if self._masking.targets else None
-
-
-def _combine(frames: Frame, masks: Mask, mode: Mode) -> Frame:
-    if mode == "composite":
-        return ops.apply_mask(frames, masks)
-    grey: Frame = masks[..., None].astype(np.uint8) * np.uint8(255)
-    return grey if mode == "mask" else np.concatenate((frames, grey), axis=-1)
 
 
 def check_segmenter(segmenter: object) -> None:

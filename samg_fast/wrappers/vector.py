@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samg_fast.background import Background
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
@@ -53,6 +54,9 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
         Mask to use for a lost target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
+    background : optional
+        What the masked images have behind the target, as in `samg_fast.wrappers.gymnasium.MaskedObservation`; each
+        environment has its own.
 
     Attributes
     ----------
@@ -81,13 +85,17 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         mode: Mode = "composite",
         threshold: float | None = None,
         lost: Lost = "empty",
+        background: Background = None,
     ) -> None:
         if not isinstance(env, VectorEnv):
             raise InputTypeError(f"env must be a gymnasium.vector.VectorEnv, not {type(env).__name__}")
         single, _ = find_pixels(env.single_observation_space, pixels_key)
         if len(single.shape) != 3:
             raise InputError(f"env must show one picture of each environment, (H, W, 3), not {single.shape}")
-        masking = Masking(segmenter, target, reference, count=env.num_envs, mode=mode, threshold=threshold, lost=lost)
+        masking = Masking(
+            segmenter, target, reference,
+            count=env.num_envs, mode=mode, threshold=threshold, lost=lost, background=background,
+        )  # fmt: skip
         # All checks come before: a wrapper whose constructor fails is deleted, and in gymnasium 1.1 that closes `env`
         super().__init__(env)
         self._single, self._masking = single, masking
@@ -114,6 +122,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes in all environments, or in those that ``options["reset_mask"]`` selects."""
         self._note_resets(options)
+        self._masking.seed(seed)
         return self._after_reset(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]  # takes a list too
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -123,6 +132,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
     def reset_async(self, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> None:
         """Tell the processes of an AsyncVectorEnv to reset; `reset_wait` returns the result."""
         self._note_resets(options)
+        self._masking.seed(seed)
         self.env.reset_async(seed=seed, options=options)  # type: ignore[attr-defined]  # only AsyncVectorEnv has it
 
     def reset_wait(self, timeout: float | None = None) -> tuple[Any, dict[str, Any]]:
