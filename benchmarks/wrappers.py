@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import gymnasium
 import numpy as np
@@ -37,7 +37,7 @@ from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
 from samg_fast.samples import load_pack
 from samg_fast.wrappers.gymnasium import MaskedObservation
-from samg_fast.wrappers.masking import CHANNELS
+from samg_fast.wrappers.masking import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,9 +47,11 @@ if TYPE_CHECKING:
     from samg_fast.checks import Frame, Mask
     from samg_fast.results import Segmentation
 
-__all__ = ["Calls", "Replay", "Times", "app", "markdown", "measure", "summary"]
+__all__ = ["MODES", "Calls", "Replay", "Times", "app", "markdown", "measure", "summary"]
 
 app = typer.Typer(add_completion=False)
+
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Replay(gymnasium.Env[Any, Any]):
@@ -130,7 +132,7 @@ class Times:
     """
 
     segment: list[float] = field(default_factory=list)
-    added: dict[str, list[float]] = field(default_factory=lambda: {mode: [] for mode in CHANNELS})
+    added: dict[str, list[float]] = field(default_factory=lambda: {mode: [] for mode in MODES})
     single: Calls = field(default_factory=Calls)
     together: Calls = field(default_factory=Calls)
 
@@ -191,7 +193,7 @@ def measure(
 
 def _one_task(segmenter: Segmenter, shown: Shown, target: Target | None, times: Times) -> None:
     """Step through a task's frames in every mode, and segment each without a wrapper."""
-    clocked, replays = Clocked(segmenter), {mode: Replay(shown.frames) for mode in CHANNELS}
+    clocked, replays = Clocked(segmenter), {mode: Replay(shown.frames) for mode in MODES}
     masked = {
         mode: MaskedObservation(replay, clocked, target, mode=mode)  # type: ignore[arg-type]  # a stand-in
         for mode, replay in replays.items()
@@ -268,8 +270,8 @@ def markdown(figures: dict[str, dict[str, Any]], environments: int) -> str:
         How many environments there are.
     """
     wrapper = [
-        "| configuration | segment | " + " | ".join(f"+ {mode}" for mode in CHANNELS) + " |",
-        "| --- | ---: |" + " ---: |" * len(CHANNELS),
+        "| configuration | segment | " + " | ".join(f"+ {mode}" for mode in MODES) + " |",
+        "| --- | ---: |" + " ---: |" * len(MODES),
     ]
     together = [
         f"| configuration | {environments} calls, frames/s | one call, frames/s | gain | IQR | mean IoU, both |",
@@ -280,7 +282,7 @@ def markdown(figures: dict[str, dict[str, Any]], environments: int) -> str:
         "| --- |" + " ---: |" * len(STAGES),
     ]
     for label, each in figures.items():
-        cells = (f"{each['added'][mode]:.3f} ({each['percent'][mode]:.2f} %)" for mode in CHANNELS)
+        cells = (f"{each['added'][mode]:.3f} ({each['percent'][mode]:.2f} %)" for mode in MODES)
         wrapper.append(f"| {label} | {each['segment']:.2f} | " + " | ".join(cells) + " |")
         low, high = each["gain_iqr"]
         accuracy = f"{each['iou']['single']:.3f}, {each['iou']['together']:.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,7 +57,9 @@ class Objects:
 
         A pixel that several objects have goes to the one with the best score. Objects that are not present have none.
         """
-        return ids_of(self.found)
+        every = self.found.values()
+        shown = [each.mask if each.present else np.zeros_like(each.mask) for each in every]
+        return ids_of([each.score for each in every], np.stack(shown))
 
     @property
     def mask(self) -> Mask:
@@ -70,14 +72,14 @@ class Objects:
         return ops.apply_mask(self.frame, self.mask)
 
 
-def ids_of(found: Mapping[str, Segmentation]) -> Frame:
-    """Return the id mask of some objects of one frame; see `Objects.ids`."""
-    first = next(iter(found.values()))
-    ids = np.zeros(first.mask.shape, np.uint8)
-    numbered = sorted(enumerate(found.values(), 1), key=lambda pair: pair[1].score)
-    for number, each in numbered:  # the best one comes last, over all others
-        if each.present:
-            ids[each.mask] = number
+def ids_of(scores: Sequence[float], masks: Mask) -> Frame:
+    """Return which of the masks (N, H, W) each pixel has, (H, W) uint8: 0 for none, else k for the k-th.
+
+    A pixel of several goes to the one with the best score.
+    """
+    ids = np.zeros(masks.shape[1:], np.uint8)
+    for number in np.argsort(scores, kind="stable").tolist():  # the best one comes last, over all others
+        ids[masks[number]] = number + 1
     return ids
 
 

@@ -12,7 +12,6 @@ import samg_fast
 from samg_fast import Objects, Segmentation, Segmenter, Target
 from samg_fast.bundle import Bundle
 from samg_fast.errors import BundleError, InputError, InputTypeError
-from samg_fast.objects import ids_of
 from support.fixed_batch import fixed_batch
 from support.synthetic_bundle import picture, write_bundle, write_fitted_bundle
 
@@ -91,8 +90,8 @@ def test_ids_go_to_the_better_score() -> None:
         "empty": segmentation([[0, 0, 0, 0]], 0.99),
         "absent": segmentation([[1, 1, 1, 1]], 0.2, threshold=0.5),
     }
-    assert ids_of(found).tolist() == [[1, 2, 2, 0]]
     objects = Objects(frame=found["a"].frame, found=found)
+    assert objects.ids.tolist() == [[1, 2, 2, 0]]
     assert objects.mask.tolist() == [[True, True, True, False]]
     assert objects.masked[..., 0].tolist() == [[7, 7, 7, 0]]
 

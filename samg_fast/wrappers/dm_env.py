@@ -17,7 +17,7 @@ from samg_fast.loading import load
 from samg_fast.media import read_image
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
-from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget, check_segmenter
+from samg_fast.wrappers.masking import Lost, Masking, Mode, References, SingleTarget, check_segmenter
 from samg_fast.wrappers.pixels import PixelsKey, find_pixels, get_part, put_part
 from samg_fast.wrappers.stacking import Stack
 
@@ -81,17 +81,19 @@ class MaskedPixels(SingleTarget, _Wrapper):
     env : dm_env.Environment
         Its pixel observation is (H, W, 3) uint8 RGB, or (1, H, W, 3) as in ``dm_control.manipulation``.
     segmenter : Segmenter
-    target : Target, optional
-        What to cut out, made with the segmenter's bundle.
-    reference : tuple, optional
+    target : Target or mapping of str to Target, optional
+        What to cut out, made with the segmenter's bundle; or several named objects.
+    reference : tuple or mapping of str to tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
-        (image, mask, points, parts). The target is identified at the first reset.
+        (image, mask, points, parts); or those of several objects. They are identified at the first reset.
     pixels_key : str, int, sequence of these, or None
         Name of the pixel observation, or index in a tuple; of nested ones a path, such as ``("cameras", "front")``;
         None if it is the whole observation.
-    mode : {"composite", "mask", "rgbm"}
-        What replaces it: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the unmasked image with
-        the mask as a fourth channel, (H, W, 4). All are uint8.
+    mode : {"composite", "mask", "rgbm", "ids"}
+        What replaces it: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; the unmasked image with the
+        mask as a fourth channel, (H, W, 4); or 1 where the target is and else 0, (H, W, 1). All are uint8. Of N
+        objects: the image masked by all together; a mask each, (H, W, N); the image with a mask each, (H, W, 3 + N); or
+        the object's number, where several overlap that of the best score.
     threshold : float, optional
         A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
@@ -105,9 +107,9 @@ class MaskedPixels(SingleTarget, _Wrapper):
 
     Attributes
     ----------
-    segmentation : Segmentation or None
+    segmentation : Segmentation, Objects or None
         Result for the latest frame, with its score; None before the first frame.
-    target : Target or None
+    target : Target, dict of str to Target, or None
         None until it is identified.
 
     Raises
@@ -123,9 +125,9 @@ class MaskedPixels(SingleTarget, _Wrapper):
         self,
         env: Any,
         segmenter: Segmenter,
-        target: Target | None = None,
+        target: Target | Mapping[str, Target] | None = None,
         *,
-        reference: Reference | None = None,
+        reference: References | None = None,
         pixels_key: PixelsKey = "pixels",
         mode: Mode = "composite",
         threshold: float | None = None,
@@ -144,7 +146,7 @@ class MaskedPixels(SingleTarget, _Wrapper):
             segmenter, target, reference, count=1, mode=mode, threshold=threshold, lost=lost, background=background
         )
         self._masking.seed(background_seed)
-        self._shape = (*self._pixels.shape[:-1], CHANNELS[mode])
+        self._shape = (*self._pixels.shape[:-1], self._masking.channels)
         masked = specs.BoundedArray(self._shape, np.uint8, 0, 255, of_pixels.name)
         self._spec = self._pixels.write(spec, masked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from samg_fast.background import Background
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
-from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference, SingleTarget
+from samg_fast.wrappers.masking import Lost, Masking, Mode, References, SingleTarget
 from samg_fast.wrappers.pixels import PixelsKey, find_pixels
 from samg_fast.wrappers.stacking import Stack
 
@@ -73,16 +74,18 @@ class MaskedObservation(SingleTarget, _Wrapper):
     env : gymnasium.Env
         Its observation space is a Box of (H, W, 3) uint8 RGB, or a Dict or Tuple with such a Box, nested as it may be.
     segmenter : Segmenter
-    target : Target, optional
-        What to cut out, made with the segmenter's bundle.
-    reference : tuple, optional
+    target : Target or mapping of str to Target, optional
+        What to cut out, made with the segmenter's bundle; or several named objects.
+    reference : tuple or mapping of str to tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
-        (image, mask, points, parts). The target is identified at the first reset.
+        (image, mask, points, parts); or those of several objects. They are identified at the first reset.
     pixels_key : str, int or sequence of these, optional
         Name of the images in a Dict, or index in a Tuple; of nested ones a path, such as ``("cameras", "front")``.
-    mode : {"composite", "mask", "rgbm"}
-        What replaces them: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; or the unmasked image
-        with the mask as a fourth channel, (H, W, 4). All are uint8.
+    mode : {"composite", "mask", "rgbm", "ids"}
+        What replaces them: the masked image, (H, W, 3); the mask alone, (H, W, 1), 0 and 255; the unmasked image with
+        the mask as a fourth channel, (H, W, 4); or 1 where the target is and else 0, (H, W, 1). All are uint8. Of N
+        objects: the image masked by all together; a mask each, (H, W, N); the image with a mask each, (H, W, 3 + N); or
+        the object's number, where several overlap that of the best score.
     threshold : float, optional
         A target whose score is below this counts as lost; by default the bundle says, if it does.
     lost : {"empty", "hold", "frame"}
@@ -94,9 +97,9 @@ class MaskedObservation(SingleTarget, _Wrapper):
 
     Attributes
     ----------
-    segmentation : Segmentation or None
+    segmentation : Segmentation, Objects or None
         Result for the latest frame, with its score; None before the first frame.
-    target : Target or None
+    target : Target, dict of str to Target, or None
         None until it is identified.
 
     Raises
@@ -112,9 +115,9 @@ class MaskedObservation(SingleTarget, _Wrapper):
         self,
         env: gymnasium.Env[Any, Any],
         segmenter: Segmenter,
-        target: Target | None = None,
+        target: Target | Mapping[str, Target] | None = None,
         *,
-        reference: Reference | None = None,
+        reference: References | None = None,
         pixels_key: PixelsKey = None,
         mode: Mode = "composite",
         threshold: float | None = None,
@@ -142,7 +145,7 @@ class MaskedObservation(SingleTarget, _Wrapper):
             lost=lost,
             background=background,
         )
-        box = gymnasium.spaces.Box(0, 255, (*pixels.shape[:2], CHANNELS[mode]), np.uint8)
+        box = gymnasium.spaces.Box(0, 255, (*pixels.shape[:2], masking.channels), np.uint8)
         self.observation_space = pixels.write(env.observation_space, box)
 
     @property

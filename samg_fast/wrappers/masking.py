@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -12,14 +12,16 @@ from samg_fast import ops
 from samg_fast.background import Background, Backgrounds
 from samg_fast.checks import Frame, Mask, describe, is_whole
 from samg_fast.errors import InputError, InputTypeError
+from samg_fast.objects import Objects, check_objects, ids_of
 from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
 
-__all__ = ["CHANNELS", "Lost", "Masking", "Mode", "Reference", "SingleTarget", "check_segmenter"]
+__all__ = ["Found", "Lost", "Masking", "Mode", "References", "SingleTarget", "Targets", "check_segmenter"]
 
-Mode: TypeAlias = Literal["composite", "mask", "rgbm"]
-"""What the agent sees: the masked image, the mask alone, or the image with the mask as a fourth channel."""
+Mode: TypeAlias = Literal["composite", "mask", "rgbm", "ids"]
+"""What the agent sees: the masked image; the mask alone, one for each object; the image with the masks as further
+channels; or the number of the object at each pixel."""
 
 Lost: TypeAlias = Literal["empty", "hold", "frame"]
 """Mask to use for a lost target: an empty one, the last one of the episode, or the whole frame."""
@@ -27,8 +29,14 @@ Lost: TypeAlias = Literal["empty", "hold", "frame"]
 Reference: TypeAlias = tuple[Any, ...]
 """The arguments of `Segmenter.identify`: (image, mask), or (image, mask, points), or (image, mask, points, parts)."""
 
-CHANNELS: dict[Mode, int] = {"composite": 3, "mask": 1, "rgbm": 4}
-"""Mode -> number of channels of its images."""
+Targets: TypeAlias = Target | Sequence[Target] | Mapping[str, Target]
+"""One for all environments, or one for each; or several named objects, in every environment."""
+
+References: TypeAlias = Reference | Mapping[str, Reference]
+"""Of one target, or of several named objects."""
+
+Found: TypeAlias = Segmentation | Objects
+"""What is found in a frame: `Objects` where several are named."""
 
 
 class Masking:
@@ -37,9 +45,9 @@ class Masking:
     Parameters
     ----------
     segmenter : Segmenter
-    target : Target, sequence of Target or None
-        One for all environments, or one for each. A fitted bundle needs neither a target nor a reference.
-    reference : Reference or None
+    target : Targets or None
+        A fitted bundle needs neither a target nor a reference.
+    reference : References or None
         Instead of a target: what to identify it from when the first frame arrives.
     count : int
         Number of environments.
@@ -54,7 +62,7 @@ class Masking:
 
     Attributes
     ----------
-    segmentations : list of Segmentation
+    segmentations : list of Segmentation or of Objects
         Results for the latest frames; empty before the first.
 
     Raises
@@ -68,8 +76,8 @@ class Masking:
     def __init__(
         self,
         segmenter: Segmenter,
-        target: Target | Sequence[Target] | None,
-        reference: Reference | None,
+        target: Targets | None,
+        reference: References | None,
         *,
         count: int,
         mode: Mode,
@@ -85,11 +93,8 @@ class Masking:
             )
         if not fitted and (target is None) == (reference is None):
             raise InputError("target or reference must be given, one of them and not both")
-        if reference is not None and not (isinstance(reference, tuple) and 2 <= len(reference) <= 4):
-            raise InputTypeError(
-                f"reference must be (image, mask), (image, mask, points) or (image, mask, points, parts), "
-                f"not {describe(reference)}"
-            )
+        for given in reference.values() if isinstance(reference, Mapping) else [reference]:
+            _check_reference(given)
         if threshold is not None:
             _check_threshold(threshold)
         _check_option("mode", mode, get_args(Mode))
@@ -104,16 +109,30 @@ class Masking:
         if background is not None and mode != "composite":
             raise InputError(f"background is what the masked image has behind the target: mode {mode!r} has none")
         self._backgrounds = None if background is None else Backgrounds(background, count)
-        self.segmentations: list[Segmentation] = []
+        self.segmentations: list[Found] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost
-        known = [] if target is None else _one_per_environment(segmenter, target, count)
-        self._targets: list[Target | None] = [*known] or [None] * count
-        self._last_masks: list[Mask | None] = [None] * count
+        self._objects: dict[str, Target] | None = None
+        self._targets: list[Target | None] = [None] * count
+        if isinstance(target, Mapping):
+            self._objects = check_objects(target)
+            for name, each in self._objects.items():
+                segmenter.check_target(each, f"target[{name!r}]")
+        elif target is not None:
+            self._targets[:] = _one_per_environment(segmenter, target, count)
+        named = target if isinstance(target, Mapping) else reference if isinstance(reference, Mapping) else None
+        if named is not None and not named:
+            raise InputError("reference must name one object at least")
+        self.channels: int = {"composite": 3, "ids": 1}.get(mode) or (
+            (1 if named is None else len(named)) + (3 if mode == "rgbm" else 0)
+        )
+        self._last_masks: dict[tuple[int, int], Mask] = {}
 
     @property
-    def targets(self) -> list[Target]:
-        """Each environment's target; empty until they are identified, or where the segmenter needs none."""
+    def targets(self) -> list[Target | dict[str, Target]]:
+        """Each environment's target, or named targets; empty until they are identified, or where none are needed."""
+        if self._objects is not None:
+            return [dict(self._objects)] * self._count
         return [target for target in self._targets if target is not None]
 
     def seed(self, seed: object) -> None:
@@ -125,8 +144,8 @@ class Masking:
     def start_episodes(self, which: Iterable[int] | None = None) -> None:
         """Forget the masks and backgrounds of the previous episode, of the environments `which` or of all."""
         started = list(range(self._count) if which is None else which)
-        for index in started:
-            self._last_masks[index] = None
+        for key in [key for key in self._last_masks if key[0] in started]:
+            del self._last_masks[key]
         if self._backgrounds is not None:
             self._backgrounds.start_episodes(started)
 
@@ -140,7 +159,7 @@ class Masking:
         Returns
         -------
         (B, H, W, C) uint8 array
-            C is `CHANNELS` of the mode; a mask is 0 and 255.
+            C is `channels`; a mask is 0 and 255, and an id 0 to the number of objects.
         """
         masked, self.segmentations = self._mask(frames, range(self._count))
         return masked
@@ -155,26 +174,43 @@ class Masking:
         masked: Frame = self._mask(frame[None], [which])[0][0]
         return masked
 
-    def _mask(self, frames: Frame, which: Sequence[int]) -> tuple[Frame, list[Segmentation]]:
-        if self._reference is not None:
-            self._targets[:] = [self._segmenter.identify(*self._reference)] * self._count
-            self._reference = None
-        segmentations = self._segmenter.segment_batch(frames, [self._targets[index] for index in which])
-        masks = np.stack([self._mask_to_show(each, index) for each, index in zip(segmentations, which, strict=True)])
+    def _mask(self, frames: Frame, which: Sequence[int]) -> tuple[Frame, list[Found]]:
+        self._identify()
+        found: list[Found]
+        if self._objects is not None:
+            found = [*self._segmenter.segment_batch(frames, self._objects)]
+        else:
+            found = [*self._segmenter.segment_batch(frames, [self._targets[index] for index in which])]
+        shown = [self._to_show(each, index) for each, index in zip(found, which, strict=True)]
+        masks = np.stack(shown)  # (B, N, H, W)
         if self._mode == "composite":
             behind = None if self._backgrounds is None else self._backgrounds.behind(frames, which)
-            return ops.apply_mask(frames, masks, behind), segmentations
-        grey: Frame = masks[..., None].astype(np.uint8) * np.uint8(255)
-        return grey if self._mode == "mask" else np.concatenate((frames, grey), axis=-1), segmentations
+            return ops.apply_mask(frames, np.asarray(masks.any(axis=1)), behind), found
+        if self._mode == "ids":
+            return np.stack([_ids(each, of) for each, of in zip(found, masks, strict=True)])[..., None], found
+        grey: Frame = masks.transpose(0, 2, 3, 1).astype(np.uint8) * np.uint8(255)
+        return grey if self._mode == "mask" else np.concatenate((frames, grey), axis=-1), found
 
-    def _mask_to_show(self, segmentation: Segmentation, index: int) -> Mask:
-        """Return the mask that was found in an environment, or its substitute if the target is lost."""
+    def _identify(self) -> None:
+        """Learn the targets from their references, once."""
+        reference = self._reference
+        if isinstance(reference, Mapping):
+            self._objects = check_objects({name: self._segmenter.identify(*each) for name, each in reference.items()})
+        elif reference is not None:
+            self._targets[:] = [self._segmenter.identify(*reference)] * self._count
+        self._reference = None
+
+    def _to_show(self, found: Found, index: int) -> Mask:
+        """Return the masks that were found in an environment, (N, H, W), with substitutes of lost targets."""
+        every = _each(found)
+        return np.stack([self._mask_to_show(each, (index, number)) for number, each in enumerate(every)])
+
+    def _mask_to_show(self, segmentation: Segmentation, key: tuple[int, int]) -> Mask:
         if self._threshold is None or segmentation.score >= self._threshold:
-            self._last_masks[index] = segmentation.mask
+            self._last_masks[key] = segmentation.mask
             return segmentation.mask
-        last = self._last_masks[index]
-        if self._lost == "hold" and last is not None:
-            return last
+        if self._lost == "hold" and key in self._last_masks:
+            return self._last_masks[key]
         return np.full_like(segmentation.mask, self._lost == "frame")
 
 
@@ -184,14 +220,31 @@ class SingleTarget:
     _masking: Masking
 
     @property
-    def segmentation(self) -> Segmentation | None:
-        """Result for the latest frame; None before the first frame."""
+    def segmentation(self) -> Found | None:
+        """Result for the latest frame, `Objects` where several are named; None before the first frame."""
         return self._masking.segmentations[0] if self._masking.segmentations else None
 
     @property
-    def target(self) -> Target | None:
-        """What is cut out; None until it is identified."""
+    def target(self) -> Target | dict[str, Target] | None:
+        """What is cut out, by name where several are; None until it is identified."""
         return self._masking.targets[0] if self._masking.targets else None
+
+
+def _each(found: Found) -> list[Segmentation]:
+    return [*found.found.values()] if isinstance(found, Objects) else [found]
+
+
+def _ids(found: Found, masks: Mask) -> Frame:
+    """Return which of the objects each pixel shows, by the masks to show (N, H, W)."""
+    return ids_of([each.score for each in _each(found)], masks)
+
+
+def _check_reference(reference: object) -> None:
+    if reference is not None and not (isinstance(reference, tuple) and 2 <= len(reference) <= 4):
+        raise InputTypeError(
+            f"reference must be (image, mask), (image, mask, points) or (image, mask, points, parts), "
+            f"not {describe(reference)}"
+        )
 
 
 def check_segmenter(segmenter: object) -> None:

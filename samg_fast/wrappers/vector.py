@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ from numpy.typing import NDArray
 
 from samg_fast.background import Background
 from samg_fast.errors import InputError, InputTypeError, MissingExtraError
-from samg_fast.results import Segmentation
 from samg_fast.segmenter import Segmenter
 from samg_fast.target import Target
-from samg_fast.wrappers.masking import CHANNELS, Lost, Masking, Mode, Reference
+from samg_fast.wrappers.masking import Found, Lost, Masking, Mode, References, Targets
 from samg_fast.wrappers.pixels import Pixels, PixelsKey, find_pixels
 
 try:
@@ -41,14 +39,16 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         The observation space of each environment is a Box of (H, W, 3) uint8 RGB, or a Dict or Tuple with such a Box,
         nested as it may be.
     segmenter : Segmenter
-    target : Target or sequence of Target, optional
-        What to cut out, made with the segmenter's bundle: one for all environments, or one per environment.
-    reference : tuple, optional
+    target : Target, sequence of Target or mapping of str to Target, optional
+        What to cut out, made with the segmenter's bundle: one for all environments, one per environment, or several
+        named objects in each.
+    reference : tuple or mapping of str to tuple, optional
         Instead of a target: the arguments of `Segmenter.identify`, (image, mask), (image, mask, points) or
-        (image, mask, points, parts). The target, one for all environments, is identified at the first reset.
+        (image, mask, points, parts); or those of several objects. They are identified at the first reset, once for all
+        environments.
     pixels_key : str, int or sequence of these, optional
         Name, index or path of the images, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
-    mode : {"composite", "mask", "rgbm"}
+    mode : {"composite", "mask", "rgbm", "ids"}
         What replaces them, as in `samg_fast.wrappers.gymnasium.MaskedObservation`.
     threshold : float, optional
         A target whose score is below this counts as lost; by default the bundle says, if it does.
@@ -60,10 +60,10 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
 
     Attributes
     ----------
-    segmentations : list of Segmentation
+    segmentations : list of Segmentation or of Objects
         Result for the latest frame of each environment; empty before the first frame.
-    targets : list of Target
-        The target of each environment; empty until they are identified.
+    targets : list of Target or of dict of str to Target
+        What is cut out in each environment; empty until it is identified.
 
     Raises
     ------
@@ -78,9 +78,9 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         self,
         env: VectorEnv[Any, Any, Any],
         segmenter: Segmenter,
-        target: Target | Sequence[Target] | None = None,
+        target: Targets | None = None,
         *,
-        reference: Reference | None = None,
+        reference: References | None = None,
         pixels_key: PixelsKey = None,
         mode: Mode = "composite",
         threshold: float | None = None,
@@ -100,7 +100,7 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         super().__init__(env)
         self._single, self._masking = single, masking
         self._pixels = Pixels(pixels_key, (env.num_envs, *single.shape))
-        self._masked_shape = shape = (*single.shape[:2], CHANNELS[mode])
+        self._masked_shape = shape = (*single.shape[:2], masking.channels)
         self.single_observation_space = single.write(env.single_observation_space, Box(0, 255, shape, np.uint8))
         self.observation_space = self._pixels.write(
             env.observation_space, Box(0, 255, (env.num_envs, *shape), np.uint8)
@@ -108,12 +108,12 @@ class MaskedObservation(VectorWrapper):  # no type arguments: gymnasium before 1
         self._ended = np.zeros(env.num_envs, np.bool_)
 
     @property
-    def segmentations(self) -> list[Segmentation]:
+    def segmentations(self) -> list[Found]:
         """Result for the latest frame of each environment; empty before the first frame."""
         return self._masking.segmentations
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[Target | dict[str, Target]]:
         """What is cut out in each environment; empty until it is identified."""
         return self._masking.targets
 

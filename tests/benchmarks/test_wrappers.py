@@ -14,20 +14,19 @@ from typer.testing import CliRunner
 
 from benchmarks import wrappers
 from samg_fast.pipeline.stopwatch import STAGES
-from samg_fast.wrappers.masking import CHANNELS
 
 
 def test_figures_of_known_times() -> None:
     stages = {stage: [1.0, 3.0, 2.0] for stage in STAGES}
     times = wrappers.Times(
         segment=[4.0, 5.0, 100.0],
-        added={mode: [0.1, 0.2, 0.05] for mode in CHANNELS},
+        added={mode: [0.1, 0.2, 0.05] for mode in wrappers.MODES},
         single=wrappers.Calls([40.0, 50.0, 60.0], [0.5, 1.0], stages),
         together=wrappers.Calls([20.0, 20.0, 20.0], [0.5, 0.5], {**stages, "features": []}),
     )
     figures = wrappers.summary(times, 4)
     assert figures["segment"] == 5.0
-    assert figures["percent"] == dict.fromkeys(CHANNELS, pytest.approx(2.0))
+    assert figures["percent"] == dict.fromkeys(wrappers.MODES, pytest.approx(2.0))
     assert figures["single"] == 80.0
     assert figures["together"] == 200.0
     assert (figures["gain"], figures["gain_iqr"]) == (2.5, [2.25, 2.75])

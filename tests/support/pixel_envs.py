@@ -18,6 +18,7 @@ from dm_env import specs
 from numpy.typing import NDArray
 
 from samg_fast import Segmenter
+from samg_fast.objects import gathered
 from samg_fast.results import Segmentation
 from samg_fast.target import EQUAL_WEIGHTS, Target
 
@@ -77,7 +78,10 @@ class ColourFinder:
         self.identified.append(reference)
         return target_of(RED)
 
-    def segment_batch(self, frames: NDArray[np.uint8], targets: list[Target]) -> list[Segmentation]:
+    def segment_batch(self, frames: NDArray[np.uint8], targets: Any) -> list[Any]:
+        if isinstance(targets, dict):
+            every = np.repeat(frames, len(targets), axis=0)
+            return gathered(targets, self.segment_batch(every, [*targets.values()] * len(frames)))
         self.batches.append(len(frames))
         return [
             Segmentation(

@@ -15,10 +15,11 @@ import numpy as np
 from dm_env import specs
 
 from samg_fast.errors import BundleError, InputError, InputTypeError
-from samg_fast.wrappers.masking import CHANNELS, Masking
+from samg_fast.wrappers.masking import Masking
 from samg_fast.wrappers.pixels import find_pixels
 from support.pixel_envs import BLUE, GREEN, RED, SIZE, ColourFinder, is_colour, squares, target_of
 
+MODES: dict[Any, int] = {"composite": 3, "mask": 1, "rgbm": 4, "ids": 1}
 BOX = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
 
 
@@ -33,13 +34,15 @@ def test_modes_show_the_masked_image_the_mask_or_both() -> None:
     frame = squares(3)
     mask = is_colour(frame, RED)
     assert mask.sum() == 16
-    composite, mask_one, both = (masking(mode=mode)(frame[None])[0] for mode in CHANNELS)
+    composite, mask_one, both, ids = (masking(mode=mode)(frame[None])[0] for mode in MODES)
     assert np.array_equal(composite, frame * mask[..., None])
     assert np.array_equal(mask_one, 255 * mask[..., None])
     assert np.array_equal(both[..., :3], frame)
     assert np.array_equal(both[..., 3:], mask_one)
     assert {each.dtype for each in (composite, mask_one, both)} == {np.dtype(np.uint8)}
-    assert [each.shape[-1] for each in (composite, mask_one, both)] == list(CHANNELS.values())
+    assert np.array_equal(ids, mask[..., None])
+    assert [each.shape[-1] for each in (composite, mask_one, both, ids)] == list(MODES.values())
+    assert [masking(mode=mode).channels for mode in MODES] == list(MODES.values())
 
 
 def test_each_environment_has_its_target_and_all_are_segmented_as_one_batch() -> None:
@@ -137,7 +140,7 @@ def test_an_additional_frame_does_not_change_the_segmentations() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        ({"mode": "masks"}, InputError, r"mode must be composite, mask or rgbm, not 'masks'"),
+        ({"mode": "masks"}, InputError, r"mode must be composite, mask, rgbm or ids, not 'masks'"),
         ({"lost": "keep"}, InputError, r"lost must be empty, hold or frame, not 'keep'"),
         (
             {"lost": "hold"},

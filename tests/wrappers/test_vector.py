@@ -356,7 +356,7 @@ def test_after_an_error_the_environments_can_be_closed(vectorised: Any, where: s
             r"target\[2\] was made with",
         ),
         (None, {"pixels_key": "rgb"}, InputError, "pixels_key must be None where the observation is one array"),
-        (None, {"mode": "all"}, InputError, "mode must be composite, mask or rgbm, not 'all'"),
+        (None, {"mode": "all"}, InputError, "mode must be composite, mask, rgbm or ids, not 'all'"),
     ],
 )
 def test_bad_arguments_get_a_sentence(
