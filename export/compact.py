@@ -40,6 +40,7 @@ def write_compact(
     """Export a network, and store its weights as float16 wherever that loses nothing; see `round_weights`."""
     model = trace(network, dict(zip(inputs, arguments, strict=True)), outputs, dynamic_batch=True)
     _halve_weights(model.graph)
+    del model.graph.value_info[:]  # shapes that readers infer, and a fiftieth of a small file
     save_graph(model, path)
 
 

@@ -17,11 +17,22 @@ from PIL import Image, ImageDraw, ImageFont
 from samg_fast.checks import Frame, Mask
 from samg_fast.errors import InputError
 
-__all__ = ["Row", "contact_sheet", "draw_points", "enlarge", "heat_map", "overlay", "side_by_side", "watchable"]
+__all__ = [
+    "Row",
+    "contact_sheet",
+    "draw_points",
+    "enlarge",
+    "heat_map",
+    "overlay",
+    "overlay_ids",
+    "side_by_side",
+    "watchable",
+]
 
 Colour = tuple[int, int, int]
 
 MASK: Colour = (255, 48, 224)
+OBJECTS: tuple[Colour, ...] = (MASK, (48, 160, 255), (255, 200, 40), (64, 224, 128), (255, 112, 48), (160, 112, 255))
 POSITIVE: Colour = (64, 255, 96)
 NEGATIVE: Colour = (255, 72, 72)
 PAPER: Colour = (24, 24, 28)
@@ -98,6 +109,27 @@ def overlay(frame: Frame, mask: Mask, *, factor: int = 1, colour: Colour = MASK)
     padded = np.pad(inside, 1, mode="edge")
     surrounded = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     canvas[inside & ~surrounded] = colour
+    return canvas
+
+
+def overlay_ids(frame: Frame, ids: Frame, *, factor: int = 1) -> Frame:
+    """Draw several objects over a frame, each in a colour of its own.
+
+    Parameters
+    ----------
+    frame : (H, W, 3) uint8
+    ids : (H, W) uint8
+        The number of the object at each pixel; 0 for none.
+    factor : int
+        As in `overlay`.
+
+    Returns
+    -------
+    (H · factor, W · factor, 3) uint8
+    """
+    canvas, large = enlarge(frame, factor), ids.repeat(factor, axis=0).repeat(factor, axis=1)
+    for number in np.unique(ids[ids > 0]).tolist():
+        canvas = overlay(canvas, large == number, colour=OBJECTS[(number - 1) % len(OBJECTS)])
     return canvas
 
 

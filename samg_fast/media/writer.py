@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
@@ -23,9 +24,13 @@ __all__ = ["VideoWriter"]
 
 _SLOWEST, _FASTEST = 1e-5, 1e5
 
+# Encoder, pixel format, and options: what the eye takes for lossless, quickly
+_OPAQUE = ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast"})
+_TRANSPARENT = ("libvpx-vp9", "yuva420p", {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "8"})
+
 
 class VideoWriter(AbstractContextManager["VideoWriter"]):
-    """An H.264 video, written beside its final name and renamed when it is closed.
+    """An H.264 video, or with transparency a VP9 one, written beside its final name and renamed when it is closed.
 
     The container is finished however the ``with`` block ends, so that an interrupted run leaves a video of the frames
     it had written. No file appears where no frame was written.
@@ -37,6 +42,8 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     fps : float
         Frames per second, from 0.00001 (about a frame a day) to 100000. Where frames come with times, about how many
         there are.
+    alpha : bool
+        Whether frames are RGBA, and the video ``.webm``.
 
     Raises
     ------
@@ -46,10 +53,11 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         The file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
+    def __init__(self, path: str | os.PathLike[str], fps: float, *, alpha: bool = False) -> None:
         fps = check_number("fps", fps, "above 0", lambda fps: fps > 0)
         check_number("fps", fps, "from 0.00001 to 100000", lambda fps: _SLOWEST <= fps <= _FASTEST)
         self.path = Path(path)
+        self._alpha = alpha
         check_writable(self.path)
         self._rate = (
             Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
@@ -69,9 +77,9 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
         Parameters
         ----------
-        frame : (H, W, 3) uint8
-            RGB, of the same size every time. An odd side is made even by repeating its last line: H.264 stores colours
-            at half the resolution.
+        frame : (H, W, 3) uint8, or (H, W, 4)
+            RGB, or RGBA of a video with transparency; of the same size every time. An odd side is made even by
+            repeating its last line: colours are stored at half the resolution.
         time : float, optional
             When it is shown, in seconds, later than the one before; with every frame, or with none. By default frames
             are evenly spaced.
@@ -86,7 +94,10 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         FileError
             The frame cannot be encoded or written.
         """
-        frame = check_frame("frame", frame)
+        if self._alpha:
+            check_frame("frame", frame[..., :3])
+        else:
+            frame = check_frame("frame", frame)
         height, width = frame.shape[:2]
         if self._size is not None and self._file is None:
             raise InputError(f"{self.path} is closed: nothing more can be written")
@@ -103,7 +114,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
                 self._timed = time is not None
                 self._open(frame.shape[0], frame.shape[1])
                 self._size = (height, width)
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = av.VideoFrame.from_ndarray(frame, format="rgba" if self._alpha else "rgb24")
             if time is not None:
                 picture.pts = max(round(time / self._tick), self._end)
                 picture.time_base = self._tick
@@ -139,13 +150,15 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def _open(self, height: int, width: int) -> None:
         with ExitStack() as file:
             self._container = av.open(av_path(file.enter_context(replacing(self.path))), mode="w")
-            self._stream = self._container.add_stream("libx264", rate=self._rate)
-            self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
-            self._stream.options = {"crf": "18", "preset": "veryfast"}
+            codec, pixels, options = _TRANSPARENT if self._alpha else _OPAQUE
+            self._stream = cast(VideoStream, self._container.add_stream(codec, rate=self._rate))
+            self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, pixels
+            self._stream.options = dict(options)
             if self._timed:
                 self._stream.codec_context.time_base = self._tick
                 # Files keep the times between frames in the order of decoding: right only if that is the order shown.
-                self._stream.options = {**self._stream.options, "bf": "0"}
+                if not self._alpha:
+                    self._stream.options = {**self._stream.options, "bf": "0"}
             # In the caller's thread: threads of the encoder would run beside the segmenter and spoil its times.
             self._stream.codec_context.thread_count = 1
             self._file = file.pop_all()

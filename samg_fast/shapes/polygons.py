@@ -41,7 +41,8 @@ def polygons(mask: Mask) -> list[Piece]:
     for start in range(len(x)):  # row by row: a ring is met first at its uppermost corner, the left one
         if ring_of[start] >= 0:
             continue
-        ring, corner = [], start
+        ring: list[int] = []
+        corner = start
         while not ring or corner != start:
             ring += [corner, across[corner]]
             corner = down[across[corner]]
@@ -103,7 +104,8 @@ def _corners(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np
     order = np.repeat(np.arange(len(x)), 1 + twice)
     second = np.diff(order, prepend=-1) == 0
     x, y = x[order], y[order]
-    # The second of two begins an edge to the right. Of a falling pair, it ends the edge from above; else the first does.
+    # The second of two begins an edge to the right. Of a falling pair, it ends the edge from above,
+    # else the first does
     lower = np.where(falling[order] & twice[order], ~second, second)
     along_row, along_column = np.empty_like(x), np.empty_like(x)
     for partner, ranked in ((along_row, np.lexsort((second, x, y))), (along_column, np.lexsort((lower, y, x)))):

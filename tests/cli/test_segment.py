@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 import samg_fast
 from samg_fast.cli import app
 from samg_fast.media import VideoReader, read_mask, write_image
+from support.camera_server import CameraServer
 from support.synthetic_bundle import picture, write_bundle
 from support.videos import (
     OPEN_GROUPS,
@@ -186,3 +187,100 @@ def test_pictures_have_no_time(segment: Callable[..., Result], tmp_path: Path) -
     results = results_in(tmp_path / "out")
     assert "time" not in results["frames"][0]
     assert "start" not in results
+
+
+class TestObjects:
+    """Several targets, formats, backgrounds."""
+
+    @pytest.fixture
+    def two(self, desk: Path) -> tuple[str, ...]:
+        with samg_fast.load(desk / "bundle", threads=1) as segmenter:
+            segmenter.identify(*picture(84, 84, 5)).save(desk / "other.safetensors")
+        return "-t", f"second={desk / 'other.safetensors'}"
+
+    @pytest.fixture
+    def video(self, tmp_path: Path) -> Path:
+        write_timed(tmp_path / "v.mp4", moving_pictures(3), [0.0, 0.04, 0.08])
+        return tmp_path / "v.mp4"
+
+    def test_each_has_its_masks_and_figures(
+        self, segment: Callable[..., Result], desk: Path, tmp_path: Path, two: tuple[str, ...], video: Path
+    ) -> None:
+        out = tmp_path / "out"
+        result = segment(video, out, *two, "--format", "png,davis,coco,npz,yolo,composite", "--background", "#102030")
+        assert result.exit_code == 0, result.output
+        results = results_in(out)
+        with samg_fast.load(desk / "bundle", threads=1) as segmenter:
+            names = {"target": desk / "target.safetensors", "second": desk / "other.safetensors"}
+            targets = {name: samg_fast.Target.load(path) for name, path in names.items()}
+            for entry, frame in zip(results["frames"], VideoReader(video), strict=True):
+                expected = segmenter.segment(frame, targets)
+                assert list(entry["objects"]) == ["target", "second"]
+                for name, each in entry["objects"].items():
+                    np.testing.assert_array_equal(read_mask(out / each["mask"]), expected[name].mask)
+                    assert each["area"] == expected[name].mask.sum()
+                with Image.open(out / "davis" / f"{entry['name']}.png") as ids:
+                    np.testing.assert_array_equal(np.asarray(ids), expected.ids)
+        made = {path.name for path in out.iterdir()}
+        assert made == {
+            "masks", "davis", "coco.json", "masks.npz", "yolo", "composite.mp4", "overlay.mp4", "results.json"
+        }  # fmt: skip
+        assert results["summary"]["empty_masks"] == sum(
+            each["area"] == 0 for entry in results["frames"] for each in entry["objects"].values()
+        )
+
+    def test_without_png_there_are_no_masks(self, segment: Callable[..., Result], tmp_path: Path, video: Path) -> None:
+        assert segment(video, tmp_path / "out", "--format", "alpha").exit_code == 0
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "alpha.webm", "overlay.mp4", "results.json"
+        ]  # fmt: skip
+        assert "mask" not in results_in(tmp_path / "out")["frames"][0]
+
+    @pytest.mark.parametrize(
+        ("options", "code", "words"),
+        [
+            (("--format", "tiff"), 1, "format must be some of png, davis, coco, npz, yolo, alpha, composite"),
+            (("--background", "none.png"), 1, "'none.png' is none: there is no such file"),
+            (("--camera", "0"), 2, "or --camera must be given, and not both"),
+            (("-t", "target=missing.safetensors"), 2, "two objects are called target: tell them apart with -t NAME"),
+            (("-t", "a/b=missing.safetensors"), 2, "does not name an object in a way that is fit for a file"),
+        ],
+    )
+    def test_what_is_refused(
+        self, segment: Callable[..., Result], tmp_path: Path, video: Path, options: Any, code: int, words: str
+    ) -> None:
+        result = segment(video, tmp_path / "out", *options)
+        assert result.exit_code == code
+        assert words in " ".join(result.stderr.split())
+        assert not (tmp_path / "out" / "results.json").exists()
+
+    def test_several_objects_in_an_alpha_video(
+        self, segment: Callable[..., Result], tmp_path: Path, two: tuple[str, ...], video: Path
+    ) -> None:
+        result = segment(video, tmp_path / "out", *two, "--format", "alpha")
+        assert result.exit_code == 1
+        assert "format alpha shows one object, not 2" in result.stderr
+
+    def test_a_target_of_another_bundle(self, segment: Callable[..., Result], tmp_path: Path, video: Path) -> None:
+        with samg_fast.load("tiny", threads=1) as tiny:
+            tiny.identify(*picture(84, 84)).save(tmp_path / "tiny.safetensors")
+        result = segment(video, tmp_path / "out", "-t", tmp_path / "tiny.safetensors")
+        assert result.exit_code == 1
+        assert "target tiny was made with bundle tiny" in result.stderr
+
+    def test_a_camera(self, desk: Path, tmp_path: Path) -> None:
+        server = CameraServer()
+        try:
+            options = ["-t", desk / "target.safetensors", "--bundle", desk / "bundle", "--threads", 1]
+            words = ["segment", "--camera", server.address, "--seconds", 2, "-o", tmp_path / "out", *options]
+            result = CliRunner().invoke(app, [str(each) for each in words])
+        finally:
+            server.close()
+        assert result.exit_code == 0, result.output
+        results = results_in(tmp_path / "out")
+        assert results["input"] == server.address
+        assert results["complete"]
+        times = [entry["time"] for entry in results["frames"]]
+        assert times == sorted(times)
+        assert len(times) >= 1
+        assert (tmp_path / "out" / "overlay.mp4").exists()
