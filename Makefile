@@ -56,6 +56,7 @@ lint: $(VENV)/.dev ## format, lint, types, directions of imports
 
 test: $(VENV)/.dev ## the tests but the slow ones, those of the engine in C++, and make sanitize; PYTEST="..." selects
 	scripts/rendering.sh $(BIN)/python
+	scripts/chromium.sh
 	$(RUN_TESTS) $(PYTEST)
 ifeq ($(PYTEST),)
 	$(BIN)/ctest --test-dir $(VENV)/build/dev --output-on-failure
@@ -64,6 +65,7 @@ endif
 
 slow: $(VENV)/.dev ## the slow tests: official models whole, kernels compiled for every architecture
 	scripts/rendering.sh $(BIN)/python
+	scripts/chromium.sh
 	$(RUN_TESTS) -m "slow and not gpu" $(PYTEST)
 
 # The sanitizers' libraries come first, as Python itself was not built with them; it also never frees all it has. Python is

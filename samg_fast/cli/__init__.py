@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from samg_fast import __version__
 from samg_fast.cli.adapt import adapt
+from samg_fast.cli.annotate import annotate
 from samg_fast.cli.bench import bench
 from samg_fast.cli.build import build
 from samg_fast.cli.cache import clear, list_engines
@@ -104,6 +105,7 @@ _add(build, "samg-fast build tiny --backend tensorrt-rtx --compute-capability 8.
 _add(list_engines, "samg-fast cache list", to=_cache, name="list")
 _add(clear, "samg-fast cache clear", to=_cache)
 _add(identify, "samg-fast identify walker.png mask.png --point 40,24 -o walker.safetensors")
+_add(annotate, "samg-fast annotate walker.mp4 -o walker")
 _add(adapt, "samg-fast adapt walker.safetensors walker.png mask.png -o walker.safetensors")
 _add(segment, "samg-fast segment walker.mp4 --target walker.safetensors -o out")
 _add(fit, "samg-fast fit walker.safetensors --frames walker.mp4 -o walker-fit")

@@ -1,0 +1,74 @@
+"""``samg-fast annotate``."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samg_fast.cli.common import (
+    BackendOption,
+    BundleOption,
+    DeviceOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+    open_segmenter,
+    printable,
+    say,
+)
+
+
+def annotate(
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="INPUT", show_default=False, help="A picture, a folder of pictures, or a video."),
+    ] = None,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of the session; one that is there goes on.")
+    ] = Path("annotations"),
+    env: Annotated[str | None, typer.Option(metavar="TASK", help="Frames of a task instead: needs OpenGL.")] = None,
+    setting: Annotated[
+        str, typer.Option(help="Of --env: original, color_easy, color_hard, video_easy or video_hard.")
+    ] = "original",
+    size: Annotated[int, typer.Option(min=32, help="Side of the frames of --env in pixels.")] = 84,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for one that is free.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    bundle: BundleOption = "tiny",
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Show what to cut out by clicks, boxes and a brush, on a page in the browser.
+
+    The page is on this machine's own address alone. What is clicked on is looked for in all other frames at once;
+    where it is not found well, click there too: that is a second reference. Everything that is done is kept in
+    DIR/annotations.json at once; Save writes NAME.safetensors for each object, which every command takes, with the
+    references and their masks in DIR/NAME. Ctrl-C ends it.
+    """
+    from samg_fast.annotate import PageServer, Session, from_source, from_task
+
+    if (source is None) == (env is None):
+        raise typer.BadParameter("or --env must be given, and not both", param_hint="INPUT")
+    frames = from_task(env, setting, size) if source is None and env is not None else from_source(source or Path())
+    with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
+        session = Session(out, frames, segmenter)
+        server = PageServer(session, port)
+        say(f"{server.url}\nAnnotate {len(frames)} frames there; Ctrl-C ends it.", json_to=None)
+        if browser:
+            # On a thread of its own: a browser of text would hold this one
+            threading.Thread(target=_open, args=(server.url,), daemon=True).start()
+        server.run()
+    say(f"kept in {out}", json_to=None)
+
+
+def _open(url: str) -> None:
+    """Open the page, or say that it cannot be."""
+    import webbrowser
+
+    if not webbrowser.open(url):
+        typer.echo(printable("samg-fast: no browser can be opened: open the address above"), err=True)
