@@ -4,6 +4,7 @@ A segmenter is opened and used in the parent, as a program that starts workers d
 the clip pack with it, each on one thread, and read their memory. Linux only. Example::
 
     python -m benchmarks.workers
+    python -m benchmarks.workers --bundle walker_walk --backend openvino --frames 1000
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False)
 
-_FRAMES = 20
 _WORKERS = 2
 
 
@@ -35,9 +35,13 @@ def _memory() -> tuple[float, float]:
     return kib["Rss"] / 1024, (kib["Private_Dirty"] + kib["Private_Clean"]) / 1024
 
 
-def _work(segmenter: Any, target: Any, barrier: Any, answers: Any) -> None:
+def _idle(answers: Any) -> None:
+    answers.put(_memory())
+
+
+def _work(segmenter: Any, target: Any, count: int, barrier: Any, answers: Any) -> None:
     frames, _ = load_pack().tasks["walker_walk"].settings["video_hard"]
-    for turn in range(_FRAMES):
+    for turn in range(count):
         segmenter.segment(frames[turn % len(frames)], target)
     barrier.wait()  # what all workers share is shared while all of them are there
     answers.put(_memory())
@@ -48,19 +52,21 @@ def _work(segmenter: Any, target: Any, barrier: Any, answers: Any) -> None:
 def main(
     backend: BackendsOption = "openvino,onnxruntime",
     precision: Annotated[str, typer.Option(help="Precision of all of them.")] = "fp32",
+    bundle: Annotated[str, typer.Option(help="A shipped bundle or the folder of one.")] = "tiny",
+    frames: Annotated[int, typer.Option(help="Frames that each worker segments.", min=1)] = 20,
 ) -> None:
     """Print the memory of a worker for every backend and way of starting it."""
     with one_line_errors():
         walker = load_pack().tasks["walker_walk"]
         rows = []
         for name in names(backend):
-            with samg_fast.load("tiny", backend=name, precision=precision, threads=1) as segmenter:
+            with samg_fast.load(bundle, backend=name, precision=precision, threads=1) as segmenter:
                 target = segmenter.target_for(walker.reference, walker.reference_mask)
                 for method in multiprocessing.get_all_start_methods():
                     context: Any = multiprocessing.get_context(method)
                     answers, barrier = context.Queue(), context.Barrier(_WORKERS)
                     workers = [
-                        context.Process(target=_work, args=(segmenter, target, barrier, answers))
+                        context.Process(target=_work, args=(segmenter, target, frames, barrier, answers))
                         for _ in range(_WORKERS)
                     ]
                     for worker in workers:
@@ -69,7 +75,16 @@ def main(
                     for worker in workers:
                         worker.join()
                     rows.append(f"| {name} | {method} | {resident:.0f} | {own:.0f} |")
-        what = f"tiny, {precision}, one thread a worker; the larger of {_WORKERS} workers, MiB"
+        idle: Any = multiprocessing.get_context("spawn")
+        answers = idle.Queue()
+        alone = idle.Process(target=_idle, args=(answers,))
+        alone.start()
+        imported, _ = answers.get()
+        alone.join()
+        what = (
+            f"{bundle}, {precision}, one thread a worker, {frames} frames; the larger of {_WORKERS} workers, MiB; a "
+            f"spawned process that has imported this program and does nothing: {imported:.0f}"
+        )
         typer.echo(heading(provenance(), what))
         typer.echo(
             "\n".join(["| backend | started by | resident | shared with none |", "| --- | --- | ---: | ---: |", *rows])

@@ -66,7 +66,9 @@ def segment(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", metavar="FORMAT,…", help="Of the masks: png, davis, coco, npz, yolo, alpha or composite."
+            "--format",
+            metavar="FORMAT,…",
+            help="Of the masks: png, davis, coco, coco-polygons, npz, yolo, alpha or composite.",
         ),
     ] = "png",
     background: BackgroundOption = "black",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samg_fast.errors import InputError
 from samg_fast.formats.alpha import AlphaWriter
-from samg_fast.formats.coco import CocoWriter
+from samg_fast.formats.coco import CocoPolygonsWriter, CocoWriter
 from samg_fast.formats.composite import CompositeWriter
 from samg_fast.formats.davis import DavisWriter
 from samg_fast.formats.npz import NpzWriter
@@ -18,6 +18,7 @@ FORMATS: dict[str, type[Writer]] = {
     "png": PngWriter,
     "davis": DavisWriter,
     "coco": CocoWriter,
+    "coco-polygons": CocoPolygonsWriter,
     "npz": NpzWriter,
     "yolo": YoloWriter,
     "alpha": AlphaWriter,

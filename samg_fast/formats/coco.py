@@ -1,24 +1,26 @@
-"""COCO: one JSON file that pycocotools loads, and CVAT and Label Studio import."""
+"""COCO: one JSON file, with masks as compressed run lengths or as polygons."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
+from samg_fast import shapes
 from samg_fast.files import check_writable, write_text
 from samg_fast.formats.writer import Job, Result, Writer
 
-__all__ = ["CocoWriter"]
+__all__ = ["CocoPolygonsWriter", "CocoWriter"]
 
 
 class CocoWriter(Writer):
     """``coco.json``, with compressed run lengths; objects that are absent in a frame have no annotation there."""
 
     made = ("coco.json",)
+    _polygons: ClassVar[bool] = False
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._path = job.folder / "coco.json"
+        self._path = job.folder / self.made[0]
         check_writable(self._path)
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
@@ -31,7 +33,11 @@ class CocoWriter(Writer):
         for number, segmentation in enumerate(result.found.values(), 1):
             if segmentation.present:
                 placed = {"id": len(self._annotations) + 1, "image_id": image["id"], "category_id": number}
-                self._annotations.append({**placed, **segmentation.to_coco()})
+                annotation: dict[str, Any] = {**placed, **segmentation.to_coco()}
+                if self._polygons:  # COCO's have no holes: these are joined to their rim by a bridge without width
+                    rings = [shapes.joined(piece).ravel().tolist() for piece in segmentation.polygons()]
+                    annotation["segmentation"] = rings
+                self._annotations.append(annotation)
 
     def close(self) -> None:
         """Write the file, if there was a frame."""
@@ -39,3 +45,10 @@ class CocoWriter(Writer):
             categories = [{"id": number, "name": name} for number, name in enumerate(self.job.objects, 1)]
             whole = {"images": self._images, "annotations": self._annotations, "categories": categories}
             write_text(self._path, json.dumps(whole) + "\n")
+
+
+class CocoPolygonsWriter(CocoWriter):
+    """``coco-polygons.json``: the same with polygons, for importers that read no run lengths, as Label Studio's."""
+
+    made = ("coco-polygons.json",)
+    _polygons = True

@@ -239,7 +239,11 @@ class TestObjects:
     @pytest.mark.parametrize(
         ("options", "code", "words"),
         [
-            (("--format", "tiff"), 1, "format must be some of png, davis, coco, npz, yolo, alpha, composite"),
+            (
+                ("--format", "tiff"),
+                1,
+                "format must be some of png, davis, coco, coco-polygons, npz, yolo, alpha, composite",
+            ),
             (("--background", "none.png"), 1, "'none.png' is none: there is no such file"),
             (("--camera", "0"), 2, "or --camera must be given, and not both"),
             (("-t", "target=missing.safetensors"), 2, "two objects are called target: tell them apart with -t NAME"),

@@ -99,6 +99,19 @@ def test_coco(tmp_path: Path) -> None:
             assert (x, y, x + width - 1, y + height - 1) == expected.box
 
 
+def test_coco_polygons(tmp_path: Path) -> None:
+    """Pycocotools fills them: along edges its pixels may differ from the mask by one."""
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    write(tmp_path, "coco-polygons")
+    loaded = coco.COCO(str(tmp_path / "coco-polygons.json"))
+    annotations = loaded.loadAnns(loaded.getAnnIds(1))
+    assert [len(each["segmentation"]) for each in annotations] == [1, 2]  # the ring is one piece, the disc has two
+    for each, expected in zip(annotations, found(0).values(), strict=True):
+        assert np.mean(loaded.annToMask(each) != expected.mask) < 0.03
+        rings = [np.array(ring).reshape(-1, 2) for ring in each["segmentation"]]
+        np.testing.assert_array_equal(np.any([filled(ring) for ring in rings], axis=0), expected.mask)
+
+
 def test_npz(tmp_path: Path) -> None:
     """As GR00T reads it: ``arr_0``, (T, H, W) uint8."""
     write(tmp_path, "npz")
