@@ -82,7 +82,7 @@ class PageServer:
         self._host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._token = secrets.token_urlsafe(24)
         self.url = f"http://{self._host}/{self._token}/"
-        config = uvicorn.Config(self._app(), log_level="warning", access_log=False, lifespan="off", ws="none")
+        config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
 
     def run(self) -> None:

@@ -50,6 +50,8 @@ def annotate(
     DIR/annotations.json at once; Save writes NAME.safetensors for each object, which every command takes, with the
     references and their masks in DIR/NAME. Ctrl-C ends it.
     """
+    import webbrowser
+
     from samg_fast.annotate import PageServer, Session, from_source, from_task
 
     if (source is None) == (env is None):
@@ -59,16 +61,15 @@ def annotate(
         session = Session(out, frames, segmenter)
         server = PageServer(session, port)
         say(f"{server.url}\nAnnotate {len(frames)} frames there; Ctrl-C ends it.", json_to=None)
-        if browser:
-            # On a thread of its own: a browser of text would hold this one
-            threading.Thread(target=_open, args=(server.url,), daemon=True).start()
-        server.run()
+        serving = threading.Thread(target=server.run, daemon=True)
+        serving.start()
+        if browser and not webbrowser.open(server.url):
+            typer.echo(printable("samg-fast: no browser can be opened: open the address above"), err=True)
+        try:
+            while serving.is_alive():
+                serving.join(0.2)
+        except KeyboardInterrupt:
+            server.stop()
+            serving.join(5)
+        session.close()
     say(f"kept in {out}", json_to=None)
-
-
-def _open(url: str) -> None:
-    """Open the page, or say that it cannot be."""
-    import webbrowser
-
-    if not webbrowser.open(url):
-        typer.echo(printable("samg-fast: no browser can be opened: open the address above"), err=True)

@@ -80,7 +80,14 @@ function small(text, label, clicked) {
   return button;
 }
 
+let doing = Promise.resolve(); // one after the other, so that the last word is about the last deed
+
 function act(what, more = {}, choose = chosen) {
+  doing = doing.then(() => done(what, more, choose));
+  return doing;
+}
+
+function done(what, more, choose) {
   return attempt(async () => {
     const began = performance.now();
     const answered = await ask(what, { frame, ...more });
