@@ -183,8 +183,10 @@ class TestRefused:
             one_segmenter.identify(images, MASKS[0][None])
         with pytest.raises(InputError, match=r"image must be one .* picture where mask is one mask, not "):
             one_segmenter.identify(images, MASKS[0])
-        with pytest.raises(InputTypeError, match="mask must have one entry for each picture, not be None"):
-            one_segmenter.identify(images, None)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="mask must be given where image is several pictures"):
+            one_segmenter.identify(images, None)
+        with pytest.raises(InputTypeError, match="mask must have one entry for each picture, not be 3"):
+            one_segmenter.identify(images, 3)  # type: ignore[arg-type]
 
     def test_several_masks_for_one_picture(self, one_segmenter: Segmenter) -> None:
         with pytest.raises(InputError, match=r"mask must have the picture's size \(84, 84\), not shape \(2, 84, 84\)"):
