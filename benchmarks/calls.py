@@ -28,7 +28,7 @@ from benchmarks.common import (
     progress_bar,
     save_json,
 )
-from samg_fast.bench.contenders import choose, labels, numbers, open_segmenters, rounds_in_turn
+from samg_fast.bench.contenders import choose, identified, labels, numbers, open_segmenters, rounds_in_turn
 from samg_fast.bench.provenance import heading, provenance
 from samg_fast.metrics import percentiles
 from samg_fast.samples import load_pack
@@ -86,15 +86,13 @@ def measure(
         Called after each kind's part of a round.
     """
     ways: dict[Call, Callable[[], object]] = {}
+    targets = identified(segmenters, shown)
     for key, segmenter in segmenters.items():
         for batch in batches:
             frames = np.resize(shown[0].frames, (batch, *shown[0].frames.shape[1:]))
             for count in objects if segmenter.needs_target else [1]:
-                targets = {
-                    f"{number}": segmenter.target_for(each.reference, each.reference_mask)
-                    for number, each in enumerate(shown[:count])
-                }
-                target: Any = targets["0"] if count == 1 else targets
+                named = {each.task: target for each, target in zip(shown[:count], targets[key], strict=False)}
+                target: Any = targets[key][0] if count == 1 else named
                 call = Call(key, batch, count)
                 if batch == 1:
                     ways[call] = partial(segmenter.segment, frames[0], target)

@@ -31,7 +31,7 @@ from benchmarks.common import (
     progress_bar,
     save_json,
 )
-from samg_fast.bench.contenders import choose, labels, names, open_segmenters
+from samg_fast.bench.contenders import choose, identified, labels, names, open_segmenters
 from samg_fast.bench.provenance import heading, provenance
 from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
@@ -168,10 +168,7 @@ def measure(
     dict
         Configuration → its `Times`.
     """
-    targets = {
-        key: [segmenter.target_for(each.reference, each.reference_mask) for each in shown]
-        for key, segmenter in segmenters.items()
-    }
+    targets = identified(segmenters, shown)
     several = [(task, frame) for task, each in enumerate(shown) for frame in range(len(each.frames))]
     several = [several[index % len(several)] for index in range(environments)]
     frames = np.stack([shown[task].frames[frame] for task, frame in several])

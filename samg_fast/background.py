@@ -86,6 +86,22 @@ class Backgrounds:
         shown = [self._next(index) for index in which]
         return np.stack([_filling(image, frames.shape[2], frames.shape[1]) for image in shown])
 
+    def compose(self, frames: Frame, masks: Mask, which: Sequence[int]) -> Frame:
+        """Return some environments' frames where their masks are set, and a background elsewhere.
+
+        Parameters
+        ----------
+        frames : (B, H, W, 3) uint8 array
+        masks : (B, H, W) bool array
+        which : sequence of B int
+            See `behind`.
+
+        Returns
+        -------
+        (B, H, W, 3) uint8 array
+        """
+        return ops.apply_mask(frames, masks, self.behind(frames, which))
+
     def _next(self, index: int) -> Frame:
         playing = self._playing[index]
         if playing is None:
@@ -115,11 +131,11 @@ def composite(frame: Frame, mask: Mask, background: Background = None, *, seed: 
     InputTypeError, InputError, FileError
         See `Backgrounds`.
     """
-    frame = check_frame("frame", frame)
+    frame, mask = check_frame("frame", frame), np.asarray(mask)
     behind = Backgrounds(background)
     behind.seed(seed)
-    shown = behind.behind(frame[None], [0])
-    return ops.apply_mask(frame, mask, shown if shown.ndim == 1 else shown[0])
+    composed: Frame = behind.compose(frame[None], mask[None], [0])[0]
+    return composed
 
 
 _Shows: TypeAlias = Callable[[Frame, np.random.Generator], Frame]

@@ -39,7 +39,7 @@ Action = dict[str, Any]
 
 @dataclass
 class _Object:
-    """One object.
+    """One object, whose name is its key in the session.
 
     Attributes
     ----------
@@ -47,7 +47,6 @@ class _Object:
         What was done in each frame; a frame with some is a reference.
     """
 
-    name: str
     done: dict[int, list[Action]] = field(default_factory=dict)
     masks: dict[int, Mask] = field(default_factory=dict)
     target: Target | None = None
@@ -133,22 +132,22 @@ class Session:
         """
         with self._lock:
             self._check_name(name)
-            self._replace({**self._objects, name: _Object(name)})
+            self._replace({**self._objects, name: _Object()})
 
     def rename(self, name: str, new: str) -> None:
         """Give an object another name; see `add`."""
         with self._lock:
-            old = self._object(name)
+            self._object(name)
             if new == name:
                 return
             self._check_name(new)
-            self._replace({new if each is old else each.name: each for each in self._objects.values()})
+            self._replace({new if key == name else key: each for key, each in self._objects.items()})
 
     def remove(self, name: str) -> None:
         """Forget an object."""
         with self._lock:
-            gone = self._object(name)
-            self._replace({name: each for name, each in self._objects.items() if each is not gone})
+            self._object(name)
+            self._replace({key: each for key, each in self._objects.items() if key != name})
 
     def act(self, name: str, frame: int, action: Mapping[str, Any]) -> None:
         """Do something to an object in a frame.
@@ -162,14 +161,14 @@ class Session:
             each, image = self._object(name), self._frame(frame)
             checked = _checked(action, image)
             actions = [*each.done.get(frame, ()), checked]
-            self._change(each, frame, actions)
+            self._change(name, frame, actions)
 
     def undo(self, name: str, frame: int) -> None:
         """Take back the last action in a frame, if there is one."""
         with self._lock:
             each = self._object(name)
             if each.done.get(frame):
-                self._change(each, frame, each.done[frame][:-1])
+                self._change(name, frame, each.done[frame][:-1])
 
     def look(self, frame: int) -> dict[str, Found]:
         """Return every object in a frame: as it was shown there, or else found by what was shown elsewhere."""
@@ -229,29 +228,22 @@ class Session:
         with self._lock:
             return self._as_json(self._objects)
 
-    def _change(self, each: _Object, frame: int, actions: list[Action]) -> None:
+    def _change(self, name: str, frame: int, actions: list[Action]) -> None:
         """Put other actions in a frame; the mask and the target follow, or nothing changes."""
+        each = self._objects[name]
         masks = {**each.masks}
         masks.pop(frame, None)
         mask = self._mask(frame, actions) if actions else None
         if mask is not None and mask.any():
             masks[frame] = mask
-        target = self._target(masks)
         done = {**each.done, frame: actions}
         if not actions:
             del done[frame]
-        self._replace(
-            {
-                name: _Object(name, done, masks, target) if other is each else other
-                for name, other in self._objects.items()
-            }
-        )
+        self._replace({**self._objects, name: _Object(done, masks, self._target(masks))})
 
     def _replace(self, objects: dict[str, _Object]) -> None:
         """Put other objects in place of those there are, once they are on the disk."""
         self._keep(objects)
-        for name, each in objects.items():
-            each.name = name
         self._objects = objects
 
     def _mask(self, frame: int, actions: list[Action]) -> Mask:
@@ -310,7 +302,7 @@ class Session:
             self._written = {str(name) for name in kept["written"]}
             for given in kept["objects"]:
                 self._check_name(given["name"])
-                each = _Object(given["name"])
+                each = self._objects[given["name"]] = _Object()
                 for key, actions in given["done"].items():
                     frame = int(key)
                     each.done[frame] = [_checked(action, self._frame(frame)) for action in actions]
@@ -318,7 +310,6 @@ class Session:
                     if mask.any():
                         each.masks[frame] = mask
                 each.target = self._target(each.masks)
-                self._objects[each.name] = each
         except FileError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SamgError) as error:

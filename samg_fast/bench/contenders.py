@@ -14,11 +14,13 @@ from samg_fast.checks import Frame, Mask, whole_numbers
 from samg_fast.errors import InputError, SamgError
 from samg_fast.samples import Pack
 from samg_fast.segmenter import Segmenter
+from samg_fast.target import Target
 
 __all__ = [
     "Configuration",
     "Shown",
     "choose",
+    "identified",
     "labels",
     "names",
     "numbers",
@@ -181,6 +183,14 @@ def choose(pack: Pack, setting: str, tasks: Sequence[str], frames: int) -> list[
         chosen = np.unique(np.linspace(0, len(recorded) - 1, min(frames, len(recorded))).round().astype(int))
         shown.append(Shown(name, task.reference, task.reference_mask, recorded[chosen], truths[chosen]))
     return shown
+
+
+def identified(segmenters: Mapping[_Key, Segmenter], shown: Sequence[Shown]) -> dict[_Key, list[Target | None]]:
+    """Return what each segmenter is to be shown for each task; None where it is fitted to its target."""
+    return {
+        key: [segmenter.target_for(each.reference, each.reference_mask) for each in shown]
+        for key, segmenter in segmenters.items()
+    }
 
 
 def rounds_in_turn(contenders: Sequence[_Key], rounds: int) -> Iterator[Sequence[_Key]]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from samg_fast.bench.contenders import Configuration, Shown, labels, open_segmenters, rounds_in_turn
+from samg_fast.bench.contenders import Configuration, Shown, identified, labels, open_segmenters, rounds_in_turn
 from samg_fast.bench.provenance import heading, provenance
 from samg_fast.metrics import iou, percentiles
 from samg_fast.pipeline.stopwatch import STAGES
@@ -71,10 +71,7 @@ def measure(
     dict
         Configuration → its `Times`.
     """
-    targets = {
-        key: [segmenter.target_for(each.reference, each.reference_mask) for each in shown]
-        for key, segmenter in segmenters.items()
-    }
+    targets = identified(segmenters, shown)
     for key, segmenter in segmenters.items():
         for index in range(warm_up):
             segmenter.segment(shown[index % len(shown)].reference, targets[key][index % len(shown)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -15,6 +16,7 @@ from samg_fast.cli.common import (
     Precision,
     PrecisionOption,
     ThreadsOption,
+    check_one,
     open_segmenter,
     printable,
     say,
@@ -54,11 +56,12 @@ def annotate(
 
     from samg_fast.annotate import PageServer, Session, from_source, from_task
 
-    if (source is None) == (env is None):
-        raise typer.BadParameter("or --env must be given, and not both", param_hint="INPUT")
-    frames = from_task(env, setting, size) if source is None and env is not None else from_source(source or Path())
-    with open_segmenter(bundle, backend, precision, device, threads) as segmenter:
-        session = Session(out, frames, segmenter)
+    check_one(source, "INPUT", env, "--env")
+    frames = from_source(cast(Path, source)) if env is None else from_task(env, setting, size)
+    with (
+        open_segmenter(bundle, backend, precision, device, threads) as segmenter,
+        closing(Session(out, frames, segmenter)) as session,
+    ):
         server = PageServer(session, port)
         say(f"{server.url}\nAnnotate {len(frames)} frames there; Ctrl-C ends it.", json_to=None)
         serving = threading.Thread(target=server.run, daemon=True)
@@ -71,5 +74,4 @@ def annotate(
         except KeyboardInterrupt:
             server.stop()
             serving.join(5)
-        session.close()
     say(f"kept in {out}", json_to=None)

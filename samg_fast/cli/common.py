@@ -29,6 +29,7 @@ __all__ = [
     "BackendOption",
     "BackgroundOption",
     "BundleOption",
+    "CameraOption",
     "DeviceOption",
     "JsonOption",
     "Precision",
@@ -36,6 +37,8 @@ __all__ = [
     "ThreadsOption",
     "check_backend",
     "check_json",
+    "check_one",
+    "check_shown",
     "extra",
     "graceful_interrupt",
     "json_text",
@@ -88,6 +91,10 @@ BackgroundOption = Annotated[
         "video or a folder of these.",
     ),
 ]
+CameraOption = Annotated[
+    str | None,
+    typer.Option(metavar="N|URL", show_default=False, help="A camera instead: its number, or rtsp://… and the like."),
+]
 BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="A shipped bundle or the folder of one.")]
 BackendOption = Annotated[
     str,
@@ -139,6 +146,18 @@ def extra(what: str, name: str) -> Iterator[None]:
         if (error.name or "").partition(".")[0] == "samg_fast":
             raise
         raise MissingExtraError(what, name) from error
+
+
+def check_one(given: object, hint: str, other: object, option: str) -> None:
+    """Refuse two sources, or none: an argument or option, and another option that takes its place."""
+    if (given is None) == (other is None):
+        raise typer.BadParameter(f"or {option} must be given, and not both", param_hint=hint)
+
+
+def check_shown(segmenter: Segmenter, target: object) -> None:
+    """Refuse to segment without a target, unless the bundle is fitted to one."""
+    if not target and segmenter.needs_target:
+        raise typer.BadParameter(f"bundle {segmenter.bundle.name} must be shown what to cut out", param_hint="-t")
 
 
 def check_json(path: Path | None) -> None:

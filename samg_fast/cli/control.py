@@ -14,12 +14,15 @@ from samg_fast.cli.common import (
     INTERRUPTED,
     BackendOption,
     BundleOption,
+    CameraOption,
     DeviceOption,
     JsonOption,
     Precision,
     PrecisionOption,
     ThreadsOption,
     check_json,
+    check_one,
+    check_shown,
     graceful_interrupt,
     open_segmenter,
     progress,
@@ -48,10 +51,7 @@ def control(
     task: Annotated[
         str | None, typer.Option(metavar="TASK", help="A task of dm_control or an Adroit hand: needs OpenGL.")
     ] = None,
-    camera: Annotated[
-        str | None,
-        typer.Option(metavar="N|URL", help="A camera in place of a task: its number, or rtsp://… and the like."),
-    ] = None,
+    camera: CameraOption = None,
     setting: Annotated[
         str, typer.Option(metavar="SETTING", help="original, color_easy, color_hard, video_easy or video_hard.")
     ] = "original",
@@ -98,8 +98,7 @@ def control(
 
     if wait > 1e3 / hz:
         raise typer.BadParameter(f"longer than a step, which takes {1e3 / hz:g} ms at {hz:g} Hz", param_hint="--wait")
-    if (task is None) == (camera is None):
-        raise typer.BadParameter("or --camera must be given, and not both", param_hint="--task")
+    check_one(task, "--task", camera, "--camera")
     check_json(json)
     given = None if target is None else Target.load(target)
     seen = _Pictures(camera) if camera is not None else _Steps(str(task), setting, size, seed, clips, colors)
@@ -174,8 +173,7 @@ class _Pictures:
         self._camera.close()
 
     def target(self, segmenter: Segmenter) -> Target | None:
-        if segmenter.needs_target:
-            raise typer.BadParameter(f"bundle {segmenter.bundle.name} must be shown what to cut out", param_hint="-t")
+        check_shown(segmenter, None)
         return None
 
     def frames(self) -> Iterator[Frame | None]:

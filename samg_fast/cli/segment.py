@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,12 +16,15 @@ from samg_fast.cli.common import (
     BackendOption,
     BackgroundOption,
     BundleOption,
+    CameraOption,
     DeviceOption,
     JsonOption,
     Precision,
     PrecisionOption,
     ThreadsOption,
     check_json,
+    check_one,
+    check_shown,
     graceful_interrupt,
     json_text,
     open_segmenter,
@@ -72,10 +75,7 @@ def segment(
         ),
     ] = "png",
     background: BackgroundOption = "black",
-    camera: Annotated[
-        str | None,
-        typer.Option(metavar="N|URL", help="A camera in place of INPUT: its number, or rtsp://… and the like."),
-    ] = None,
+    camera: CameraOption = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="How long --camera is watched; by default until Ctrl-C.")
     ] = None,
@@ -97,9 +97,9 @@ def segment(
     from samg_fast.background import Backgrounds
     from samg_fast.files import output_folder
     from samg_fast.formats import Job, check_formats
+    from samg_fast.media import frames_in
 
-    if (source is None) == (camera is None):
-        raise typer.BadParameter("or --camera must be given, and not both", param_hint="INPUT")
+    check_one(source, "INPUT", camera, "--camera")
     writers = check_formats(formats)
     Backgrounds(background)
     learned = _targets(target or [])
@@ -108,13 +108,12 @@ def segment(
     if source is not None:
         _check_apart(source, folder)
     with ExitStack() as stack:
-        frames = _opened(source) if camera is None else stack.enter_context(_Watched(camera, seconds))
+        frames = frames_in(cast(Path, source)) if camera is None else stack.enter_context(_Watched(camera, seconds))
         segmenter = stack.enter_context(open_segmenter(bundle, backend, precision, device, threads))
         stop = stack.enter_context(graceful_interrupt())
         if isinstance(frames, _Watched):
             frames.stop = stop
-        if not learned and segmenter.needs_target:
-            raise typer.BadParameter(f"bundle {segmenter.bundle.name} must be shown what to cut out", param_hint="-t")
+        check_shown(segmenter, learned)
         for name, each in learned.items():
             segmenter.check_target(each, f"target {name}")
         job = Job(folder, tuple(learned) or (segmenter.bundle.name,), frames.fps, background)
@@ -165,13 +164,6 @@ def _targets(given: Sequence[str]) -> dict[str, Target]:
             )
         named[name] = Target.load(path)
     return named
-
-
-def _opened(source: Path | None) -> Frames:
-    from samg_fast.media import frames_in
-
-    assert source is not None
-    return frames_in(source)
 
 
 class _Watched:
@@ -288,20 +280,20 @@ def _run(
                 break
             started = perf_counter()
             if several:
-                found = segmenter.segment(frame, targets).found
+                seen = segmenter.segment(frame, targets)
             else:
-                only = next(iter(targets.items()), (segmenter.bundle.name, None))
-                found = {only[0]: segmenter.segment(frame, only[1])}
+                only, target = next(iter(targets.items()), (segmenter.bundle.name, None))
+                seen = Objects(frame=frame, found={only: segmenter.segment(frame, target)})
             ms = (perf_counter() - started) * 1e3
             if not results.frames:
                 _forget_earlier_run(folder)
             factor = drawing.watchable(*frame.shape[:2])
             if several:
-                drawn = drawing.overlay_ids(frame, Objects(frame=frame, found=found).ids, factor=factor)
+                drawn = drawing.overlay_ids(frame, seen.ids, factor=factor)
             else:
-                drawn = drawing.overlay(frame, next(iter(found.values())).mask, factor=factor)
+                drawn = drawing.overlay(frame, seen[only].mask, factor=factor)
             for each in writers:
-                each.write(Result(name, found, time, duration))
+                each.write(Result(name, seen, time, duration))
             if writer is None:
                 write_image(folder / "overlays" / f"{name}.png", drawn)
             else:
@@ -314,10 +306,10 @@ def _run(
             if several:
                 entry["objects"] = {
                     called: ({} if masks is None else {"mask": masks.path(name, called)}) | _figures(each)
-                    for called, each in found.items()
+                    for called, each in seen.found.items()
                 }
             else:
-                entry |= _figures(next(iter(found.values())))
+                entry |= _figures(seen[only])
             results.frames.append({**entry, "ms": round(ms, 3)})
             advance()
 
@@ -327,5 +319,5 @@ def _figures(found: Segmentation) -> dict[str, Any]:
         "score": round(float(found.score), 4),
         "present": found.present,
         "box": None if found.box is None else [int(side) for side in found.box],
-        "area": int(found.mask.sum()),
+        "area": found.area,
     }

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samg_fast import ops
 from samg_fast.background import Background, Backgrounds
 from samg_fast.media import VideoWriter, drawing
 
@@ -57,7 +56,7 @@ def write_video(
             behind.start_episodes([0])
             for number, shot in enumerate(each.shots):
                 words = f"{each.task}  {each.setting}  frame {number}  IoU {shot.iou:.2f}  {shot.ms:.1f} ms"
-                masked = ops.apply_mask(shot.frame[None], shot.mask[None], behind.behind(shot.frame[None], [0]))[0]
+                masked = behind.compose(shot.frame[None], shot.mask[None], [0])[0]
                 panels = [
                     drawing.enlarge(shot.frame, factor),
                     drawing.overlay(shot.frame, shot.mask, factor=factor),

@@ -32,7 +32,7 @@ class AlphaWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        (each,) = result.found.values()
+        (each,) = result.seen.found.values()
         cut_out = np.dstack([each.frame, np.where(each.mask, np.uint8(255), np.uint8(0))])
         if self._video is not None:
             self._video.write(cut_out, time=result.time, duration=result.duration)

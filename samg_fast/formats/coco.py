@@ -27,10 +27,10 @@ class CocoWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        height, width = next(iter(result.found.values())).mask.shape
+        height, width = next(iter(result.seen.found.values())).mask.shape
         image = {"id": len(self._images) + 1, "file_name": f"{result.name}.png", "width": width, "height": height}
         self._images.append(image)
-        for number, segmentation in enumerate(result.found.values(), 1):
+        for number, segmentation in enumerate(result.seen.found.values(), 1):
             if segmentation.present:
                 placed = {"id": len(self._annotations) + 1, "image_id": image["id"], "category_id": number}
                 annotation: dict[str, Any] = {**placed, **segmentation.to_coco()}

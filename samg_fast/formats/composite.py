@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from samg_fast import ops
 from samg_fast.background import Backgrounds
 from samg_fast.files import output_folder
-from samg_fast.formats.writer import Job, Result, Writer, ids
+from samg_fast.formats.writer import Job, Result, Writer
 from samg_fast.media import VideoWriter, write_image
 
 __all__ = ["CompositeWriter"]
@@ -25,9 +24,7 @@ class CompositeWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        frame = next(iter(result.found.values())).frame
-        behind = self._backgrounds.behind(frame[None], [0])
-        shown = ops.apply_mask(frame, ids(result.found) > 0, behind if behind.ndim == 1 else behind[0])
+        shown = self._backgrounds.compose(result.seen.frame[None], result.seen.mask[None], [0])[0]
         if self._video is not None:
             self._video.write(shown, time=result.time, duration=result.duration)
         else:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from samg_fast.files import output_folder, replacing
-from samg_fast.formats.writer import Job, Result, Writer, ids
+from samg_fast.formats.writer import Job, Result, Writer
 
 __all__ = ["PALETTE", "DavisWriter"]
 
@@ -34,7 +34,7 @@ class DavisWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        picture = Image.fromarray(ids(result.found))
+        picture = Image.fromarray(result.seen.ids)
         picture.putpalette(PALETTE)
         with replacing(self._folder / f"{result.name}.png") as temporary:
             picture.save(temporary)

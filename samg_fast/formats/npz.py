@@ -7,7 +7,7 @@ import numpy as np
 from samg_fast.checks import Frame
 from samg_fast.errors import InputError
 from samg_fast.files import check_writable, replacing
-from samg_fast.formats.writer import Job, Result, Writer, ids
+from samg_fast.formats.writer import Job, Result, Writer
 
 __all__ = ["NpzWriter"]
 
@@ -28,7 +28,7 @@ class NpzWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        shown = ids(result.found)
+        shown = result.seen.ids
         if self._ids and shown.shape != self._ids[0].shape:
             raise InputError(
                 f"format npz is one array: {result.name} is {shown.shape}, not {self._ids[0].shape} as those before"

@@ -26,5 +26,5 @@ class PngWriter(Writer):
 
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
-        for each, segmentation in result.found.items():
+        for each, segmentation in result.seen.found.items():
             write_image(self.job.folder / self.path(result.name, each), segmentation.mask)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from samg_fast.background import Background
-from samg_fast.checks import Frame
 from samg_fast.objects import Objects
-from samg_fast.results import Segmentation
 
-__all__ = ["Found", "Job", "Result", "Writer", "ids"]
-
-Found = Mapping[str, Segmentation]
-"""What was found in a frame, by the objects' names."""
+__all__ = ["Job", "Result", "Writer"]
 
 
 class Result(NamedTuple):
@@ -26,14 +20,14 @@ class Result(NamedTuple):
     ----------
     name : str
         Of the frame, fit for a file, different for every frame.
-    found : mapping of str to Segmentation
+    seen : Objects
         One for each of the job's objects.
     time, duration : float or None
         When a video's frame is shown, and for how long, in seconds.
     """
 
     name: str
-    found: Found
+    seen: Objects
     time: float | None = None
     duration: float | None = None
 
@@ -87,8 +81,3 @@ class Writer(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  # most formats have nothing to finish
         """Finish what belongs to all frames. Closing twice does no harm."""
-
-
-def ids(found: Found) -> Frame:
-    """Return the number of the object at each pixel, (H, W) uint8; see `samg_fast.Objects.ids`."""
-    return Objects(frame=next(iter(found.values())).frame, found=dict(found)).ids

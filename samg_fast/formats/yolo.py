@@ -29,7 +29,7 @@ class YoloWriter(Writer):
     def write(self, result: Result) -> None:
         """See `Writer.write`."""
         lines = []
-        for number, segmentation in enumerate(result.found.values()):
+        for number, segmentation in enumerate(result.seen.found.values()):
             if segmentation.present:
                 height, width = segmentation.mask.shape
                 ring = shapes.joined([ring for piece in segmentation.polygons() for ring in piece])

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from samg_fast import ops
 from samg_fast.background import Background, Backgrounds
 from samg_fast.checks import Frame, Mask, describe, is_whole
 from samg_fast.errors import InputError, InputTypeError
@@ -108,7 +107,7 @@ class Masking:
             )
         if background is not None and mode != "composite":
             raise InputError(f"background is what the masked image has behind the target: mode {mode!r} has none")
-        self._backgrounds = None if background is None else Backgrounds(background, count)
+        self._backgrounds = Backgrounds(background, count)
         self.segmentations: list[Found] = []
         self._segmenter, self._reference, self._count = segmenter, reference, count
         self._mode, self._threshold, self._lost = mode, threshold, lost
@@ -138,16 +137,15 @@ class Masking:
     def seed(self, seed: object) -> None:
         """Draw backgrounds by the seed of a reset, if it is a number or a list that begins with one."""
         first = seed[0] if isinstance(seed, Sequence) and seed else seed
-        if self._backgrounds is not None and is_whole(first):
+        if is_whole(first):
             self._backgrounds.seed(first)
 
     def start_episodes(self, which: Iterable[int] | None = None) -> None:
         """Forget the masks and backgrounds of the previous episode, of the environments `which` or of all."""
-        started = list(range(self._count) if which is None else which)
+        started = set(range(self._count) if which is None else which)
         for key in [key for key in self._last_masks if key[0] in started]:
             del self._last_masks[key]
-        if self._backgrounds is not None:
-            self._backgrounds.start_episodes(started)
+        self._backgrounds.start_episodes(started)
 
     def __call__(self, frames: Frame) -> Frame:
         """Mask one frame of every environment, as one batch.
@@ -184,8 +182,7 @@ class Masking:
         shown = [self._to_show(each, index) for each, index in zip(found, which, strict=True)]
         masks = np.stack(shown)  # (B, N, H, W)
         if self._mode == "composite":
-            behind = None if self._backgrounds is None else self._backgrounds.behind(frames, which)
-            return ops.apply_mask(frames, np.asarray(masks.any(axis=1)), behind), found
+            return self._backgrounds.compose(frames, np.asarray(masks.any(axis=1)), which), found
         if self._mode == "ids":
             return np.stack([_ids(each, of) for each, of in zip(found, masks, strict=True)])[..., None], found
         grey: Frame = masks.transpose(0, 2, 3, 1).astype(np.uint8) * np.uint8(255)

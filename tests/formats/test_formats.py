@@ -15,6 +15,7 @@ from samg_fast.errors import InputError
 from samg_fast.formats import FORMATS, Job, Result, check_formats
 from samg_fast.formats.davis import PALETTE
 from samg_fast.media import VideoReader, read_image, read_mask
+from samg_fast.objects import Objects
 from samg_fast.results import Segmentation
 
 HEIGHT, WIDTH = 40, 60
@@ -43,11 +44,15 @@ def found(number: int) -> dict[str, Segmentation]:
     return {"ring": ring, "disc": disc}
 
 
+def result(name: str, every: dict[str, Segmentation], *times: float) -> Result:
+    return Result(name, Objects(frame=next(iter(every.values())).frame, found=every), *times)
+
+
 def write(folder: Path, kind: str, *, objects: tuple[str, ...] = ("ring", "disc"), **job: Any) -> None:
     writer = FORMATS[kind](Job(folder, objects, **job))
     for number in range(COUNT):
         every = {name: each for name, each in found(number).items() if name in objects}
-        writer.write(Result(f"{number:06d}", every, number / 10, 0.1))
+        writer.write(result(f"{number:06d}", every, number / 10, 0.1))
     writer.close()
     writer.close()
 
@@ -120,10 +125,10 @@ def test_npz(tmp_path: Path) -> None:
         assert arrays["arr_0"].dtype == np.uint8
         np.testing.assert_array_equal(arrays["arr_0"], np.stack([ids(number) for number in range(COUNT)]))
     writer = FORMATS["npz"](Job(tmp_path, ("ring",)))
-    writer.write(Result("a", {"ring": found(0)["ring"]}))
+    writer.write(result("a", {"ring": found(0)["ring"]}))
     small = segmentation(np.ones((40, 60), bool)[:20])
     with pytest.raises(InputError, match=r"format npz is one array: b is \(20, 60\), not \(40, 60\) as those before"):
-        writer.write(Result("b", {"ring": small}))
+        writer.write(result("b", {"ring": small}))
 
 
 def test_yolo(tmp_path: Path) -> None:
